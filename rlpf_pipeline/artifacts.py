@@ -1,0 +1,109 @@
+"""Artifacts: a folder and its `manifest.json`, published whole or not at all, and reused while nothing changed.
+
+A stage's output folder is written under a temporary name beside its final one and renamed when it is complete, so
+a killed step leaves nothing half-written where others look. The manifest holds the stage's recipe (settings, code
+and input digests); a folder whose manifest holds the same recipe need not be built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel
+
+MANIFEST = "manifest.json"
+PACKAGE = Path(__file__).parent
+
+
+class Recipe(BaseModel):
+    """What determines an artifact: equal recipes give equal artifacts."""
+
+    stage: str
+    settings: dict[str, object] = {}
+    inputs: dict[str, str] = {}
+    code: str = ""
+
+
+class Manifest(BaseModel):
+    recipe: Recipe
+    files: dict[str, str] = {}
+    metrics: dict[str, float | int | str | bool | None] = {}
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content: of the files alone, or of the recipe where there are none."""
+        return digest_of(self.files or self.recipe.model_dump(mode="json"))
+
+
+def digest_of(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def source_digest(*modules: str) -> str:
+    """Digest of the package's own source: folders ("training") or files ("models/base.py"), SQL of the project included
+    by the prefix "sql/"."""
+    digests = {}
+    for module in modules:
+        root = PACKAGE.parent / module if module.startswith("sql/") else PACKAGE / module
+        files = [root] if root.is_file() else sorted([*root.rglob("*.py"), *root.rglob("*.sql"), *root.rglob("*.jsonl")])
+        digests |= {str(path.relative_to(PACKAGE.parent)): file_digest(path) for path in files}
+    return digest_of(digests)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    path = folder / MANIFEST
+    return Manifest.model_validate_json(path.read_text()) if path.is_file() else None
+
+
+def is_current(folder: Path, recipe: Recipe) -> bool:
+    """Whether `folder` was completely built by this very recipe and its files are still there."""
+    manifest = read_manifest(folder)
+    return manifest is not None and manifest.recipe == recipe and all((folder / name).is_file() for name in manifest.files)
+
+
+@contextmanager
+def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, float | int | str | bool | None]]]:
+    """Yield a fresh temporary folder and an empty dict for metrics; on success write the manifest and rename it to `folder`.
+
+    On an exception nothing appears under the final name and the former content stays.
+    """
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    metrics: dict[str, float | int | str | bool | None] = {}
+    yield building, metrics
+    files = {str(p.relative_to(building)): file_digest(p) for p in sorted(building.rglob("*")) if p.is_file()}
+    write_atomically(building / MANIFEST, Manifest(recipe=recipe, files=files, metrics=metrics).model_dump_json(indent=2))
+    swap_into_place(building, folder)
+
+
+def swap_into_place(building: Path, folder: Path) -> None:
+    former = folder.with_name(f".{folder.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if folder.exists():
+        folder.rename(former)
+    building.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def subset(model: BaseModel, *names: str) -> Mapping[str, object]:
+    """The named sections of a settings model, as plain data for a recipe."""
+    return {name: model.model_dump(mode="json", include={name})[name] for name in names}

@@ -1,0 +1,199 @@
+"""`rlpf`: one thin command per capability. Everything heavy is imported inside the commands.
+
+Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a failure of ours or of the machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import load_settings
+
+app = typer.Typer(
+    help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """A format of observed ads; its profile is where `ingest` puts them when no other is named."""
+
+    UPWORTHY = "upworthy"
+    GENERIC = "generic"
+
+    @property
+    def profile(self) -> str:
+        return {"upworthy": "upworthy", "generic": "production"}[self.value]
+
+
+class Trainable(StrEnum):
+    IMITATION = "imitation"
+    REWARD = "reward"
+    POLICY = "policy"
+
+
+Profile = Annotated[
+    str | None, typer.Option(help="tiny, demo, upworthy or production.  [default: RLPF_PROFILE, or demo]")
+]
+OutputFolder = Annotated[Path, typer.Option("--output", help="Folder to write to; its former content is replaced.")]
+
+
+@app.command()
+def run(
+    profile: Profile = None,
+    data: Annotated[list[Path] | None, typer.Option(help="File to ingest; repeat for several.")] = None,
+) -> None:
+    """Materialise every asset, from raw ads to the A/B report. What is up to date is kept.
+
+    Example: rlpf run --profile upworthy --data packages.csv
+    """
+    from rich.console import Console
+
+    settings = load_settings(profile, tuple(path.resolve() for path in data) if data else None)
+    print(f"Profile {settings.profile}; everything is written to {settings.home}", flush=True)
+
+    from rlpf_pipeline.defs.run import run_everything
+    from rlpf_pipeline.defs.stages import folder_of
+    from rlpf_pipeline.defs.summary import summary, verdicts
+
+    if not run_everything(settings, lambda line: print(line, flush=True)):
+        print("The run failed. What is done is kept: the next run goes on from there.", file=sys.stderr)
+        raise typer.Exit(1)
+    Console().print(summary(settings))
+    for verdict in verdicts(settings):
+        print(verdict)
+    if settings.has_planted_truth:
+        print(f"Report: {folder_of('ab_report', settings) / 'report.html'}")
+    print(f"Web UI: make ui PROFILE={settings.profile}")
+
+
+@app.command()
+def ingest(
+    files: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSONL or Parquet files.")],
+    format: Annotated[Format, typer.Option(help="Whose columns the files have.")],
+    profile: Profile = None,
+) -> None:
+    """Read observed ads into the raw table; refused rows are kept beside it, each with its reason.
+
+    Example: rlpf ingest packages.csv --format upworthy
+    """
+    from rlpf_pipeline.defs.steps import raw_multitext_ads
+
+    settings = load_settings(profile or format.profile, tuple(path.resolve() for path in files))
+    settings = settings.model_copy(update={"source": format.value})
+    outcome = raw_multitext_ads(settings)
+    counts = outcome.manifest.metrics
+    print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
+    print(f"Raw table and rejects: {outcome.folder}{' (unchanged)' if outcome.reused else ''}")
+
+
+@app.command()
+def pairs(profile: Profile = None) -> None:
+    """Build preference pairs from the raw table, and the snapshot that training reads.
+
+    Example: rlpf pairs --profile upworthy
+    """
+    from rlpf_pipeline.defs import steps
+
+    settings = load_settings(profile)
+    for stage in (steps.variant_performance, steps.preference_pairs, steps.preference_snapshot):
+        outcome = stage(settings)
+        figures = ", ".join(f"{name} {value}" for name, value in outcome.manifest.metrics.items())
+        print(f"{outcome.stage.name}: {'unchanged' if outcome.reused else 'built'} ({figures})")
+    print(f"Snapshot: {outcome.folder}")
+
+
+@app.command()
+def train(
+    job: Annotated[Trainable, typer.Argument(help="What to train.")],
+    config: Annotated[Path, typer.Option(help="run.json: settings, inputs, output (training/run_config.py).")],
+) -> None:
+    """Train one model without Dagster, as `accelerate launch` would.
+
+    Example: rlpf train reward --config .rlpf/demo/runs/reward_model/run.json
+    """
+    from rlpf_pipeline.defs.launcher import launch
+    from rlpf_pipeline.training.run_config import RunConfig
+
+    output = RunConfig.read(config).output
+    launch(f"rlpf_pipeline.training.jobs.{job.value}", config.resolve(), {})
+    print(f"Model: {output}")
+
+
+@app.command("ab-report")
+def ab_report(
+    data: Annotated[Path, typer.Option(help="CSV or Parquet with one row per advertiser.")], output: OutputFolder
+) -> None:
+    """Analyse an experiment and write report.html, report.md and results.json.
+
+    Example: rlpf ab-report --data advertisers.parquet --output report
+    """
+    from rlpf_pipeline.artifacts import file_digest
+    from rlpf_pipeline.defs.steps import report_on
+
+    headline = report_on(read_table(data), output, title=f"A/B report: {data.name}", data_digest=file_digest(data))
+    print(
+        f"Relative risk {headline['relative_risk']:.4f} ({headline['low']:.4f} to {headline['high']:.4f}): "
+        f"{headline['verdict']}"
+    )
+    print(f"Report: {output / 'report.html'}")
+
+
+@app.command()
+def simulate(
+    advertisers: Annotated[int, typer.Option(min=1, help="Advertisers of the market.")], output: OutputFolder
+) -> None:
+    """Simulate an ad market's history: multitext ads with impressions and clicks, as Parquet.
+
+    Example: rlpf simulate --advertisers 500 --output market
+    """
+    import pyarrow.parquet as pq
+
+    from rlpf_pipeline.market.history import simulate_history
+
+    market = load_settings().market.model_copy(update={"advertisers": advertisers})
+    table = simulate_history(market)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "multitext_ads.parquet"
+    pq.write_table(table, path)
+    print(f"{table.num_rows} variants of {advertisers} advertisers: {path}")
+
+
+def read_table(path: Path) -> object:
+    """A CSV or Parquet file as a pandas DataFrame. Raises UserError where it cannot be read."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise UserError(f"No such file: {path}.")
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as {'Parquet' if path.suffix == '.parquet' else 'CSV'}: {error}"
+        ) from error
+
+
+def main() -> None:
+    """Entry point: a UserError becomes a message and exit code 2; a failed job its message and exit code 1."""
+    from rlpf_pipeline.defs.launcher import JobFailed
+
+    try:
+        app()
+    except UserError as error:
+        print(f"rlpf: {error}", file=sys.stderr)
+        sys.exit(2)
+    except JobFailed as error:
+        print(f"rlpf: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The tables of the pipeline: every column's name, type, unit and meaning, in one place.
+
+Sources fill `RAW_MULTITEXT_ADS`; SQL in `sql/` turns it into the others; training, evaluation and the A/B
+analysis read them. Dagster's column schemas and `docs/data.md` are generated from here. Standard library only:
+every other module may import this one, and it imports none of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """One column: `type` is DuckDB's name for it, `unit` is empty where the value has none."""
+
+    name: str
+    type: str
+    description: str
+    unit: str = ""
+    nullable: bool = False
+
+
+class Table(NamedTuple):
+    """One table: `grain` says what one row is."""
+
+    name: str
+    grain: str
+    columns: tuple[Column, ...]
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+AD_ID = Column("ad_id", "VARCHAR", "The ad: everything but the text is held constant within it; unique within the source")
+ADVERTISER_ID = Column("advertiser_id", "VARCHAR", "Who pays for the ad; null where the source does not say", nullable=True)
+CONTEXT = Column(
+    "context", "VARCHAR", "What all variants of the ad share and a reader sees or knows (industry, excerpt)", nullable=True
+)
+VARIANT_ID = Column("variant_id", "VARCHAR", "One text of the ad; unique within the ad")
+TEXT = Column("text", "VARCHAR", "The text shown: Unicode NFC, white space collapsed, never empty")
+IMPRESSIONS = Column("impressions", "BIGINT", "Times the text was shown; at least 1", "impressions")
+CLICKS = Column("clicks", "BIGINT", "Clicks on it; between 0 and impressions", "clicks")
+SPLIT = Column(
+    "split",
+    "VARCHAR",
+    "train, validation, test, or evaluation (only the evaluation reward model learns from it); one per cluster of ads",
+)
+
+SPLITS = ("train", "validation", "test", "evaluation")
+
+RAW_MULTITEXT_ADS = Table(
+    "raw_multitext_ads",
+    "one row per accepted source row: a variant of an ad in a period",
+    (
+        Column("source", "VARCHAR", "Where it came from: market, upworthy, generic"),
+        AD_ID,
+        ADVERTISER_ID,
+        CONTEXT,
+        VARIANT_ID,
+        TEXT,
+        IMPRESSIONS,
+        CLICKS,
+        Column("period", "VARCHAR", "Day or week of the row as the source names it; null where it has none", nullable=True),
+    ),
+)
+
+REJECTS = Table(
+    "rejects",
+    "one row per refused source row",
+    (
+        Column("source_file", "VARCHAR", "File the row came from, as given by the user"),
+        Column("row_number", "BIGINT", "Data row in that file, counted from 1; null where the file cannot tell", nullable=True),
+        Column("reason", "VARCHAR", "Why it was refused, in words"),
+        Column("raw_row", "VARCHAR", "The row as it was read, as JSON or as the raw line", nullable=True),
+    ),
+)
+
+VARIANT_PERFORMANCE = Table(
+    "variant_performance",
+    "one row per ad and distinct text",
+    (
+        AD_ID,
+        ADVERTISER_ID,
+        CONTEXT,
+        VARIANT_ID,
+        TEXT,
+        IMPRESSIONS,
+        CLICKS,
+        Column("ctr", "DOUBLE", "clicks / impressions", "clicks per impression"),
+        SPLIT,
+    ),
+)
+
+PREFERENCE_PAIRS = Table(
+    "preference_pairs",
+    "one row per unordered pair of variants of one ad",
+    (
+        AD_ID,
+        Column("left_id", "VARCHAR", "variant_id of the left side; the smaller of the two ids"),
+        Column("right_id", "VARCHAR", "variant_id of the right side"),
+        Column("left_impressions", "BIGINT", "Impressions of the left variant", "impressions"),
+        Column("left_clicks", "BIGINT", "Clicks of the left variant", "clicks"),
+        Column("right_impressions", "BIGINT", "Impressions of the right variant", "impressions"),
+        Column("right_clicks", "BIGINT", "Clicks of the right variant", "clicks"),
+        Column("z", "DOUBLE", "Difference of posterior mean log odds (left - right) over its standard deviation"),
+        Column("p_left_better", "DOUBLE", "Posterior probability that the left variant's CTR is the higher one", "probability"),
+        Column("p_value", "DOUBLE", "Two-sided p-value of equal CTRs (pooled two-proportion z test)", "probability"),
+        Column("weight", "DOUBLE", "Exposure weight: log(1 + the smaller side's impressions), scaled to mean 1"),
+        SPLIT,
+    ),
+)
+
+CURATED_EXAMPLES = Table(
+    "curated_examples",
+    "one row per original text and rewrite",
+    (
+        Column("original", "VARCHAR", "The advertiser's text"),
+        Column("instruction", "VARCHAR", "What the writer was asked to do; null where none was given", nullable=True),
+        Column("rewrite", "VARCHAR", "The text written for it"),
+        Column("author", "VARCHAR", "human or synthetic"),
+    ),
+)
+
+SUGGESTIONS = Table(
+    "suggestions",
+    "one row per suggestion of a policy for an original text",
+    (
+        AD_ID,
+        CONTEXT,
+        Column("original", "VARCHAR", "The advertiser's text, from the test split"),
+        Column("policy", "VARCHAR", "imitation_v2 or adllama"),
+        Column("sample", "BIGINT", "Number of the sample for this original, from 0"),
+        Column("text", "VARCHAR", "The suggestion; may be empty when the policy stopped at once"),
+        Column("tokens", "BIGINT", "Length of the suggestion, its end mark included", "tokens"),
+        Column("finished", "BOOLEAN", "Whether the policy ended it within the limit"),
+        Column("log_ratio", "DOUBLE", "Sum of log policy - log reference over its tokens; its mean estimates the KL", "nats"),
+        Column("reward", "DOUBLE", "Score by the reward model (optimised against)"),
+        Column("evaluation_reward", "DOUBLE", "Score by the evaluation reward model (never optimised against)"),
+    ),
+)
+
+EXPERIMENT_ADVERTISERS = Table(
+    "experiment_advertisers",
+    "one row per advertiser of the experiment, totals over its weeks",
+    (
+        Column("advertiser_id", "VARCHAR", "The advertiser, the unit of randomisation"),
+        Column("arm", "VARCHAR", "control (imitation_v2) or treatment (adllama)"),
+        IMPRESSIONS,
+        CLICKS,
+        Column("ads", "BIGINT", "Ads created in the experiment", "ads"),
+        Column("variations", "BIGINT", "Texts delivered over all its ads, originals included", "texts"),
+        Column("lifetime_ctr", "DOUBLE", "CTR before the experiment; 0 for a new advertiser", "clicks per impression"),
+        Column("new_advertiser", "BOOLEAN", "No impressions before the experiment"),
+        Column("ads_before", "BIGINT", "Ads created before the experiment", "ads"),
+        Column("industry", "VARCHAR", "Industry of the advertiser"),
+        Column("expertise", "VARCHAR", "novice, intermediate or expert"),
+        Column("budget", "VARCHAR", "low, medium or high"),
+        Column("business_account", "BOOLEAN", "Advertises from a business account"),
+        Column("account_age_years", "DOUBLE", "Age of the account when the experiment starts", "years"),
+    ),
+)
+
+TABLES = (
+    RAW_MULTITEXT_ADS,
+    REJECTS,
+    VARIANT_PERFORMANCE,
+    PREFERENCE_PAIRS,
+    CURATED_EXAMPLES,
+    SUGGESTIONS,
+    EXPERIMENT_ADVERTISERS,
+)

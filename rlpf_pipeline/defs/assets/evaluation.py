@@ -1,0 +1,18 @@
+"""Group `evaluation`: how good the reward models and the policies are on ads that nothing learned from."""
+
+from rlpf_pipeline import contracts
+from rlpf_pipeline.defs.assets.jobs import job_asset
+from rlpf_pipeline.defs.metadata import described
+
+reward_model_evaluation = job_asset(
+    "reward_model_evaluation",
+    "Pairwise accuracy of both reward models on the test split, beside chance and the noise ceiling.",
+    kinds={"pytorch"},
+)
+policy_evaluation = job_asset(
+    "policy_evaluation",
+    "Suggestions of imitation v2 and AdLlama for originals of the test split: reward, evaluation reward, KL, length, "
+    "diversity, and the planted CTR where the market is simulated.",
+    kinds={"pytorch", "parquet"},
+    metadata=described(contracts.SUGGESTIONS),
+)

@@ -1,0 +1,112 @@
+"""Starting a training job: `run.json`, `accelerate launch`, and an end to all its processes when the step ends.
+
+`launch` needs no Dagster: `rlpf train` uses it as it is, and the Dagster resource passes it the Pipes variables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlpf_pipeline.artifacts import PACKAGE, write_atomically
+from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.training.run_config import RunConfig
+
+ERROR_TAIL_LINES = 30
+GRACE_SECONDS = 20.0
+
+
+class JobFailed(Exception):
+    """A job ended without success; the message holds what it said, or what is known of its end."""
+
+
+def run_folder(name: str, settings: Settings) -> Path:
+    return settings.home / "runs" / name
+
+
+def write_run_config(name: str, settings: Settings) -> Path:
+    """Write the stage's `run.json` and clear the error files of the run before; returns its path."""
+    stage = STAGES[name]
+    config = RunConfig(
+        settings=settings,
+        recipe=recipe_of(name, settings),
+        inputs={needed: folder_of(needed, settings) for needed in stage.inputs},
+        output=folder_of(name, settings),
+        options=dict(stage.options),
+    )
+    folder = run_folder(name, settings)
+    for old in folder.glob("error-rank*.txt"):
+        old.unlink()
+    write_atomically(folder / "run.json", config.model_dump_json(indent=2))
+    return folder / "run.json"
+
+
+def accelerate_config() -> Path:
+    """RLPF_ACCELERATE, by default one process on the CPU. Raises UserError where the file is missing."""
+    path = Path(os.environ.get("RLPF_ACCELERATE") or PACKAGE / "training" / "accelerate" / "cpu.yaml")
+    if not path.is_file():
+        raise UserError(f"RLPF_ACCELERATE names no file: {path}. `accelerate config --config_file {path}` writes one.")
+    return path
+
+
+def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
+    """Run the job to its end; its lines go to this process's output. Raises JobFailed.
+
+    The job leads a process group of its own, which ends with this call, however it ends: an interrupt ends the group,
+    and so does a kill of this process, by way of a shell that waits for our end of a pipe to close.
+    """
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_config())]
+    command = [*accelerate, "-m", module, "--config", str(run_config)]
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    process = subprocess.Popen(command, env=variables, start_new_session=True)
+    try:
+        with leash(process.pid):
+            code = process.wait()
+    finally:
+        end_group(process)
+    if code != 0:
+        raise JobFailed(f"{reason(run_config.parent, code)}\nTo repeat it: {shlex.join(command)}")
+
+
+@contextmanager
+def leash(group: int) -> Iterator[None]:
+    """While this process lives, so may the process group; when it dies without leaving the context, the group is killed."""
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", f"read line || kill -s KILL -- -{group}"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        watcher.communicate(b"done\n")
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the group: SIGINT first, so that a job can leave its error file, then SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def reason(folder: Path, code: int) -> str:
+    """What the job's ranks wrote before they ended, shortened to its end."""
+    said = []
+    for path in sorted(folder.glob("error-rank*.txt")):
+        lines = path.read_text(errors="replace").splitlines()
+        said.append("\n".join([f"{path.name}:", *lines[-ERROR_TAIL_LINES:]]))
+    return "\n".join(said) or (
+        f"The job ended with code {code} and left no error file: it was killed, perhaps for lack of memory, or it could "
+        "not start. Its output above, or in the step's logs, may say more."
+    )

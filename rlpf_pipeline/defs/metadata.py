@@ -1,0 +1,97 @@
+"""What an asset shows in the UI: column schemas, SQL, the manifest's figures, plots, the way to MLflow."""
+
+from __future__ import annotations
+
+import base64
+import math
+from pathlib import Path
+
+import dagster as dg
+
+from rlpf_pipeline.contracts import Column, Table
+from rlpf_pipeline.defs.stages import Outcome
+from rlpf_pipeline.defs.tracking import Tracking
+from rlpf_pipeline.settings import Settings
+
+SQL = Path(__file__).resolve().parents[2] / "sql"
+IMAGE_TYPES = {".svg": "svg+xml", ".png": "png"}
+TABLE_FILES = {
+    "raw_multitext_ads": "multitext_ads.parquet",
+    "curated_examples": "examples.parquet",
+    "policy_evaluation": "suggestions.parquet",
+    "ab_experiment": "advertisers.parquet",
+}
+
+
+def described(table: Table) -> dict[str, object]:
+    """Column schema of a contract, as definition metadata."""
+    return {"dagster/column_schema": dg.TableSchema(columns=[described_column(column) for column in table.columns])}
+
+
+def described_column(column: Column) -> dg.TableColumn:
+    unit = f" ({column.unit})" if column.unit else ""
+    return dg.TableColumn(
+        column.name,
+        column.type,
+        description=column.description + unit,
+        constraints=dg.TableColumnConstraints(nullable=column.nullable),
+    )
+
+
+def lineage(name: str) -> dict[str, object]:
+    """The SELECT that makes a table, as definition metadata."""
+    return {"sql": dg.MetadataValue.md(f"```sql\n{(SQL / f'{name}.sql').read_text()}\n```")}
+
+
+def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
+    """The asset's materialisation: its data version is the manifest's digest."""
+    metadata: dict[str, object] = {
+        "profile": settings.profile,
+        "reused": outcome.reused,
+        "path": dg.MetadataValue.path(str(outcome.folder)),
+    }
+    metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
+    metadata |= row_count(outcome)
+    metadata |= {image.stem: picture(image) for image in images_in(outcome.folder)}
+    if outcome.stage.job:
+        metadata |= tracked(outcome, settings)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(outcome.manifest.digest))
+
+
+def shown(value: float | int | str | bool | None) -> object:
+    """Non-finite numbers as text: the UI cannot read them."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return dg.MetadataValue.text(str(value))
+    return value
+
+
+def row_count(outcome: Outcome) -> dict[str, object]:
+    """Rows of the stage's own table, from the Parquet file where it has one, else from its manifest."""
+    import pyarrow.parquet as pq
+
+    file = TABLE_FILES.get(outcome.stage.name)
+    if file is not None:
+        return {"dagster/row_count": pq.read_metadata(outcome.folder / file).num_rows}
+    counted = {"variant_performance": "variants", "preference_pairs": "pairs"}.get(outcome.stage.name)
+    return {"dagster/row_count": outcome.manifest.metrics[counted]} if counted else {}
+
+
+def images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in IMAGE_TYPES)
+
+
+def picture(path: Path) -> dg.MetadataValue:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return dg.MetadataValue.md(f"![{path.stem}](data:image/{IMAGE_TYPES[path.suffix]};base64,{data})")
+
+
+def tracked(outcome: Outcome, settings: Settings) -> dict[str, object]:
+    tracking = Tracking(settings)
+    run = tracking.last(outcome.stage.name)
+    if run is None:
+        return {}
+    return {
+        "mlflow_run_id": run.run_id,
+        "mlflow_run": dg.MetadataValue.url(run.url),
+        "mlflow_ui": f"`{tracking.ui_command}` serves the link",
+    }

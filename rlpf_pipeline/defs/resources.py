@@ -1,0 +1,61 @@
+"""The resources: the profile's settings, and the launcher of training jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
+
+from rlpf_pipeline.artifacts import is_current
+from rlpf_pipeline.defs.launcher import JobFailed, launch, write_run_config
+from rlpf_pipeline.defs.stages import STAGES, Outcome, folder_of, outcome_of, recipe_of
+from rlpf_pipeline.defs.tracking import Tracking
+from rlpf_pipeline.settings import Settings, load_settings
+
+
+class PipelineSettings(dg.ConfigurableResource):
+    """Which profile, and which files. What is left empty comes from RLPF_PROFILE and RLPF_DATA."""
+
+    profile: str = ""
+    data: list[str] = []
+
+    def load(self) -> Settings:
+        return load_settings(self.profile or None, tuple(Path(p).resolve() for p in self.data) or None)
+
+
+class TrainingLauncher(dg.ConfigurableResource):
+    """Runs a stage's job under `accelerate launch`, with Dagster Pipes and an MLflow run.
+
+    Dagster's PipesSubprocessClient would interrupt accelerate alone and orphan the training process, so the session is
+    opened here and `launcher.launch` starts and ends the whole process group.
+    """
+
+    dagster_ui: str = "http://127.0.0.1:3000"
+
+    def build(self, context: dg.AssetExecutionContext, settings: Settings, name: str) -> Outcome:
+        """Run the job unless the stage is up to date. Raises dagster.Failure with what the job said."""
+        if is_current(folder_of(name, settings), recipe_of(name, settings)):
+            return outcome_of(name, settings, reused=True)
+        run_config = write_run_config(name, settings)
+        tracking = Tracking(settings)
+        tracked = tracking.start(
+            name,
+            tags={
+                "dagster.run_id": context.run_id,
+                "dagster.asset_key": context.asset_key.to_user_string(),
+                "dagster.run_url": f"{self.dagster_ui}/runs/{context.run_id}",
+            },
+        )
+        try:
+            with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
+                environment = {"MLFLOW_TRACKING_URI": settings.mlflow_uri, "MLFLOW_RUN_ID": tracked.run_id}
+                launch(STAGES[name].job, run_config, {**environment, **session.get_bootstrap_env_vars()})
+        except BaseException as error:
+            tracking.fail(tracked)
+            if isinstance(error, JobFailed):
+                raise dg.Failure(
+                    description=str(error), metadata={"mlflow_run_id": tracked.run_id}, allow_retries=False
+                ) from error
+            raise
+        return outcome_of(name, settings, reused=False)

@@ -1,0 +1,145 @@
+"""`rlpf run`: the whole asset graph in this process, with the instance that the web UI shows, one line per stage.
+
+rlpf run --profile tiny
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+
+from rlpf_pipeline.defs.stages import STAGES
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import REPOSITORY, Settings
+
+STARTED_HERE = {"rlpf/started_by": "rlpf run"}
+Say = Callable[[str], None]
+
+
+def run_everything(settings: Settings, say: Say) -> bool:
+    """Materialise all assets; True when every one succeeded or was skipped.
+
+    Raises UserError where a step found the user's input at fault.
+    """
+    from rlpf_pipeline.definitions import defs
+
+    os.environ["RLPF_PROFILE"] = settings.profile
+    os.environ["RLPF_DATA"] = os.pathsep.join(str(path) for path in settings.data)
+    with only_run(settings), open_instance(settings) as instance:
+        forget_killed_runs(instance)
+        run_id = str(uuid.uuid4())
+        instance.add_event_listener(run_id, Narrator(say))
+        result = defs.resolve_job_def("rlpf_pipeline").execute_in_process(
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            instance=instance,
+            run_id=run_id,
+            tags=STARTED_HERE,
+            raise_on_error=False,
+        )
+    for event in result.get_step_failure_events():
+        failure = event.step_failure_data
+        if failure.error is not None and failure.error.cls_name == "DagsterExecutionStepExecutionError":
+            cause = failure.error.cause
+            if cause is not None and cause.cls_name == UserError.__name__:
+                raise UserError(cause.message.partition(": ")[2].strip())
+    return result.success
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
+    """Dagster's instance in RLPF_HOME/dagster (DAGSTER_HOME), with the project's dagster.yaml."""
+    home = settings.instance / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(REPOSITORY / "dagster.yaml", home / "dagster.yaml")
+    os.environ["DAGSTER_HOME"] = str(home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """Hold the lock that one `rlpf run` of an RLPF_HOME has. Raises UserError where another one has it."""
+    settings.instance.mkdir(parents=True, exist_ok=True)
+    with (settings.instance / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another run is working in {settings.instance}. Wait for its end, or stop it.") from error
+        yield
+
+
+def forget_killed_runs(instance: DagsterInstance) -> None:
+    """Close the runs of an `rlpf run` that was killed: we hold the lock, so none of them lives.
+
+    Left open, they would hold their place in the pools, and this run would wait for it forever.
+    """
+    unfinished = RunsFilter(tags=STARTED_HERE, statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
+    for run in instance.get_runs(unfinished):
+        instance.report_run_failed(run, "The process of this run was killed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+class Narrator:
+    """Turns Dagster's events into lines: `(5/14) reward_model …`, then how it ended."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.started: dict[str, float] = {}
+        self.reused: set[str] = set()
+        self.kept: set[str] = set()
+
+    def __call__(self, entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            return
+        name, kind = event.step_key, event.event_type
+        if name.startswith("check_"):
+            self.on_check(name, event)
+        elif kind is DagsterEventType.STEP_START:
+            self.started[name] = time.monotonic()
+            self.say(f"({len(self.started)}/{len(STAGES)}) {name} …")
+        elif kind is DagsterEventType.ASSET_MATERIALIZATION:
+            self.kept.add(name)
+            if event.materialization.metadata["reused"].value:
+                self.reused.add(name)
+        elif kind is DagsterEventType.STEP_SUCCESS:
+            self.say(f"  {self.ending(name)}")
+        elif kind is DagsterEventType.STEP_FAILURE:
+            self.say(f"  failed: {reason_of(event.step_failure_data)}")
+
+    def ending(self, name: str) -> str:
+        if name in self.reused:
+            return "unchanged"
+        if name not in self.kept:
+            from rlpf_pipeline.defs.steps import NO_EXPERIMENT
+
+            return f"skipped: {NO_EXPERIMENT}"
+        return f"done in {time.monotonic() - self.started[name]:.1f} s"
+
+    def on_check(self, name: str, event: dg.DagsterEvent) -> None:
+        if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed:
+                offending = evaluation.metadata["offending_rows"].value
+                self.say(f"  check {evaluation.check_name} failed: {offending} offending rows")
+        elif event.event_type is DagsterEventType.STEP_FAILURE and (failure := event.step_failure_data).error:
+            self.say(f"  {name} failed: {reason_of(failure)}")
+
+
+def reason_of(failure: object) -> str:
+    """The message that the step itself gave, without Dagster's wrapping."""
+    user_failure = getattr(failure, "user_failure_data", None)
+    if user_failure is not None and user_failure.description:
+        return str(user_failure.description)
+    error = getattr(failure, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else "no reason was given"

@@ -1,0 +1,245 @@
+"""The stages in one table: where each writes, what it reads, which settings and code determine it.
+
+Assets, checks and the command line all look here, so they agree on paths, and on whether a stage is up to date: its
+manifest holds the recipe that this table gives. Nothing here imports Dagster.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rlpf_pipeline.artifacts import (
+    Manifest,
+    Recipe,
+    file_digest,
+    is_current,
+    publish,
+    read_manifest,
+    source_digest,
+    subset,
+)
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import Settings
+
+Metrics = Mapping[str, float | int | str | bool | None]
+
+
+class Stage(NamedTuple):
+    """One stage, and the one asset it makes.
+
+    folder: of its output, below settings.home (of a DuckDB table: of the marker that says how the table was built);
+    inputs: stages it reads; sections: settings it depends on; code: what `artifacts.source_digest` takes;
+    job: module that `accelerate launch -m` starts; options: of the job.
+    """
+
+    name: str
+    group: str
+    folder: str
+    inputs: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    job: str = ""
+    options: Mapping[str, str] = {}
+
+
+def training_job(
+    name: str,
+    group: str,
+    folder: str,
+    inputs: tuple[str, ...],
+    sections: tuple[str, ...],
+    job: str,
+    options: Mapping[str, str] | None = None,
+) -> Stage:
+    code = ("models", "training", "evaluation", "market") if job.startswith("evaluation") else ("models", "training")
+    return Stage(
+        name, group, folder, inputs, ("seed", "base", *sections), code, f"rlpf_pipeline.{job}", dict(options or {})
+    )
+
+
+WAREHOUSE_CODE = ("preferences", "warehouse.py", "contracts.py", "sql/macros.sql", "sql/staging", "sql/marts")
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("raw_multitext_ads", "data", "raw", code=("sources", "market", "contracts.py", "sql/staging")),
+        Stage(
+            "variant_performance",
+            "data",
+            "warehouse/variant_performance",
+            inputs=("raw_multitext_ads",),
+            sections=("seed", "pairs"),
+            code=WAREHOUSE_CODE,
+        ),
+        Stage(
+            "preference_pairs",
+            "data",
+            "warehouse/preference_pairs",
+            inputs=("variant_performance",),
+            sections=("pairs",),
+            code=WAREHOUSE_CODE,
+        ),
+        Stage(
+            "preference_snapshot",
+            "data",
+            "snapshots/preferences",
+            inputs=("preference_pairs",),
+            code=WAREHOUSE_CODE,
+        ),
+        training_job(
+            "curated_examples",
+            "imitation",
+            "snapshots/curated",
+            inputs=("preference_snapshot",),
+            sections=("teacher",),
+            job="training.jobs.teacher",
+        ),
+        training_job(
+            "imitation_v1",
+            "imitation",
+            "models/imitation_v1",
+            inputs=("curated_examples",),
+            sections=("imitation",),
+            job="training.jobs.imitation",
+            options={"version": "v1"},
+        ),
+        training_job(
+            "imitation_v2",
+            "imitation",
+            "models/imitation_v2",
+            inputs=("curated_examples",),
+            sections=("imitation",),
+            job="training.jobs.imitation",
+            options={"version": "v2"},
+        ),
+        training_job(
+            "reward_model",
+            "reward",
+            "models/reward_model",
+            inputs=("preference_snapshot",),
+            sections=("reward",),
+            job="training.jobs.reward",
+            options={"split": "train"},
+        ),
+        training_job(
+            "evaluation_reward_model",
+            "reward",
+            "models/evaluation_reward_model",
+            inputs=("preference_snapshot",),
+            sections=("reward",),
+            job="training.jobs.reward",
+            options={"split": "evaluation"},
+        ),
+        training_job(
+            "adllama",
+            "policy",
+            "models/adllama",
+            inputs=("imitation_v2", "reward_model", "preference_snapshot"),
+            sections=("policy",),
+            job="training.jobs.policy",
+        ),
+        training_job(
+            "reward_model_evaluation",
+            "evaluation",
+            "evaluation/reward_model",
+            inputs=("reward_model", "evaluation_reward_model", "preference_snapshot"),
+            sections=("reward", "evaluation"),
+            job="evaluation.jobs.reward_model",
+        ),
+        training_job(
+            "policy_evaluation",
+            "evaluation",
+            "evaluation/policy",
+            inputs=("imitation_v2", "adllama", "reward_model", "evaluation_reward_model", "preference_snapshot"),
+            sections=("source", "market", "policy", "evaluation"),
+            job="evaluation.jobs.policy",
+        ),
+        Stage(
+            "ab_experiment",
+            "experiment",
+            "experiment",
+            inputs=("policy_evaluation",),
+            sections=("market", "experiment"),
+            code=("market", "contracts.py"),
+        ),
+        Stage(
+            "ab_report",
+            "experiment",
+            "reports/ab",
+            inputs=("ab_experiment",),
+            sections=("profile",),
+            code=("abtest", "report"),
+        ),
+    )
+}
+
+
+class Outcome(NamedTuple):
+    """What a stage left behind; `reused` when nothing had to be done."""
+
+    stage: Stage
+    folder: Path
+    manifest: Manifest
+    reused: bool
+
+
+def folder_of(name: str, settings: Settings) -> Path:
+    return settings.home / STAGES[name].folder
+
+
+def manifest_of(name: str, settings: Settings) -> Manifest:
+    """Manifest of a stage that was built. Raises UserError where it was not."""
+    manifest = read_manifest(folder_of(name, settings))
+    if manifest is None:
+        raise UserError(
+            f"There is no {name} of profile '{settings.profile}' in {folder_of(name, settings)}. "
+            f"Materialise it first: `rlpf run --profile {settings.profile}` builds everything."
+        )
+    return manifest
+
+
+def recipe_of(name: str, settings: Settings) -> Recipe:
+    """What determines the stage: its settings, the digests of its inputs, its code. Inputs must be built."""
+    stage = STAGES[name]
+    inputs = {needed: manifest_of(needed, settings).digest for needed in stage.inputs}
+    sections = stage.sections
+    if name == "raw_multitext_ads":
+        inputs = {f"{number}:{path.name}": file_digest(path) for number, path in enumerate(settings.data)}
+        sections = ("source",) if settings.data else ("source", "market")
+    return Recipe(
+        stage=name, settings=dict(subset(settings, *sections)), inputs=inputs, code=source_digest(*stage.code)
+    )
+
+
+def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Outcome:
+    """Run `work(folder)`, which fills a temporary folder and returns metrics, unless the stage is up to date."""
+    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
+    if is_current(folder, recipe):
+        return outcome_of(name, settings, reused=True)
+    with publish(folder, recipe) as (building, metrics):
+        metrics |= work(building)
+    return outcome_of(name, settings, reused=False)
+
+
+def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> Outcome:
+    """The same for a table of the warehouse: the folder holds a manifest only.
+
+    The former manifest goes before the table changes: a killed step must not leave it beside another table. Without
+    the warehouse file, no manifest of a table holds.
+    """
+    if not settings.warehouse.is_file():
+        shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
+    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
+    if is_current(folder, recipe):
+        return outcome_of(name, settings, reused=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with publish(folder, recipe) as (_, metrics):
+        metrics |= work()
+    return outcome_of(name, settings, reused=False)
+
+
+def outcome_of(name: str, settings: Settings, reused: bool) -> Outcome:
+    return Outcome(STAGES[name], folder_of(name, settings), manifest_of(name, settings), reused)

@@ -1,0 +1,148 @@
+"""What each stage does that trains nothing: data, warehouse tables, experiment, report.
+
+Assets and the command line call these; each does nothing when its output is up to date. The libraries are imported
+where they are used, so that Dagster's processes stay small.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rlpf_pipeline.artifacts import read_manifest
+from rlpf_pipeline.defs.stages import Metrics, Outcome, build, build_table, folder_of, manifest_of, outcome_of
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import Settings
+
+NO_EXPERIMENT = "The ads are real: no click truth is planted there to simulate an experiment with, so it is skipped."
+
+
+def raw_multitext_ads(settings: Settings) -> Outcome:
+    """Ingest the user's files, or simulate the market's history.
+
+    Without new files, ads ingested before are kept as they are. Raises UserError where there are neither.
+    """
+    if settings.source == "market" and settings.data:
+        raise UserError(
+            f"Profile '{settings.profile}' simulates its own ads and takes no data. For your own files choose "
+            "PROFILE=upworthy (Upworthy's columns) or PROFILE=production (columns of raw_multitext_ads)."
+        )
+    if settings.source != "market" and not settings.data:
+        if read_manifest(folder_of("raw_multitext_ads", settings)) is None:
+            raise UserError(f"Profile '{settings.profile}' needs data: DATA=file.csv with make, --data with rlpf.")
+        return outcome_of("raw_multitext_ads", settings, reused=True)
+    missing = [str(path) for path in settings.data if not path.is_file()]
+    if missing:
+        raise UserError(f"No such file: {', '.join(missing)}. Paths are relative to where the command is started.")
+    return build("raw_multitext_ads", settings, lambda folder: ingest_into(folder, settings))
+
+
+def ingest_into(folder: Path, settings: Settings) -> Metrics:
+    from rlpf_pipeline.sources.ingest import ingest
+
+    if settings.source != "market":
+        return ingest(settings.data, settings.source, folder)._asdict()
+    import pyarrow.parquet as pq
+
+    from rlpf_pipeline.market.history import simulate_history
+
+    with TemporaryDirectory() as scratch:
+        simulated = Path(scratch) / "simulated_market.parquet"
+        pq.write_table(simulate_history(settings.market), simulated)
+        return ingest((simulated,), "generic", folder)._asdict()
+
+
+def variant_performance(settings: Settings) -> Outcome:
+    from rlpf_pipeline.preferences.stages import build_variant_performance
+    from rlpf_pipeline.warehouse import Warehouse
+
+    def work() -> Metrics:
+        with Warehouse(settings.warehouse) as warehouse:
+            raw = folder_of("raw_multitext_ads", settings) / "multitext_ads.parquet"
+            return build_variant_performance(warehouse, raw, settings.pairs, settings.seed)
+
+    return build_table("variant_performance", settings, work)
+
+
+def preference_pairs(settings: Settings) -> Outcome:
+    from rlpf_pipeline.preferences.stages import build_preference_pairs
+    from rlpf_pipeline.warehouse import Warehouse
+
+    def work() -> Metrics:
+        with Warehouse(settings.warehouse) as warehouse:
+            return build_preference_pairs(warehouse, settings.pairs)
+
+    return build_table("preference_pairs", settings, work)
+
+
+def preference_snapshot(settings: Settings) -> Outcome:
+    from rlpf_pipeline.preferences.stages import export_snapshot
+    from rlpf_pipeline.warehouse import Warehouse
+
+    def work(folder: Path) -> Metrics:
+        with Warehouse(settings.warehouse) as warehouse:
+            return export_snapshot(warehouse, folder)
+
+    return build("preference_snapshot", settings, work)
+
+
+def ab_experiment(settings: Settings) -> Outcome:
+    """Simulate the randomised experiment on the suggestions of the policy evaluation. Needs the planted truth."""
+
+    def work(folder: Path) -> Metrics:
+        import pyarrow.parquet as pq
+
+        from rlpf_pipeline.market.experiment import simulate_experiment
+
+        suggestions = pq.read_table(folder_of("policy_evaluation", settings) / "suggestions.parquet")
+        result = simulate_experiment(settings.experiment, settings.market, suggestions)
+        pq.write_table(result.advertisers, folder / "advertisers.parquet")
+        truth = result.truth._asdict()
+        (folder / "planted_truth.json").write_text(json.dumps(truth, indent=2))
+        return {"advertisers": result.advertisers.num_rows, **{f"planted_{name}": v for name, v in truth.items()}}
+
+    return build("ab_experiment", settings, work)
+
+
+def ab_report(settings: Settings) -> Outcome:
+    def work(folder: Path) -> Metrics:
+        import pyarrow.parquet as pq
+
+        experiment = folder_of("ab_experiment", settings)
+        return report_on(
+            pq.read_table(experiment / "advertisers.parquet"),
+            folder,
+            title=f"AdLlama against imitation v2 (simulated market, profile {settings.profile})",
+            notes=("The market is simulated: its click model is planted, so the true effect is known.",),
+            planted=json.loads((experiment / "planted_truth.json").read_text()),
+            data_digest=manifest_of("ab_experiment", settings).digest,
+        )
+
+    return build("ab_report", settings, work)
+
+
+def report_on(
+    advertisers: object,
+    folder: Path,
+    *,
+    title: str,
+    notes: tuple[str, ...] = (),
+    planted: dict[str, float] | None = None,
+    data_digest: str,
+) -> Metrics:
+    """Analyse the table (columns of contracts.EXPERIMENT_ADVERTISERS), write the report, return its headline."""
+    from rlpf_pipeline.abtest.analysis import analyse
+    from rlpf_pipeline.report.write import write_report
+
+    analysis = analyse(advertisers)
+    write_report(analysis, folder, title=title, notes=notes, planted=planted, data_digest=data_digest)
+    headline = analysis.headline
+    return {
+        "verdict": analysis.verdict,
+        "relative_risk": headline.estimate,
+        "low": headline.low,
+        "high": headline.high,
+        "p_value": headline.p_value,
+        "standard_error": headline.standard_error,
+    }

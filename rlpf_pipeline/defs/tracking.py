@@ -1,0 +1,65 @@
+"""MLflow: the run of a training asset is made here, before the job starts; rank 0 of the job logs to it and ends it.
+
+mlflow takes seconds and hundreds of megabytes to import, so it is imported only where a job really runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from rlpf_pipeline.artifacts import write_atomically
+from rlpf_pipeline.defs.launcher import run_folder
+from rlpf_pipeline.settings import Settings
+
+MLFLOW_SERVER = "http://127.0.0.1:5000"
+
+
+class TrackedRun(BaseModel):
+    """Where a stage's last run lies in MLflow; kept beside its run.json."""
+
+    run_id: str
+    experiment_id: str
+
+    @property
+    def url(self) -> str:
+        return f"{MLFLOW_SERVER}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+
+class Tracking(NamedTuple):
+    settings: Settings
+
+    @property
+    def ui_command(self) -> str:
+        return f"mlflow ui --backend-store-uri {self.settings.mlflow_uri}"
+
+    def start(self, name: str, tags: dict[str, str]) -> TrackedRun:
+        """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none."""
+        client = self._client()
+        experiment = client.get_experiment_by_name(self.settings.profile)
+        if experiment is None:
+            artifacts = (self.settings.instance / "mlflow-artifacts" / self.settings.profile).as_uri()
+            experiment_id = client.create_experiment(self.settings.profile, artifact_location=artifacts)
+        else:
+            experiment_id = experiment.experiment_id
+        run = client.create_run(experiment_id, run_name=name, tags=tags)
+        tracked = TrackedRun(run_id=run.info.run_id, experiment_id=experiment_id)
+        write_atomically(self._path(name), tracked.model_dump_json())
+        return tracked
+
+    def fail(self, tracked: TrackedRun) -> None:
+        self._client().set_terminated(tracked.run_id, "FAILED")
+
+    def last(self, name: str) -> TrackedRun | None:
+        path = self._path(name)
+        return TrackedRun.model_validate_json(path.read_text()) if path.is_file() else None
+
+    def _path(self, name: str) -> Path:
+        return run_folder(name, self.settings) / "mlflow.json"
+
+    def _client(self):  # type: ignore[no-untyped-def]
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.settings.mlflow_uri)

@@ -1,0 +1,1 @@
+"""Offline evaluation of reward models and policies, on splits that they have not learned from."""

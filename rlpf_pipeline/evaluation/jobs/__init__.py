@@ -1,0 +1,1 @@
+"""Evaluations that need a model on the accelerator, started like training jobs."""

@@ -1,0 +1,81 @@
+"""Evaluate imitation v2 and AdLlama on originals of the test split; writes suggestions.parquet.
+
+    accelerate launch -m rlpf_pipeline.evaluation.jobs.policy --config run.json
+
+inputs: preference_snapshot, imitation_v2, adllama, reward_model, evaluation_reward_model. The planted truth is
+consulted only here and in the experiment, never by training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summarise, write_suggestions
+from rlpf_pipeline.market.click_model import PlantedClickModel
+from rlpf_pipeline.models.adapters import load_policy
+from rlpf_pipeline.models.reward_model import load_reward_model
+from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.prompts import make_prompt
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.snapshot import read_ads, shuffled
+
+REWARDS = {"reward": "reward_model", "evaluation_reward": "evaluation_reward_model"}
+
+
+def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
+    settings, device = config.settings, accelerator().device
+    reference, tokenizer = load_policy(config.inputs["imitation_v2"], settings.cache)
+    adllama, _ = load_policy(config.inputs["adllama"], settings.cache)
+    reference, adllama = reference.to(device), adllama.to(device)
+    ads = shuffled(read_ads(config.inputs["preference_snapshot"], "test"), settings.seed)[: settings.evaluation.originals]
+    prompts = [make_prompt(tokenizer, ad) for ad in ads]
+    reporter.say(f"{len(prompts)} originals of the test split, {settings.evaluation.samples_per_original} texts each")
+    reporter.phase()
+    tables = []
+    for name, model in (("imitation_v2", reference), ("adllama", adllama)):
+        done_before = len(tables) * len(prompts)
+        tables.append(
+            write_suggestions(
+                name,
+                model,
+                reference,
+                tokenizer,
+                prompts,
+                settings.evaluation,
+                settings.policy,
+                settings.seed,
+                lambda done, before=done_before: reporter.progress(before + done, 2 * len(prompts), "originals"),
+            )
+        )
+    models = {c: load_reward_model(config.inputs[name], settings.cache).to(device) for c, name in REWARDS.items()}
+    suggestions = pd.concat([add_rewards(table, prompts, models) for table in tables], ignore_index=True)
+    if settings.has_planted_truth:
+        suggestions["planted_ctr"] = PlantedClickModel(settings.market.seed).ctr(
+            suggestions.text.tolist(), suggestions.original.tolist(), 0.0, settings.market.base_ctr
+        )
+    suggestions.to_parquet(folder / "suggestions.parquet", index=False)
+    return _metrics(suggestions)
+
+
+def _metrics(suggestions: pd.DataFrame) -> Metrics:
+    metrics: Metrics = {}
+    compared = ["reward", "evaluation_reward", "tokens"]
+    if "planted_ctr" in suggestions:
+        compared.append("planted_ctr")
+    for name, prefix in (("imitation_v2", "imitation_"), ("adllama", "adllama_")):
+        own = suggestions[suggestions.policy == name]
+        metrics |= {prefix + key: value for key, value in summarise(own).items()}
+        if "planted_ctr" in own:
+            metrics[f"{prefix}planted_ctr"] = float(own.planted_ctr.mean())
+    for column in compared:
+        metrics[f"{column}_difference"], metrics[f"{column}_difference_standard_error"] = paired_difference(
+            suggestions, column
+        )
+    return metrics
+
+
+if __name__ == "__main__":
+    run_job(work)

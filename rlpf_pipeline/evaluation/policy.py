@@ -1,0 +1,113 @@
+"""What a policy writes for originals it has not seen, judged by both reward models and, in the market, by the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpf_pipeline.contracts import SUGGESTIONS
+from rlpf_pipeline.models.packing import Group, batches_by_tokens, pack
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.settings import EvaluationSettings, PolicySettings
+from rlpf_pipeline.training.losses import token_log_probs
+from rlpf_pipeline.training.prompts import Prompt, decode
+from rlpf_pipeline.training.rewards import gains
+from rlpf_pipeline.training.rollout import sample_in_batches
+
+SCORING_TOKENS = 4096
+
+
+def write_suggestions(
+    name: str,
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    evaluation: EvaluationSettings,
+    policy: PolicySettings,
+    seed: int,
+    on_batch,  # type: ignore[no-untyped-def]
+) -> pd.DataFrame:
+    """Suggestions of one policy (contracts.SUGGESTIONS, without the rewards), sampled as in training."""
+    responses = sample_in_batches(
+        model,
+        [prompt.ids for prompt in prompts],
+        evaluation.samples_per_original,
+        evaluation.batch_size,
+        on_batch,
+        max_new_tokens=policy.max_new_tokens,
+        temperature=policy.temperature,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        generator=torch.Generator(model.device).manual_seed(seed),
+    )
+    groups = [Group(prompt.ids, own) for prompt, own in zip(prompts, responses, strict=True)]
+    pad, temperature = tokenizer.pad_token_id, policy.temperature
+    if model is reference:
+        log_ratio = np.zeros(sum(len(own) for own in responses))
+    else:
+        log_ratio = text_log_probs(model, groups, temperature, pad) - text_log_probs(reference, groups, temperature, pad)
+    rows = [
+        (prompt.ad_id, prompt.context, prompt.original, name, number, ids)
+        for prompt, own in zip(prompts, responses, strict=True)
+        for number, ids in enumerate(own)
+    ]
+    table = pd.DataFrame(rows, columns=["ad_id", "context", "original", "policy", "sample", "ids"])
+    return table.assign(
+        text=[decode(tokenizer, ids) for ids in table.ids],
+        tokens=table.ids.map(len),
+        finished=[ids[-1] == tokenizer.eos_token_id for ids in table.ids],
+        log_ratio=log_ratio,
+    ).drop(columns="ids")
+
+
+@torch.inference_mode()
+def text_log_probs(model: PreTrainedModel, groups: Sequence[Group], temperature: float, pad_id: int) -> np.ndarray:
+    """log-probability of every text behind its prefix, in the order of the groups: (texts,), nats."""
+    sums: list[list[float]] = [[] for _ in groups]
+    for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
+        packed = pack([groups[i] for i in batch], pad_id, model.device)
+        hidden = model.model(
+            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
+        ).last_hidden_state[packed.row, packed.predictor]
+        targets = packed.input_ids[packed.row, packed.position]
+        values = iter(packed.by_text(token_log_probs(hidden, model.lm_head.weight, targets, temperature)).sum(1).tolist())
+        for i in batch:
+            sums[i] = [next(values) for _ in groups[i].texts]
+    return np.concatenate(sums)
+
+
+def add_rewards(
+    suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: dict[str, RewardModel]
+) -> pd.DataFrame:
+    """Add each reward model's gain over the original as a column, and order columns as the contract has them."""
+    texts = suggestions.groupby("ad_id", sort=False)["text"].agg(list)
+    own = [texts[prompt.ad_id] for prompt in prompts]
+    columns = {name: gains(model, prompts, own) for name, model in models.items()}
+    return suggestions.assign(**columns)[list(SUGGESTIONS.column_names)]
+
+
+def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
+    """Means over the suggestions of one policy; `distinct` is the share of different texts within an original."""
+    distinct = suggestions.groupby("ad_id")["text"].agg(lambda texts: texts.nunique() / len(texts))
+    copies = suggestions.text.str.casefold() == suggestions.original.str.casefold()
+    return {
+        "reward": float(suggestions.reward.mean()),
+        "evaluation_reward": float(suggestions.evaluation_reward.mean()),
+        "tokens": float(suggestions.tokens.mean()),
+        "finished": float(suggestions.finished.mean()),
+        "distinct": float(distinct.mean()),
+        "copies": float(copies.mean()),
+        "kl": float(suggestions.log_ratio.mean()),
+    }
+
+
+def paired_difference(suggestions: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Mean of adllama's column less imitation v2's over the originals, and its standard error clustered by original."""
+    means = suggestions.pivot_table(index="ad_id", columns="policy", values=column, aggfunc="mean")
+    difference = means["adllama"] - means["imitation_v2"]
+    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))

@@ -1,0 +1,1 @@
+"""Base models, adapters and heads: resolve, load, pack, save and reload."""

@@ -1,0 +1,137 @@
+"""Model folders: what a trained model is on disk, and how it comes back.
+
+    model.json                 which base, which adapters in which order
+    adapters/<name>/           LoRA weights (safetensors) and configuration, applied and merged in order
+    head.safetensors           reward models: the score head
+    tokenizer files, manifest.json
+
+AdLlama's folder holds imitation v2's adapter and, on top of the merged result, its own: it is complete without the
+folder it was trained from.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from pydantic import BaseModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class ModelCard(BaseModel):
+    kind: str
+    base: BaseModelSettings
+    adapters: list[str]
+    max_context_tokens: int | None = None
+    max_text_tokens: int | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelCard:
+        path = folder / "model.json"
+        if not path.is_file():
+            raise UserError(f"{folder} is no model folder: it has no model.json. Train one first (`rlpf run`).")
+        return cls.model_validate_json(path.read_text())
+
+
+def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    """Freeze `model` and put a fresh LoRA adapter (zero at the start) on its linear layers."""
+    layers = model.config.num_hidden_layers
+    top = min(lora.top_layers or layers, layers)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=TARGETS,
+        layers_to_transform=list(range(layers - top, layers)),
+        layers_pattern="layers",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def save_model(
+    folder: Path,
+    card: ModelCard,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    below: Path | None = None,
+) -> None:
+    """Write a model folder: the adapters of the folder `below` first, then `model`'s own under the card's last name."""
+    for name in card.adapters[:-1]:
+        if below is None:
+            raise ValueError(f"adapter '{name}' needs the folder it comes from")
+        shutil.copytree(below / "adapters" / name, folder / "adapters" / name)
+    _save_adapter(model, folder / "adapters" / card.adapters[-1], card.base)
+    tokenizer.save_pretrained(folder)
+    (folder / "model.json").write_text(card.model_dump_json(indent=2))
+
+
+def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> None:
+    # peft would record the cache's folder as the base; the name is what means something elsewhere.
+    model.peft_config["default"].base_model_name_or_path = base.name
+    # Embeddings are never trained; without saying so, peft asks the hub whether they were.
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def merge_adapters(model: PreTrainedModel, folder: Path, card: ModelCard) -> PreTrainedModel:
+    """Apply the folder's adapters one on top of the other; the result is a plain model."""
+    for name in card.adapters:
+        adapted = PeftModel.from_pretrained(
+            model, folder / "adapters" / name, use_safetensors=True, autocast_adapter_dtype=False
+        )
+        model = adapted.merge_and_unload()
+    return model.eval()
+
+
+def load_policy(folder: Path, cache: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A trained policy or imitation model, adapters merged, with its tokenizer."""
+    card = ModelCard.read(folder)
+    if card.kind != "policy":
+        raise UserError(f"{folder} holds a {card.kind} model; a policy or imitation model is needed here.")
+    return merge_adapters(load_causal_lm(card.base, cache), folder, card), load_tokenizer(card.base, cache)
+
+
+class MergedCopy:
+    """A plain copy of an adapted model for fast decoding; `refresh` brings the adapter's present state into it.
+
+    Only the adapted weights are copied: embeddings and frozen layers are shared with the original.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        plain = model.get_base_model()
+        adapted = {id(layer.base_layer.weight) for _, layer in _lora_layers(model)}
+        shared = {id(p): p for p in plain.parameters() if id(p) not in adapted}
+        self.model: PreTrainedModel = copy.deepcopy(plain, shared)  # type: ignore[arg-type]
+        self._pairs = [
+            (layer, _replace_by_linear(self.model, name)) for name, layer in _lora_layers(plain)
+        ]
+        self.model.eval()
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        for layer, linear in self._pairs:
+            linear.weight.copy_(layer.base_layer.weight + layer.get_delta_weight("default"))
+
+
+def _lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def _replace_by_linear(model: nn.Module, name: str) -> nn.Linear:
+    parent, _, attribute = name.rpartition(".")
+    linear: nn.Linear = model.get_submodule(name).base_layer  # type: ignore[assignment]
+    linear.requires_grad_(False)
+    setattr(model.get_submodule(parent), attribute, linear)
+    return linear

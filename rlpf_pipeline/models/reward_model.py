@@ -1,0 +1,111 @@
+"""The Bradley-Terry performance reward model: a trunk with LoRA, and a linear score at each text's last token.
+
+score(text | context) is a log odds: sigmoid(score_left - score_right) = P(CTR_left > CTR_right). Only differences
+within one ad mean something; its zero is the mean score of the training texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import ModelCard, attach_lora, merge_adapters, save_model
+from rlpf_pipeline.models.base import load_tokenizer, load_trunk
+from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, pack
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+
+SCORING_TOKENS = 4096
+
+
+class RewardModel(nn.Module):
+    """Scores of texts behind a shared context.
+
+    The head starts at zero, so that every score is 0 and the first loss is log 2; hidden states are scaled by
+    1/sqrt(hidden size) before it, so that one learning rate suits every width.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        card: ModelCard,
+    ) -> None:
+        super().__init__()
+        self.trunk, self.tokenizer, self.card = trunk, tokenizer, card
+        hidden = trunk.config.hidden_size
+        self.head = nn.Linear(hidden, 1, bias=False, device=trunk.device, dtype=torch.float32)
+        nn.init.zeros_(self.head.weight)
+        self.register_buffer("center", torch.zeros((), device=trunk.device))
+
+    def forward(self, packed: Packed) -> Tensor:
+        """Scores (texts,) in the order of the batch, float32."""
+        hidden = self.trunk(
+            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
+        ).last_hidden_state
+        last = hidden[packed.last()].float()
+        return self.head(last).squeeze(-1) * hidden.shape[-1] ** -0.5 - self.center
+
+    def tokenize(self, context: str | None, texts: Sequence[str]) -> Group:
+        """Token ids of one ad: [start, context…] and [text…, end] for each text, cut at the card's limits."""
+        start = self.tokenizer.bos_token_id
+        prefix = [self.tokenizer.eos_token_id if start is None else start]
+        if context:
+            prefix += _ids(self.tokenizer, context)[: self.card.max_context_tokens]
+        ends = [*(_ids(self.tokenizer, text)[: self.card.max_text_tokens] for text in texts)]
+        return Group(prefix, [[*ids, self.tokenizer.eos_token_id] for ids in ends])
+
+    @torch.inference_mode()
+    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[list[float]]:
+        """Scores of the texts of each (context, texts), in the order given."""
+        self.eval()
+        groups = [self.tokenize(context, texts) for context, texts in ads]
+        scores: list[list[float]] = [[] for _ in groups]
+        for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
+            packed = pack([groups[i] for i in batch], self.tokenizer.pad_token_id, self.head.weight.device)
+            values = iter(self(packed).tolist())
+            for i in batch:
+                scores[i] = [next(values) for _ in groups[i].texts]
+        return scores
+
+
+def new_reward_model(
+    base: BaseModelSettings, settings: RewardSettings, lora: LoraSettings, name: str, cache: Path
+) -> RewardModel:
+    """An untrained reward model on the base model, ready for training."""
+    card = ModelCard(
+        kind="reward",
+        base=base,
+        adapters=[name],
+        max_context_tokens=settings.max_context_tokens,
+        max_text_tokens=settings.max_text_tokens,
+    )
+    return RewardModel(attach_lora(load_trunk(base, cache), lora), load_tokenizer(base, cache), card)
+
+
+def save_reward_model(model: RewardModel, folder: Path) -> None:
+    save_model(folder, model.card, model.trunk, model.tokenizer)
+    head = {"weight": model.head.weight.detach().contiguous().cpu(), "center": model.center.cpu()}
+    save_file(head, folder / "head.safetensors")
+
+
+def load_reward_model(folder: Path, cache: Path) -> RewardModel:
+    """A trained reward model, adapters merged; it scores as the trained one did."""
+    card = ModelCard.read(folder)
+    if card.kind != "reward":
+        raise UserError(f"{folder} holds a {card.kind} model; a reward model is needed here.")
+    model = RewardModel(merge_adapters(load_trunk(card.base, cache), folder, card), load_tokenizer(card.base, cache), card)
+    head = load_file(folder / "head.safetensors")
+    with torch.no_grad():
+        model.head.weight.copy_(head["weight"])
+        model.center.copy_(head["center"])
+    return model.eval()
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,1 @@
+"""Preferences: variant performance, splits without leaks, preference pairs and their noise ceiling."""

@@ -1,0 +1,84 @@
+"""How numbers and verdicts are said in a report: one place, so that HTML and Markdown agree."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
+from rlpf_pipeline.abtest.log_binomial import RelativeRisk
+
+MINUS = "\u2212"
+LIGHTS = {"pass": "Pass", "warn": "Caution", "fail": "Fail"}
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    return f"{value:+,.{decimals}f}".replace("-", MINUS)
+
+
+def change(ratio: float) -> str:
+    """A ratio as relative change: 1.067 is +6.7 %."""
+    return f"{signed(100 * (ratio - 1))} %"
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    return f"{100 * share:.{decimals}f} %"
+
+
+def probability(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def p_equals(p: float) -> str:
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
+def integer(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def fixed(value: float, decimals: int = 3) -> str:
+    return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def interval(risk: RelativeRisk) -> str:
+    return f"{risk.low:.3f} to {risk.high:.3f}"
+
+
+def decision(analysis: ExperimentAnalysis) -> str:
+    """The first sentence a reader sees."""
+    headline = analysis.headline
+    effect = (
+        f"{change(headline.estimate)} ({percent(headline.level, 0)} interval {change(headline.low)} to "
+        f"{change(headline.high)}, {p_equals(headline.p_value)})"
+    )
+    if analysis.verdict == "invalid":
+        failed = ", ".join(check.name.lower() for check in analysis.validity.checks if check.light == "fail")
+        return f"Do not act on this experiment: it fails a validity check ({failed}). Its estimate is {effect}."
+    if analysis.verdict == "undecided":
+        return (
+            f"The experiment does not settle whether treatment changes the click-through rate: {effect}. "
+            f"It finds {change(1 + analysis.power.minimum_detectable_effect)} or more with 80 % probability."
+        )
+    return f"Treatment {analysis.verdict} the click-through rate: {effect}."
+
+
+def markdown_text(value: object) -> object:
+    """Escape text for a Markdown cell: no markup, no HTML, no line breaks. Other values pass."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    for mark, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        value = value.replace(mark, safe)
+    for mark in "|`*_[]":
+        value = value.replace(mark, f"\\{mark}")
+    return Markup(" ".join(value.split()))  # noqa: S704 (escaped above)
+
+
+FILTERS = {
+    "signed": signed,
+    "change": change,
+    "percent": percent,
+    "probability": probability,
+    "integer": integer,
+    "fixed": fixed,
+    "interval": interval,
+}

@@ -1,0 +1,204 @@
+"""Every setting of the pipeline with its default, and the run profiles (tiny, demo, upworthy, production).
+
+The study does not publish its hyperparameters, KL coefficient, length penalty, minimum impressions or prompt; the
+values here are our own defaults. A training job receives the whole `Settings` in its `run.json`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlpf_pipeline.errors import UserError
+
+PROFILES = ("tiny", "demo", "upworthy", "production")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MarketSettings(Section):
+    """The simulated ad market that stands in for an ads platform. Only data generation and evaluation read it."""
+
+    seed: int = 2024
+    advertisers: int = Field(360, description="advertisers in the history that becomes raw multitext ads")
+    mean_ads: float = Field(1.5, description="mean ads of an advertiser (at least one)")
+    variants: int = Field(4, description="texts of an ad")
+    base_ctr: float = Field(0.031, description="CTR of an average text of an average advertiser")
+    median_impressions: float = Field(6000.0, description="median impressions of a text; heavy-tailed (log-normal)")
+    impressions_sigma: float = Field(0.8, description="standard deviation of log impressions")
+    advertiser_sigma: float = Field(0.45, description="standard deviation of the advertiser effect on log CTR")
+
+
+class PairSettings(Section):
+    min_impressions: int = Field(100, description="variants with fewer impressions make no pair")
+    prior_strength: float = Field(
+        200.0, description="impressions that the Beta prior of a CTR is worth; its mean is the source's own CTR"
+    )
+    validation: float = 0.1
+    test: float = 0.15
+    evaluation: float = Field(0.3, description="share of clusters kept for the evaluation reward model")
+
+
+class BaseModelSettings(Section):
+    name: str = Field(
+        "smollm2-135m-instruct", description="`smollm2-135m-instruct`, `tiny`, a hub name, or the folder of a causal LM"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
+    )
+
+
+class LoraSettings(Section):
+    rank: int = 16
+    alpha: int = 32
+    top_layers: int | None = Field(
+        None, description="adapt only the last N layers; the backward pass then stops there. None: all layers"
+    )
+
+
+class TeacherSettings(Section):
+    examples: int = Field(240, description="originals that the teacher rewrites, each under one instruction")
+    human_examples: int = Field(240, description="examples taken from other texts of the same ad (training split)")
+    max_new_tokens: int = 32
+    temperature: float = 0.7
+    batch_size: int = 64
+
+
+class ImitationSettings(Section):
+    learning_rate: float = 5e-4
+    epochs: float = 1.0
+    batch_size: int = 16
+    lora: LoraSettings = LoraSettings()
+
+
+class RewardSettings(Section):
+    learning_rate: float = 4e-4
+    epochs: int = 2
+    tokens_per_batch: int = Field(1024, description="padded tokens of one optimiser step")
+    max_context_tokens: int = 16
+    max_text_tokens: int = 48
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    lora: LoraSettings = LoraSettings()
+
+
+class PolicySettings(Section):
+    steps: int = Field(14, description="PPO steps, each with fresh samples")
+    prompts_per_step: int = 8
+    samples_per_prompt: int = 8
+    max_new_tokens: int = 28
+    temperature: float = 1.0
+    epochs: int = 1
+    minibatches: int = Field(1, description="optimiser steps per epoch; prompts are divided among them")
+    learning_rate: float = 4e-4
+    value_learning_rate: float = 2e-3
+    kl_coefficient: float = Field(0.03, description="weight of the per-token KL to the reference in the reward")
+    clip_ratio: float = 0.2
+    clip_value: float = 0.2
+    value_coefficient: float = 0.1
+    gamma: float = 1.0
+    lam: float = 0.95
+    max_grad_norm: float = 1.0
+    length_penalty: float = Field(0.05, description="reward lost per token beyond `length_free_ratio` times the original")
+    length_free_ratio: float = 1.3
+    missing_eos_penalty: float = 1.0
+    lora: LoraSettings = LoraSettings()
+
+
+class EvaluationSettings(Section):
+    originals: int = Field(64, description="test-split originals for which both policies write suggestions")
+    samples_per_original: int = 4
+    batch_size: int = 128
+
+
+class ExperimentSettings(Section):
+    advertisers: int = Field(6000, description="advertisers randomised between the arms")
+    seed: int = 7
+
+
+class Settings(Section):
+    profile: str
+    home: Path = Field(description="folder of everything the profile writes: RLPF_HOME/<profile>")
+    source: Literal["market", "upworthy", "generic"] = "market"
+    data: tuple[Path, ...] = Field((), description="files to ingest; none for the simulated market")
+    seed: int = 13
+    market: MarketSettings = MarketSettings()
+    pairs: PairSettings = PairSettings()
+    base: BaseModelSettings = BaseModelSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    imitation: ImitationSettings = ImitationSettings()
+    reward: RewardSettings = RewardSettings()
+    policy: PolicySettings = PolicySettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
+
+    @property
+    def instance(self) -> Path:
+        """RLPF_HOME: shared by the profiles (Dagster's storage, mlflow.db, converted base models)."""
+        return self.home.parent
+
+    @property
+    def cache(self) -> Path:
+        return self.instance / "cache"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return f"sqlite:///{self.instance / 'mlflow.db'}"
+
+    @property
+    def has_planted_truth(self) -> bool:
+        return self.source == "market"
+
+
+TOP_LAYERS = LoraSettings(top_layers=12)
+
+PROFILE_SETTINGS: dict[str, dict[str, object]] = {
+    "tiny": {
+        "base": BaseModelSettings(name="tiny"),
+        "market": MarketSettings(advertisers=40),
+        "teacher": TeacherSettings(examples=16, human_examples=32, max_new_tokens=12),
+        "reward": RewardSettings(epochs=1),
+        "policy": PolicySettings(steps=2, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=8, minibatches=2, epochs=2),
+        "evaluation": EvaluationSettings(originals=4, samples_per_original=2),
+        "experiment": ExperimentSettings(advertisers=600),
+    },
+    "demo": {
+        "imitation": ImitationSettings(lora=TOP_LAYERS),
+        "reward": RewardSettings(lora=TOP_LAYERS),
+        "policy": PolicySettings(lora=TOP_LAYERS),
+    },
+    "upworthy": {"source": "upworthy"},
+    "production": {"source": "generic"},
+}
+
+
+def home_from_environment() -> Path:
+    """RLPF_HOME, by default `.rlpf` beside pyproject.toml."""
+    return Path(os.environ.get("RLPF_HOME") or REPOSITORY / ".rlpf").resolve()
+
+
+def load_settings(
+    profile: str | None = None, data: tuple[Path, ...] | None = None, home: Path | None = None
+) -> Settings:
+    """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (os.pathsep between files), RLPF_HOME.
+
+    Raises UserError for an unknown profile.
+    """
+    profile = profile or os.environ.get("RLPF_PROFILE") or "demo"
+    if profile not in PROFILES:
+        raise UserError(f"Unknown profile '{profile}'. Choose one of: {', '.join(PROFILES)} (PROFILE=… or --profile).")
+    if data is None:
+        data = tuple(Path(p).resolve() for p in os.environ.get("RLPF_DATA", "").split(os.pathsep) if p)
+    return Settings(
+        profile=profile, home=(home or home_from_environment()) / profile, data=data, **PROFILE_SETTINGS[profile]
+    )

@@ -1,0 +1,1 @@
+"""Sources: files of observed ads in, the raw table and its rejects out."""

@@ -1,0 +1,93 @@
+"""Ingest: a user's files in, `multitext_ads.parquet` and `rejects.parquet` out; every row ends in exactly one of them.
+
+Rows pass through DuckDB alone: read as text (`files`), understood by the format's SELECT, judged by
+`sql/staging/stg_judged_rows.sql`, which refuses a bad row with the first reason that applies.
+
+    rlpf ingest packages.csv --format upworthy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+
+from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS, Table
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources.files import CREATE_SOURCE_ROWS, read_file
+from rlpf_pipeline.sources.generic import GENERIC
+from rlpf_pipeline.sources.upworthy import UPWORTHY
+from rlpf_pipeline.warehouse import read_sql
+
+ACCEPTED_FILE = "multitext_ads.parquet"
+REJECTS_FILE = "rejects.parquet"
+FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, GENERIC)}
+
+
+class IngestCounts(NamedTuple):
+    """Rows found in the files (headers and blank lines aside), and what became of them: read = accepted + rejected."""
+
+    read: int
+    accepted: int
+    rejected: int
+
+
+def ingest(files: Sequence[Path], source: str, folder: Path) -> IngestCounts:
+    """Write the accepted and the refused rows of `files` into the existing `folder`.
+
+    source: name of the format, upworthy or generic. Bad rows become rejects. Raises UserError for an unknown format, a
+    fault of a whole file, or when no row at all was accepted.
+    """
+    if source not in FORMATS:
+        raise UserError(f"Unknown format '{source}'. Choose one of: {', '.join(FORMATS)}.")
+    if not files:
+        raise UserError("No file to ingest. Name at least one (DATA=… or on the command line).")
+    source_format = FORMATS[source]
+    with duckdb.connect(":memory:") as connection:
+        connection.execute(CREATE_SOURCE_ROWS)
+        for file_index, path in enumerate(files):
+            read_file(connection, path, file_index, source_format.required_columns)
+        connection.execute(f"CREATE TABLE typed_rows AS {read_sql(source_format.staging)}", {"source": source})
+        connection.execute(f"CREATE TABLE judged_rows AS {read_sql('staging/stg_judged_rows')}")
+        read = count(connection, "FROM source_rows")
+        if count(connection, "FROM judged_rows WHERE reason IS NULL") == 0:
+            raise UserError(nothing_accepted(connection, files, read))
+        write(connection, RAW_MULTITEXT_ADS, "reason IS NULL", folder / ACCEPTED_FILE)
+        write(connection, REJECTS, "reason IS NOT NULL", folder / REJECTS_FILE)
+        counts = IngestCounts(
+            read,
+            accepted=count(connection, "FROM read_parquet($path)", folder / ACCEPTED_FILE),
+            rejected=count(connection, "FROM read_parquet($path)", folder / REJECTS_FILE),
+        )
+    if counts.read != counts.accepted + counts.rejected:
+        raise RuntimeError(f"Rows were lost or doubled in ingest: {counts}. This is a fault of rlpf_pipeline.")
+    return counts
+
+
+def write(connection: duckdb.DuckDBPyConnection, table: Table, condition: str, path: Path) -> None:
+    """Write `table`'s columns of the judged rows that meet `condition`, ordered by all its columns."""
+    columns = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in table.columns)
+    connection.execute(
+        f"COPY (SELECT {columns} FROM judged_rows WHERE {condition} ORDER BY ALL) TO $path "  # noqa: S608
+        "(FORMAT parquet, COMPRESSION zstd)",
+        {"path": str(path)},
+    )
+
+
+def count(connection: duckdb.DuckDBPyConnection, rows: str, path: Path | None = None) -> int:
+    parameters = {"path": str(path)} if path else {}
+    (number,) = connection.execute(f"SELECT count(*) {rows}", parameters).fetchall()[0]
+    return int(number)
+
+
+def nothing_accepted(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], read: int) -> str:
+    named = ", ".join(str(path) for path in files)
+    if read == 0:
+        return f"{named}: no data row below the header. Export the file again."
+    reasons = connection.execute(
+        "SELECT reason, count(*) AS rows FROM judged_rows GROUP BY reason ORDER BY rows DESC, reason LIMIT 5"
+    ).fetchall()
+    listed = "; ".join(f"{reason} ({rows})" for reason, rows in reasons)
+    return f"{named}: none of the {read} rows can be used: {listed}. Correct the file, or choose the format it is in."

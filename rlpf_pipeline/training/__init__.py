@@ -1,0 +1,1 @@
+"""Training: imitation models (SFT), the reward model (Bradley-Terry) and AdLlama (PPO)."""

@@ -1,0 +1,72 @@
+"""What every job shares: read run.json, seed, report, publish the output folder, leave an error file on failure.
+
+    accelerate launch -m rlpf_pipeline.training.jobs.reward --config run.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import datasets
+import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from rlpf_pipeline.artifacts import publish
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.run_config import RunConfig
+
+Metrics = dict[str, float | int | str | bool | None]
+Work = Callable[[RunConfig, Path, Reporter], Metrics]
+
+
+def run_job(work: Work) -> None:
+    """Run `work(config, folder, reporter)`: it fills the temporary `folder` and returns the manifest's metrics."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="run.json, a RunConfig")
+    path: Path = parser.parse_args().config
+    config = RunConfig.read(path)
+    rank = int(os.environ.get("RANK", "0"))
+    _quiet_libraries()
+    try:
+        _run(work, config, rank)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        (path.parent / f"error-rank{rank}.txt").write_text(reason)
+        print(reason, file=sys.stderr, flush=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def _run(work: Work, config: RunConfig, rank: int) -> None:
+    set_seed(config.settings.seed)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    with Reporter(config.recipe.stage) as reporter:
+        reporter.parameters(config.recipe.settings)
+        if rank != 0:
+            with TemporaryDirectory() as scratch:
+                work(config, Path(scratch), reporter)
+            return
+        with publish(config.output, config.recipe) as (folder, metrics):
+            metrics |= work(config, folder, reporter)
+            reporter.metrics({k: v for k, v in metrics.items() if isinstance(v, float | int)})
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to the reporter: progress bars of other libraries and notices of their future releases."""
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
+
+
+def accelerator() -> Accelerator:
+    """The process's Accelerator; precision is the model's own (`models.base.compute_dtype`)."""
+    return Accelerator(mixed_precision="no")

@@ -1,0 +1,88 @@
+"""Losses, advantages and KL estimators as pure functions of tensors; trainers only arrange them.
+
+Shapes: (pairs,) for preferences; (responses, length) with a mask of ones at tokens for PPO.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def bradley_terry_loss(left: Tensor, right: Tensor, p_left_better: Tensor, weight: Tensor) -> Tensor:
+    """Weighted cross-entropy of sigmoid(left - right) against the soft label (Bradley & Terry 1952).
+
+    All (pairs,). Returns the sum over pairs of weight x cross-entropy over the sum of weights, a scalar in nats.
+    """
+    losses = F.binary_cross_entropy_with_logits(left - right, p_left_better, reduction="none")
+    return (weight * losses).sum() / weight.sum()
+
+
+def token_log_probs(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """log softmax(hidden @ output_weight.T / temperature) at `targets`, in float32.
+
+    hidden: (tokens, hidden), output_weight: (vocabulary, hidden), targets: (tokens,). Only the listed tokens get
+    logits, so no (batch, length, vocabulary) tensor exists.
+    """
+    logits = (hidden @ output_weight.T).float() / temperature
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where mask is 1."""
+    return (values * mask).sum() / mask.sum()
+
+
+def whiten(values: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale to mean 0 and variance 1 over the mask; zero outside it."""
+    mean = masked_mean(values, mask)
+    variance = masked_mean((values - mean) ** 2, mask)
+    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def shaped_rewards(scores: Tensor, log_ratio: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
+    """Per-token rewards: -beta (log policy - log reference) everywhere, plus the text's score at its last token.
+
+    scores: (responses,). log_ratio, mask: (responses, length). The k1 estimator of the KL (Schulman 2020) in the
+    reward, as in Ziegler et al. 2019, eq. 2.
+    """
+    rewards = -kl_coefficient * log_ratio * mask
+    last = mask.sum(1).long() - 1
+    return rewards.index_put((torch.arange(len(scores), device=scores.device), last), scores, accumulate=True)
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """GAE (Schulman et al. 2016, eq. 16) over the response tokens.
+
+    rewards, values, mask: (responses, length). Returns advantages and returns, both (responses, length), zero where
+    mask is 0. The value behind a text's last token is 0.
+    """
+    values = values * mask
+    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)
+    deltas = (rewards + gamma * following - values) * mask
+    advantages = torch.zeros_like(deltas)
+    running = torch.zeros_like(deltas[:, 0])
+    for t in reversed(range(deltas.shape[1])):
+        running = deltas[:, t] + gamma * lam * running
+        advantages[:, t] = running
+    advantages = advantages * mask
+    return advantages, (advantages + values) * mask
+
+
+def clipped_policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, Tensor]:
+    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), negated, and the share of tokens where it is clipped."""
+    ratio = torch.exp(log_probs - old_log_probs)
+    free, clipped = ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
+    loss = -masked_mean(torch.minimum(free, clipped), mask)
+    return loss, masked_mean((clipped < free).float(), mask).detach()
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Half the squared error, with values held within `clip` of the old ones where that is the larger error."""
+    held = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (held - returns) ** 2), mask)

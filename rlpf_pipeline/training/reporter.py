@@ -1,0 +1,109 @@
+"""Where a training job says how far it is: the terminal, MLflow and Dagster, from rank 0 only.
+
+MLflow's run is made by whoever started the job (MLFLOW_RUN_ID); Dagster listens through Pipes when it started it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from dagster_pipes import PipesContext, open_dagster_pipes
+
+PRINT_EVERY = 2.0
+SEND_EVERY = 10.0
+
+
+class Reporter:
+    """Reports one job; use as a context manager. Silent on ranks other than 0."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.speaks = int(os.environ.get("RANK", "0")) == 0
+        self._started = time.monotonic()
+        self._phase_started = self._started
+        self._printed = self._sent = -math.inf
+        self._pipes: PipesContext | None = None
+        self._mlflow_run = os.environ.get("MLFLOW_RUN_ID")
+
+    def __enter__(self) -> Reporter:
+        if self.speaks and "DAGSTER_PIPES_CONTEXT" in os.environ:
+            self._pipes = open_dagster_pipes()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.speaks and self._mlflow_run:
+            self._client().set_terminated(self._mlflow_run, "FAILED" if kind else "FINISHED")
+        if self._pipes:
+            self._pipes.close()
+
+    def say(self, message: str) -> None:
+        """One line to the terminal and to Dagster's event log."""
+        if self.speaks:
+            print(f"  {self.stage} · {message}", flush=True)
+            if self._pipes:
+                self._pipes.log.info(message)
+
+    def parameters(self, values: Mapping[str, object]) -> None:
+        """Settings of the run, flattened with dots, to MLflow."""
+        if self.speaks and self._mlflow_run:
+            from mlflow.entities import Param
+
+            params = [Param(key, str(value)) for key, value in _flat(values)]
+            self._client().log_batch(self._mlflow_run, params=params)
+
+    def phase(self) -> None:
+        """Start measuring rate and time left anew."""
+        self._phase_started = time.monotonic()
+
+    def progress(
+        self, done: int, total: int, unit: str = "steps", rate: tuple[float, str] | None = None, **metrics: float
+    ) -> None:
+        """`done` of `total` with the latest metrics; `rate` = (how many so far, of what) where that is not `unit`."""
+        if not self.speaks:
+            return
+        now = time.monotonic()
+        elapsed = max(now - self._phase_started, 1e-9)
+        if now - self._printed >= PRINT_EVERY or done == total:
+            self._printed = now
+            amount, what = rate or (done, unit)
+            figures = "".join(f" · {name} {value:.4g}" for name, value in metrics.items())
+            left = elapsed / done * (total - done) if done else 0.0
+            line = f"{unit} {done}/{total}{figures} · {amount / elapsed:.1f} {what}/s · {_clock(left)} left"
+            print(f"  {self.stage} · {line}", flush=True)
+            if self._pipes and (now - self._sent >= SEND_EVERY or done == total):
+                self._sent = now
+                self._pipes.log.info(line)
+        self.metrics(metrics, done)
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Figures at a step, to MLflow; what is not finite is left out, since its store refuses it."""
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        if self.speaks and self._mlflow_run and finite:
+            from mlflow.entities import Metric
+
+            stamp = int(time.time() * 1000)
+            self._client().log_batch(
+                self._mlflow_run, metrics=[Metric(name, value, stamp, step) for name, value in finite.items()]
+            )
+
+    def _client(self):  # type: ignore[no-untyped-def]
+        from mlflow import MlflowClient
+
+        return MlflowClient()
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, value in values.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return rows
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

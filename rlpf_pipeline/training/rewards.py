@@ -1,0 +1,32 @@
+"""What PPO maximises: how much better than the original a suggestion is by the reward model, less penalties.
+
+A Bradley-Terry score means something only against another text of the same ad, so the reward is the score's gain
+over the advertiser's original: the log odds that the suggestion gets the higher CTR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.prompts import Prompt
+
+
+def gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """Score of each text less the score of its prompt's original: (prompts x samples,), log odds."""
+    scores = model.score([(p.context, [p.original, *own]) for p, own in zip(prompts, texts, strict=True)])
+    return np.concatenate([np.subtract(own[1:], own[0]) for own in scores])
+
+
+def length_penalty(tokens: np.ndarray, original_tokens: np.ndarray, settings: PolicySettings) -> np.ndarray:
+    """Linear beyond `length_free_ratio` times the original's length, nothing below: (responses,), at most 0."""
+    excess = np.maximum(0, tokens - settings.length_free_ratio * original_tokens)
+    return -settings.length_penalty * excess
+
+
+def missing_eos_penalty(finished: np.ndarray, settings: PolicySettings) -> np.ndarray:
+    """A constant for a text cut off at the limit: (responses,), at most 0."""
+    return np.where(finished, 0.0, -settings.missing_eos_penalty)

@@ -1,0 +1,61 @@
+"""The preference snapshot as training reads it: ads with their variants and pairs, from Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+
+class Ad(NamedTuple):
+    """One ad: variants in order, and its pairs as indices into them with soft label and weight."""
+
+    ad_id: str
+    context: str | None
+    texts: tuple[str, ...]
+    impressions: tuple[int, ...]
+    clicks: tuple[int, ...]
+    left: np.ndarray
+    right: np.ndarray
+    p_left_better: np.ndarray
+    p_value: np.ndarray
+    weight: np.ndarray
+
+
+def read_ads(snapshot: Path, split: str) -> list[Ad]:
+    """Ads of a split that have at least one pair, ordered by ad_id."""
+    kept = [("split", "==", split)]
+    variants = pd.read_parquet(snapshot / "variants.parquet", filters=kept)
+    pairs = pd.read_parquet(snapshot / "pairs.parquet", filters=kept)
+    by_ad = dict(tuple(variants.groupby("ad_id", sort=True)))
+    return [_ad(ad_id, by_ad[ad_id], group) for ad_id, group in pairs.groupby("ad_id", sort=True)]
+
+
+def _ad(ad_id: str, variants: pd.DataFrame, pairs: pd.DataFrame) -> Ad:
+    index = {variant: i for i, variant in enumerate(variants["variant_id"])}
+    context = variants["context"].iloc[0]
+    return Ad(
+        ad_id,
+        context if isinstance(context, str) else None,
+        tuple(variants["text"]),
+        tuple(variants["impressions"].tolist()),
+        tuple(variants["clicks"].tolist()),
+        pairs["left_id"].map(index).to_numpy(),
+        pairs["right_id"].map(index).to_numpy(),
+        pairs["p_left_better"].to_numpy(),
+        pairs["p_value"].to_numpy(),
+        pairs["weight"].to_numpy(),
+    )
+
+
+def original_of(ad: Ad) -> str:
+    """The text a policy is asked to vary: the first variant, which is the advertiser's own where the source says so."""
+    return ad.texts[0]
+
+
+def shuffled(ads: Sequence[Ad], seed: int) -> list[Ad]:
+    """The ads in a random order that depends on the seed alone."""
+    return [ads[i] for i in np.random.default_rng(seed).permutation(len(ads))]

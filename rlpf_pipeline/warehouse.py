@@ -1,0 +1,166 @@
+"""The warehouse: one DuckDB file, held by one process at a time, whose tables are the SELECTs in `sql/`.
+
+A file `sql/marts/variant_performance.sql` holds one SELECT; `run_sql("marts/variant_performance")` replaces the table
+`variant_performance` by its result, whole or not at all. Training never opens the file: it reads exported Parquet.
+`sql/macros.sql` holds the functions that DuckDB lacks; they are there on every connection.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import duckdb
+
+from rlpf_pipeline.artifacts import digest_of, file_digest
+from rlpf_pipeline.errors import UserError
+
+SQL = Path(__file__).resolve().parent.parent / "sql"
+IDENTIFIER = re.compile(r"[a-z_]+")
+LOCK_POLL_SECONDS = 0.5
+SAMPLE_ROWS = 5
+
+
+class CheckResult(NamedTuple):
+    """Outcome of one data check: `failing` counts the offending rows, `sample` shows the first few of them."""
+
+    rule: str
+    failing: int
+    sample: list[dict[str, Any]]
+
+
+class Warehouse:
+    """The open warehouse; use it in a `with` statement, which closes the file also when an exception passes.
+
+    lock_timeout: seconds to wait for another process to let go of the file. Raises UserError when it does not.
+    """
+
+    def __init__(self, path: Path, memory_limit: str = "4GB", lock_timeout: float = 30.0) -> None:
+        self.path = path
+        self.memory_limit = memory_limit
+        self.lock_timeout = lock_timeout
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection = self._connect_when_free()
+        try:
+            self.connection.execute(read_sql("macros"))
+        except BaseException:
+            self.connection.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    def run_sql(self, name: str, parameters: Mapping[str, object] | None = None) -> int:
+        """Replace the table named like the file `sql/<name>.sql` by that SELECT's result; returns its row count.
+
+        parameters: values of the $names in the SELECT.
+        """
+        select = read_sql(name)
+        table = identifier(Path(name).name)
+        with self.transaction():
+            self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS {select}", dict(parameters or {}))
+        return self.count(table)
+
+    def replace_table(self, table: str, rows: Any) -> int:
+        """Replace `table` by `rows` (a pyarrow Table); returns its row count."""
+        with self.transaction(), self._registered(rows) as view:
+            self.connection.execute(f"CREATE OR REPLACE TABLE {identifier(table)} AS FROM {view}")
+        return self.count(table)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing: what runs inside is undone when an exception passes."""
+        self.connection.begin()
+        try:
+            yield
+        except BaseException:
+            self.connection.rollback()
+            raise
+        self.connection.commit()
+
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> Any:
+        """Result of a SELECT as a pyarrow Table."""
+        return self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+
+    def count(self, table: str) -> int:
+        return int(self.query("SELECT count(*) AS n FROM query_table($table)", {"table": table})["n"][0].as_py())
+
+    def columns(self, table: str) -> list[tuple[str, str]]:
+        """Name and DuckDB type of each column of `table`, in order."""
+        described = self.connection.execute(f"DESCRIBE {identifier(table)}").fetchall()
+        return [(str(name), str(type_)) for name, type_, *_ in described]
+
+    def check(self, name: str) -> CheckResult:
+        """Run `sql/checks/<name>.sql`, which returns the rows that break the rule."""
+        offenders = self.query(read_sql(f"checks/{name}"))
+        return CheckResult(name.split("__")[1], offenders.num_rows, offenders.slice(0, SAMPLE_ROWS).to_pylist())
+
+    def checks_for(self, table: str) -> list[str]:
+        """Names of the checks of `table`, for `check`."""
+        return sorted(path.stem for path in (SQL / "checks").glob(f"{identifier(table)}__*.sql"))
+
+    def export(self, table: str, path: Path, order_by: Sequence[str]) -> int:
+        """Write `table` as Parquet, ordered by the unique key `order_by`: equal rows give equal bytes. Returns the rows."""
+        order = ", ".join(identifier(column) for column in order_by)
+        self.connection.execute(
+            f"COPY (FROM query_table($table) ORDER BY {order}) TO $path (FORMAT parquet, COMPRESSION zstd)",
+            {"table": table, "path": str(path)},
+        )
+        return self.count(table)
+
+    @contextmanager
+    def _registered(self, rows: Any) -> Iterator[str]:
+        self.connection.register("incoming_rows", rows)
+        try:
+            yield "incoming_rows"
+        finally:
+            self.connection.unregister("incoming_rows")
+
+    def _connect_when_free(self) -> duckdb.DuckDBPyConnection:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": self.memory_limit,
+            "preserve_insertion_order": False,
+        }
+        deadline = time.monotonic() + self.lock_timeout
+        while True:
+            try:
+                return duckdb.connect(str(self.path), config=config)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise UserError(
+                        f"The warehouse {self.path} cannot be opened: {error}. If it is damaged or was written by another "
+                        "version of DuckDB, delete it: every table in it is built again from the raw files."
+                    ) from error
+                if time.monotonic() >= deadline:
+                    raise UserError(
+                        f"The warehouse {self.path} has been held by another process for {self.lock_timeout:g} s. Close "
+                        "what else has it open (another run, a DuckDB shell, a notebook) and try again."
+                    ) from error
+            time.sleep(min(LOCK_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+def read_sql(name: str) -> str:
+    """Text of `sql/<name>.sql`."""
+    return (SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def sql_digest(*names: str) -> str:
+    """Digest of the text of the named SQL files (`marts/preference_pairs`) and of the macros they may use."""
+    return digest_of({name: file_digest(SQL / f"{name}.sql") for name in ("macros", *names)})
+
+
+def identifier(name: str) -> str:
+    """`name`, if it is safe to stand in a statement as it is: identifiers cannot be bound as parameters."""
+    if not IDENTIFIER.fullmatch(name):
+        raise ValueError(f"'{name}' is no table or column name: only a-z and _ are allowed")
+    return name

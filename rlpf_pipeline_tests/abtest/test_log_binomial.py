@@ -1,0 +1,173 @@
+"""The log-binomial fit against statsmodels called directly, and against cases solvable by hand."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import statsmodels.api as sm
+
+from rlpf_pipeline.abtest import log_binomial, relative_risk
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+
+COUNTS = {"successes": "clicks", "trials": "impressions"}
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    frame = experiment(1200, seed=1)
+    return frame.assign(treatment=(frame["arm"] == "treatment").astype(float))
+
+
+def arm_counts(frame: pd.DataFrame, treated: int) -> tuple[float, float]:
+    arm = frame[frame["treatment"] == treated]
+    return float(arm["clicks"].sum()), float(arm["impressions"].sum())
+
+
+def test_coefficients_and_errors_equal_statsmodels_in_its_right_form(data):
+    fit = log_binomial(data, "~ treatment + C(industry) + account_age_years", **COUNTS)
+    design = np.column_stack(
+        [
+            np.ones(len(data)),
+            *[data["industry"] == level for level in ("games", "retail", "travel")],
+            data["treatment"],
+            data["account_age_years"],
+        ]
+    ).astype(float)
+    names = [
+        "Intercept",
+        *[f"C(industry)[T.{level}]" for level in ("games", "retail", "travel")],
+        "treatment",
+        "account_age_years",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        family = sm.families.Binomial(sm.families.links.Log())
+        model = sm.GLM(data["clicks"] / data["impressions"], design, family=family, var_weights=data["impressions"])
+        naive = model.fit(tol=1e-12, tol_criterion="params")
+        quasi = model.fit(tol=1e-12, tol_criterion="params", scale="X2")
+        robust = model.fit(tol=1e-12, tol_criterion="params", cov_type="HC0")
+    for name, beta, *errors in zip(names, naive.params, naive.bse, quasi.bse, robust.bse, strict=True):
+        assert fit.coefficients[name] == pytest.approx(beta, abs=1e-8)
+        for kind, error in zip(("naive", "quasi", "hc0"), errors, strict=True):
+            assert fit.standard_errors[kind][name] == pytest.approx(error, rel=1e-8)
+        assert fit.standard_errors["hc1"][name] == pytest.approx(errors[2] * (1200 / 1194) ** 0.5)
+    assert fit.status == "converged"
+    assert fit.n == 1200
+
+
+def test_one_binary_covariate_gives_the_ratio_of_pooled_ctrs(data):
+    fit = log_binomial(data, "~ treatment", **COUNTS)
+    (k1, n1), (k0, n0) = arm_counts(data, 1), arm_counts(data, 0)
+    assert relative_risk(fit, "treatment").estimate == pytest.approx((k1 / n1) / (k0 / n0), rel=1e-10)
+    assert fit.standard_errors["naive"]["treatment"] == pytest.approx((1 / k1 - 1 / n1 + 1 / k0 - 1 / n0) ** 0.5)
+    p1, p0 = k1 / n1, k0 / n0
+    binomial = k1 * np.log(p1) + (n1 - k1) * np.log(1 - p1) + k0 * np.log(p0) + (n0 - k0) * np.log(1 - p0)
+    assert fit.log_likelihood == pytest.approx(binomial, rel=1e-12)
+
+
+def test_robust_error_of_one_binary_covariate_by_hand(data):
+    """log(k/n) has the delta-method variance sum (k_i - n_i p)^2 / k^2 in each arm, and the arms are independent."""
+    fit = log_binomial(data, "~ treatment", **COUNTS)
+    variance = 0.0
+    for treated in (0, 1):
+        arm = data[data["treatment"] == treated]
+        k, n = arm_counts(data, treated)
+        variance += float(((arm["clicks"] - arm["impressions"] * k / n) ** 2).sum()) / k**2
+    assert fit.standard_errors["hc0"]["treatment"] == pytest.approx(variance**0.5, rel=1e-9)
+
+
+def test_clusters_of_one_row_change_nothing(data):
+    fit = log_binomial(data, "~ treatment + C(industry)", **COUNTS, cluster="advertiser_id")
+    assert fit.standard_errors["cluster"] == pytest.approx(fit.standard_errors["hc0"], rel=1e-12)
+
+
+def test_clustered_panel_equals_robust_errors_of_the_totals(data):
+    rng = np.random.default_rng(5)
+    first_clicks = rng.hypergeometric(data["clicks"], data["impressions"] - data["clicks"], data["impressions"] // 2)
+    first = data.assign(impressions=data["impressions"] // 2, clicks=first_clicks)
+    second = data.assign(
+        impressions=data["impressions"] - first["impressions"], clicks=data["clicks"] - first["clicks"]
+    )
+    panel = pd.concat([first, second]).sample(frac=1, random_state=3)
+    totals = log_binomial(data, "~ treatment + C(industry)", **COUNTS)
+    weeks = log_binomial(panel, "~ treatment + C(industry)", **COUNTS, cluster="advertiser_id")
+    assert weeks.coefficients == pytest.approx(totals.coefficients, abs=1e-9)
+    assert weeks.standard_errors["cluster"] == pytest.approx(totals.standard_errors["hc0"], rel=1e-7)
+
+
+def test_pyarrow_gives_what_pandas_gives(data):
+    assert log_binomial(pa.Table.from_pandas(data), "~ treatment", **COUNTS) == log_binomial(
+        data, "~ treatment", **COUNTS
+    )
+
+
+def test_trials_of_one_a_row_give_the_aggregate_estimate():
+    rows = pd.DataFrame(
+        {"treatment": [0] * 40 + [1] * 40, "clicks": [1] * 8 + [0] * 32 + [1] * 12 + [0] * 28, "shown": 1}
+    )
+    fit = log_binomial(rows, "~ treatment", successes="clicks", trials="shown")
+    assert relative_risk(fit, "treatment").estimate == pytest.approx((12 / 40) / (8 / 40))
+
+
+def test_rows_without_trials_do_not_count(data):
+    more = pd.concat([data, data.head(30).assign(clicks=0, impressions=0)])
+    assert log_binomial(more, "~ treatment", **COUNTS) == log_binomial(data, "~ treatment", **COUNTS)
+
+
+def test_a_mean_beyond_one_is_answered_by_modified_poisson_and_labelled():
+    """Where x is largest every trial succeeds and its mean is pushed up to 1; the best curve through (3, 1),
+    about exp(0.4 (x - 3)), still lies below the rates 0.6 at 1 and 1.0 at 2, so nothing pushes it back."""
+    rates = np.array([0.2, 0.6, 1.0, 1.0])
+    rows = pd.DataFrame({"x": np.repeat([0.0, 1.0, 2.0, 3.0], 5), "trials": 50, "k": np.repeat(rates * 50, 5)})
+    rows["k"] = rows["k"] - np.tile([0, 1, 2, 3, 0], 4) * (rows["x"] < 2)
+    fit = log_binomial(rows, "~ x", successes="k", trials="trials")
+    poisson = sm.GLM(
+        rows["k"], sm.add_constant(rows["x"]), family=sm.families.Poisson(), offset=np.log(rows["trials"])
+    ).fit(cov_type="HC0", tol=1e-12)
+    assert fit.status == "modified-poisson"
+    assert fit.coefficients["x"] == pytest.approx(poisson.params["x"], rel=1e-8)
+    assert fit.standard_errors["hc0"]["x"] == pytest.approx(poisson.bse["x"], rel=1e-7)
+    assert fit.log_likelihood == float("-inf")
+
+
+def test_naive_errors_reject_far_too_often_where_robust_ones_do_not():
+    """60 experiments without an effect, each of 800 advertisers. At a true 5 % the robust test rejects more than 9 of
+    60 with probability 0.1 %; the naive test is known to reject most."""
+    rejected = {"naive": 0, "hc1": 0}
+    for seed in range(60):
+        frame = experiment(800, seed=1000 + seed, relative_risk=1.0)
+        frame["treatment"] = (frame["arm"] == "treatment").astype(float)
+        fit = log_binomial(frame, "~ treatment", **COUNTS)
+        for kind in rejected:
+            rejected[kind] += relative_risk(fit, "treatment", errors=kind).p_value < 0.05
+    assert rejected["hc1"] <= 9
+    assert rejected["naive"] > 40
+
+
+@pytest.mark.parametrize(
+    ("change", "formula", "message"),
+    [
+        ({"clicks": 10**9}, "~ treatment", "more clicks than impressions"),
+        ({"clicks": -1}, "~ treatment", "negative"),
+        ({"clicks": None}, "~ treatment", "Missing values in clicks"),
+        ({"account_age_years": None}, "~ treatment + account_age_years", "account_age_years"),
+        ({"one": 1.0}, "~ treatment + one", "collinear columns: one"),
+        ({}, "~ treatment + absent", "absent"),
+        ({}, "clicks ~ treatment", "left side"),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(data, change, formula, message):
+    with pytest.raises(UserError, match=message):
+        log_binomial(data.assign(**change), formula, **COUNTS)
+
+
+@pytest.mark.parametrize("empty", ["food", "travel"])
+def test_a_level_without_clicks_has_no_finite_estimate(data, empty):
+    silent = data.assign(clicks=data["clicks"].where(data["industry"] != empty, 0))
+    with pytest.raises(UserError, match="no clicks"):
+        log_binomial(silent, "~ treatment + C(industry)", **COUNTS)

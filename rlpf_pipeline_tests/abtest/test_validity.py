@@ -1,0 +1,42 @@
+"""Validity measures against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from rlpf_pipeline.abtest.validity import covariate_balance, impression_concentration, sample_ratio
+
+
+def test_sample_ratio_is_the_chi_square_of_an_even_split():
+    """520 against 480: (20^2 + 20^2) / 500 = 1.6."""
+    ratio = sample_ratio(pd.Series(["control"] * 520 + ["treatment"] * 480))
+    assert ratio.chi_square == pytest.approx(1.6)
+    assert ratio.p_value == pytest.approx(stats.chi2.sf(1.6, 1))
+
+
+def test_omnibus_balance_is_n_times_r_squared_of_the_arm_on_the_covariates():
+    """The score test of a regression of the arm on the covariates, up to the factor (N - 1) / N of the covariance."""
+    rng = np.random.default_rng(6)
+    x = pd.DataFrame(rng.normal(size=(300, 3)) @ rng.normal(size=(3, 3)), columns=["a", "b", "c"])
+    treated = rng.random(300) < 0.5
+    balance = covariate_balance(x.assign(twice=2 * x["a"]), treated)
+    r_squared = sm.OLS(treated.astype(float), sm.add_constant(x)).fit().rsquared
+    assert balance.degrees_of_freedom == 3
+    assert balance.chi_square == pytest.approx(299 * r_squared, rel=1e-8)
+
+
+def test_standardised_difference_by_hand():
+    """Means 1 and 3, standard deviation of (0, 2, 2, 4) is sqrt(8/3)."""
+    balance = covariate_balance(pd.DataFrame({"x": [0.0, 2.0, 2.0, 4.0]}), np.array([False, False, True, True]))
+    assert balance.rows[0].standardised_difference == pytest.approx(2 / (8 / 3) ** 0.5)
+
+
+def test_concentration_by_hand():
+    """(1 + 1 + 1 + 3)^2 / (1 + 1 + 1 + 9) = 3; the top advertiser holds half."""
+    concentration = impression_concentration(np.array([1.0, 1.0, 1.0, 3.0]))
+    assert concentration.effective_advertisers == pytest.approx(3.0)
+    assert (concentration.top_advertisers, concentration.top_share) == (1, pytest.approx(0.5))

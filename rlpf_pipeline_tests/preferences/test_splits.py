@@ -1,0 +1,44 @@
+import pyarrow as pa
+import pytest
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.preferences.splits import assign_splits
+from rlpf_pipeline.settings import PairSettings
+
+
+def assigned(ties, seed=1, **shares):
+    table = pa.table({"ad_id": [ad for ad, _ in ties], "tie": [tie for _, tie in ties]})
+    return {
+        row["ad_id"]: (row["cluster_id"], row["split"])
+        for row in assign_splits(table, PairSettings(**shares), seed).to_pylist()
+    }
+
+
+def test_ties_are_transitive():
+    # a-b share an advertiser, b-c a text, so a and c lie together; d stands alone.
+    clusters = assigned(
+        [("c", "text:x"), ("b", "text:x"), ("b", "advertiser:1"), ("a", "advertiser:1"), ("d", "text:y")]
+    )
+    assert {ad: cluster for ad, (cluster, _) in clusters.items()} == {"a": "a", "b": "a", "c": "a", "d": "d"}
+    assert clusters["a"] == clusters["b"] == clusters["c"]
+
+
+def test_the_order_of_rows_does_not_matter_and_other_clusters_neither():
+    ties = [(f"ad{i:03}", f"text:{i // 2}") for i in range(200)]
+    assert assigned(ties) == assigned(ties[::-1])
+    assert {ad: got for ad, got in assigned(ties).items() if ad < "ad100"} == assigned(ties[:100])
+
+
+def test_shares_are_met_and_the_seed_redraws():
+    ties = [(f"ad{i}", f"text:{i}") for i in range(4000)]
+    first, second = assigned(ties, seed=1), assigned(ties, seed=2)
+    for split, share in {"validation": 0.1, "test": 0.15, "evaluation": 0.3, "train": 0.45}.items():
+        drawn = sum(got == split for _, got in first.values()) / 4000
+        assert drawn == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
+    assert first != second
+
+
+@pytest.mark.parametrize("shares", [{"test": 0.6}, {"validation": -0.1}])
+def test_shares_that_leave_no_training_data_are_refused(shares):
+    with pytest.raises(UserError, match="leave nothing for training"):
+        assigned([("a", "text:x")], **shares)

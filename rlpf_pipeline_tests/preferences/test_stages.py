@@ -1,0 +1,177 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.stats import beta
+from statsmodels.stats.proportion import proportions_ztest
+
+from rlpf_pipeline.contracts import PREFERENCE_PAIRS, VARIANT_PERFORMANCE
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
+from rlpf_pipeline.settings import PairSettings
+from rlpf_pipeline.warehouse import Warehouse
+from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row, raw_table
+
+PRIOR_MEAN, PRIOR_STRENGTH = 0.011, 200.0
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    with Warehouse(tmp_path_factory.mktemp("pairs") / "w.duckdb") as warehouse:
+        yield warehouse
+
+
+def pairs_of(warehouse, counts, min_impressions=1):
+    """Pairs from (left impressions, left clicks, right impressions, right clicks), one ad each, in order."""
+    rows = [
+        {"ad_id": f"{number:04}", "variant_id": side, "impressions": n, "clicks": k, "split": "train"}
+        for number, (nl, kl, nr, kr) in enumerate(counts)
+        for side, n, k in (("left", nl, kl), ("right", nr, kr))
+    ]
+    warehouse.replace_table("variant_performance", pa.Table.from_pylist(rows))
+    warehouse.run_sql(
+        "marts/preference_pairs",
+        {"min_impressions": min_impressions, "prior_mean": PRIOR_MEAN, "prior_strength": PRIOR_STRENGTH},
+    )
+    return warehouse.query("FROM preference_pairs ORDER BY ad_id").to_pylist()
+
+
+def exact_probability(nl, kl, nr, kr):
+    """P(CTR_left > CTR_right) by numeric integration of the left density times the right distribution function."""
+    a, b = PRIOR_MEAN * PRIOR_STRENGTH, (1 - PRIOR_MEAN) * PRIOR_STRENGTH
+    left, right = beta(a + kl, b + nl - kl), beta(a + kr, b + nr - kr)
+    ends = left.ppf([1e-12, 1 - 1e-12])
+    return quad(lambda x: left.pdf(x) * right.cdf(x), *ends, points=left.ppf([0.01, 0.5, 0.99]), limit=400)[0]
+
+
+COUNTS = [
+    (3000, 33, 3000, 40),
+    (3000, 60, 3100, 20),
+    (100, 1, 100, 5),
+    (100, 0, 100, 0),
+    (500, 0, 500, 4),
+    (100, 1, 90000, 990),
+]
+
+
+def test_posterior_is_within_two_hundredths_of_exact_integration_and_two_thousandths_at_usual_exposure(scratch):
+    for counts, pair in zip(COUNTS, pairs_of(scratch, COUNTS), strict=True):
+        bound = 0.002 if min(counts[0], counts[2]) >= 3000 else 0.02
+        assert pair["p_left_better"] == pytest.approx(exact_probability(*counts), abs=bound), counts
+
+
+def test_p_value_is_the_pooled_z_test_of_statsmodels(scratch):
+    counts = [
+        (3000, 33, 3000, 40),
+        (3000, 60, 3100, 20),
+        (100, 1, 120, 5),
+        (500, 0, 500, 4),
+        (100000, 4000, 100000, 1000),
+    ]
+    for (nl, kl, nr, kr), pair in zip(counts, pairs_of(scratch, counts), strict=True):
+        assert pair["p_value"] == pytest.approx(proportions_ztest([kl, kr], [nl, nr])[1], rel=1e-6)
+
+
+def test_ties_and_no_clicks_give_no_preference(scratch):
+    for pair in pairs_of(scratch, [(3000, 30, 3000, 30), (200, 0, 200, 0), (200, 200, 200, 200)]):
+        assert (pair["z"], pair["p_left_better"], pair["p_value"]) == (0.0, 0.5, 1.0)
+
+
+counts = st.integers(1, 50_000).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(counts, counts), min_size=1, max_size=20))
+def test_exchanging_the_sides_turns_p_into_its_complement(scratch, sides):
+    forth = pairs_of(scratch, [(*left, *right) for left, right in sides])
+    back = pairs_of(scratch, [(*right, *left) for left, right in sides])
+    for one, other in zip(forth, back, strict=True):
+        assert one["p_left_better"] + other["p_left_better"] == pytest.approx(1, abs=1e-15)
+        assert one["z"] == -other["z"]
+        assert one["p_value"] == pytest.approx(other["p_value"], rel=1e-9)
+
+
+def test_weight_is_log_exposure_of_the_smaller_side_scaled_to_mean_one(scratch):
+    # ln(1 + 99) : ln(1 + 9999) = 1 : 2, mean 1.
+    weights = [pair["weight"] for pair in pairs_of(scratch, [(99, 1, 5000, 5), (20000, 5, 9999, 7)])]
+    assert weights == pytest.approx([2 / 3, 4 / 3], abs=1e-8)
+
+
+def test_thinly_shown_variants_make_no_pair(scratch):
+    assert len(pairs_of(scratch, [(99, 5, 1000, 5), (100, 5, 1000, 5)], min_impressions=100)) == 1
+
+
+def build(tmp_path, table, name="w", **pairs):
+    pq.write_table(table, tmp_path / f"{name}.parquet")
+    (tmp_path / name).mkdir()
+    with Warehouse(tmp_path / f"{name}.duckdb") as warehouse:
+        performance = build_variant_performance(warehouse, tmp_path / f"{name}.parquet", PairSettings(**pairs), seed=3)
+        preferences = build_preference_pairs(warehouse, PairSettings(**pairs))
+        snapshot = export_snapshot(warehouse, tmp_path / name)
+        types = [warehouse.columns(table) for table in ("variant_performance", "preference_pairs")]
+    return performance, preferences, snapshot, types
+
+
+def test_tables_are_those_of_the_contract(tmp_path):
+    *_, types = build(tmp_path, raw_table(ads=10))
+    for contract, columns in zip((VARIANT_PERFORMANCE, PREFERENCE_PAIRS), types, strict=True):
+        assert columns == [(column.name, column.type) for column in contract.columns]
+
+
+def test_equal_texts_of_an_ad_are_merged_and_counts_conserved(tmp_path):
+    rows = [
+        raw_row("a", "v2", "same", 1000, 10, period="1"),
+        raw_row("a", "v1", "same", 500, 7, period="1"),
+        raw_row("a", "v2", "same", 200, 2, period="2"),
+        raw_row("a", "v3", "other", 900, 9),
+    ]
+    performance, preferences, snapshot, _ = build(tmp_path, pa.Table.from_pylist(rows, schema=SCHEMA))
+    variants = pq.read_table(tmp_path / "w" / "variants.parquet").to_pylist()
+    assert [(v["variant_id"], v["text"], v["impressions"], v["clicks"]) for v in variants] == [
+        ("v1", "same", 1700, 19),
+        ("v3", "other", 900, 9),
+    ]
+    assert (performance["impressions"], performance["clicks"]) == (2600, 28)
+    assert (performance["raw_rows"], performance["ads"], performance["variants"]) == (4, 1, 2)
+    assert preferences["pairs"] == snapshot["pairs"] == 1
+    assert preferences["prior_mean"] == pytest.approx(28 / 2600)
+
+
+def test_the_snapshot_does_not_depend_on_the_order_of_the_rows(tmp_path):
+    table = raw_table(ads=300)
+    build(tmp_path, table, "forth")
+    build(tmp_path, table.take(list(range(table.num_rows))[::-1]), "back")
+    for file in ("variants.parquet", "pairs.parquet"):
+        assert (tmp_path / "forth" / file).read_bytes() == (tmp_path / "back" / file).read_bytes()
+
+
+def test_ads_with_a_text_alike_but_for_case_and_punctuation_share_a_split(tmp_path):
+    table = raw_table(ads=60)
+    alike = [
+        raw_row(f"ad{i}", "v2", f"{'SALE' if i % 2 else 'Sale'} now, at {i // 2}!"[: 20 - i % 2], 500, 5)
+        for i in range(60)
+    ]
+    performance, *_ = build(tmp_path, pa.concat_tables([table, pa.Table.from_pylist(alike, schema=SCHEMA)]))
+    split = {row["ad_id"]: row["split"] for row in pq.read_table(tmp_path / "w" / "variants.parquet").to_pylist()}
+    assert performance["clusters"] == 30
+    assert performance["largest_cluster_ads"] == 2
+    assert all(split[f"ad{i}"] == split[f"ad{i + 1}"] for i in range(0, 60, 2))
+    assert sum(performance[f"ads_{name}"] for name in ("train", "validation", "test", "evaluation")) == 60
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        ([raw_row("a", "v", "one", 1000, 5), raw_row("b", "v", "two", 1000, 5)], "same ad_id"),
+        (
+            [raw_row("a", "v", "one", 1000, 5), raw_row("a", "w", "two", 99, 5)],
+            r"best has two with 99\).*min_impressions",
+        ),
+        ([raw_row("a", "v", "one", 1000, 0), raw_row("a", "w", "two", 1000, 0)], "0 clicks"),
+    ],
+)
+def test_no_pair_is_a_user_error_with_advice(tmp_path, rows, advice):
+    with pytest.raises(UserError, match=advice):
+        build(tmp_path, pa.Table.from_pylist(rows, schema=SCHEMA))

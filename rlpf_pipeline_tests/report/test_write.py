@@ -1,0 +1,135 @@
+"""The report's files: self-contained, escaped, repeatable, and true to the analysis."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from rlpf_pipeline.abtest import analyse
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.report import write_report
+from rlpf_pipeline.report.write import plain
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+
+FILES = {"report.html", "report.md", "results.json", "forest.svg", "forest.png"}
+HOSTILE = "travel<script>alert(1)</script>"
+PLANTED = {"relative_risk": 1.067, "treatment_ctr": 0.033}
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    data = experiment(900, seed=11)
+    return analyse(data.assign(industry=data["industry"].replace("travel", HOSTILE)))
+
+
+@pytest.fixture(scope="module")
+def folder(analysis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "new"
+    write_report(analysis, folder, title="Spring & summer", notes=["a | b"], planted=PLANTED, data_digest="sha256:0123")
+    return folder
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_all_files_are_written_and_nothing_else(folder):
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (folder / "forest.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report.html").stat().st_size < 2_000_000
+
+
+def test_the_page_loads_nothing(folder):
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name in ("src", "href", "xlink:href")]
+    assert not re.search(r"url\(|@import", text)
+
+
+def test_the_page_has_one_heading_a_viewport_both_schemes_and_both_plots(folder):
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("svg") == 2
+    assert ("name", "viewport") in page.attributes
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_text_from_the_data_is_escaped(folder):
+    assert "&lt;script&gt;alert(1)" in (folder / "report.html").read_text()
+    assert "Spring &amp; summer" in (folder / "report.html").read_text()
+    markdown = (folder / "report.md").read_text()
+    assert "<script" not in markdown
+    assert r"a \| b" in markdown
+
+
+def test_the_same_analysis_gives_the_same_bytes(analysis, folder, tmp_path):
+    write_report(
+        analysis, tmp_path, title="Spring & summer", notes=["a | b"], planted=PLANTED, data_digest="sha256:0123"
+    )
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_no_file_says_nan_or_infinity(folder):
+    for name in FILES - {"forest.png"}:
+        words = set(re.findall(r"[a-z]+", (folder / name).read_text().lower()))
+        assert not {"nan", "inf", "infinity"} & words
+
+
+def test_json_holds_the_analysis_with_sorted_keys(analysis, folder):
+    text = (folder / "results.json").read_text()
+    results = json.loads(text)
+    assert results["analysis"] == json.loads(json.dumps(plain(analysis)))
+    assert results["data_digest"] == "sha256:0123"
+    assert list(results) == sorted(results)
+    assert results["truth"]["covered"] == (analysis.headline.low <= 1.067 <= analysis.headline.high)
+
+
+def test_html_and_markdown_show_the_headline_of_the_analysis(analysis, folder):
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text()
+        assert f"{analysis.headline.estimate:.3f}" in text
+        assert f"{analysis.headline.low:.3f} to {analysis.headline.high:.3f}" in text
+        for row in analysis.robustness:
+            assert row.model in text
+        for check in analysis.validity.checks:
+            assert check.name in text
+        assert "cover" in text
+
+
+def test_without_a_planted_truth_none_is_mentioned(analysis, tmp_path):
+    write_report(analysis, tmp_path, title="Own data", data_digest="sha256:0123")
+    assert "lanted" not in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "results.json").read_text())["truth"] is None
+
+
+def test_a_planted_truth_without_a_relative_risk_is_refused(analysis, tmp_path):
+    with pytest.raises(UserError, match="no relative_risk"):
+        write_report(analysis, tmp_path, title="x", planted={"ctr": 0.03}, data_digest="sha256:0123")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("raises", "Treatment raises"),
+        ("lowers", "Treatment lowers"),
+        ("undecided", "does not settle"),
+        ("invalid", "Do not act"),
+    ],
+)
+def test_the_first_sentence_says_the_verdict(analysis, tmp_path, verdict, words):
+    write_report(analysis._replace(verdict=verdict), tmp_path, title="x", data_digest="sha256:0123")
+    assert words in (tmp_path / "report.html").read_text()

@@ -1,0 +1,222 @@
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources.ingest import ingest
+
+HEADER = b"ad_id,variant_id,text,impressions,clicks,period\n"
+GOOD = b"good,v,A text,100,3,1\n"
+UPWORTHY_HEADER = (
+    "index,clickability_test_id,headline,lede,excerpt,impressions,clicks,significance,test_week,eyecatcher_id\n"
+)
+
+
+def ingested(tmp_path, content, name="ads.csv", source="generic"):
+    path = tmp_path / name
+    path.write_bytes(content)
+    counts = ingest([path], source, tmp_path)
+    return counts, *(pq.read_table(tmp_path / f"{file}.parquet").to_pylist() for file in ("multitext_ads", "rejects"))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"a,v, ,100,3,1", "missing text"),
+        (b",v,x,100,3,1", "missing ad_id"),
+        (b"a,v,x,many,3,1", "impressions is not a whole number"),
+        (b"a,v,x,3.7,3,1", "impressions is not a whole number"),
+        (b"a,v,x,100,,1", "clicks is not a whole number"),
+        (b"a,v,x,99999999999999999999,3,1", "impressions is not a whole number"),
+        (b"a,v,x,100,-3,1", "negative count"),
+        (b"a,v,x,0,0,1", "zero impressions"),
+        (b"a,v,x,100,101,1", "more clicks than impressions"),
+        (b"good,v,A  text,200,5,1", "duplicate variant: same ad, text and period as row 1"),
+        (b"good,v,Other,200,5,2", "variant_id used for another text of this ad: row 1"),
+        (b"a,v,\xff\xfe,100,3,1", "not valid UTF-8"),
+        (b"a,v,x,100,3,1,more,still more", "malformed row: more fields than the header"),
+        (b"a,v,x", "malformed row: fewer fields than the header"),
+        (b'a,v,"un"closed,100,3,1', "malformed row: a quote is not closed or not doubled"),
+        (b", , ,bad,-1,1", "missing text"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_reason_and_number_and_the_others_survive(tmp_path, row, reason):
+    counts, accepted, rejects = ingested(tmp_path, HEADER + GOOD + row + b'\nlast,v,"two\nlines",100.0,3,1\n')
+    assert counts == (3, 2, 1)
+    assert [(a["ad_id"], a["text"], a["impressions"]) for a in accepted] == [
+        ("good", "A text", 100),
+        ("last", "two lines", 100),
+    ]
+    assert [(r["row_number"], r["reason"]) for r in rejects] == [(2, reason)]
+    assert rejects[0]["source_file"] == str(tmp_path / "ads.csv")
+    assert rejects[0]["raw_row"]
+
+
+def test_row_numbers_count_refused_rows_and_quoted_line_breaks_once(tmp_path):
+    rows = [
+        b'a,v,"two\nlines",9,1,1\n',
+        b"too,few\n",
+        b"\xff,v,x,9,1,1\n",
+        b"b,v,x,9,1,1\n",
+        b"c,v,x,9,10,1\n",
+        b"too,few\n",
+        b"d,v,x,9,10,1",
+    ]
+    counts, _, rejects = ingested(tmp_path, HEADER + b"".join(rows))
+    assert counts == (7, 2, 5)
+    assert [reject["row_number"] for reject in rejects] == [2, 3, 5, 6, 7]
+
+
+def test_a_variant_may_occur_in_several_periods_and_across_files_only_once(tmp_path):
+    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
+    first.write_bytes(HEADER + GOOD + b"good,v,A text,100,3,2\n")
+    second.write_bytes(HEADER + GOOD + b"good,w,B text,100,3,2\n")
+    assert ingest([first, second], "generic", tmp_path) == (4, 3, 1)
+    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert reject["source_file"] == str(second)
+    assert reject["reason"].endswith(f"as row 1 of {first}")
+
+
+ROWS = [
+    {"ad_id": "a", "text": 'He said "now"', "impressions": 100, "clicks": 3, "advertiser_id": "x", "unknown": 1.5},
+    {
+        "ad_id": "a",
+        "text": "Cafe\u0301\u00a0 open,\tnow",
+        "impressions": 200,
+        "clicks": 0,
+        "advertiser_id": "x",
+        "unknown": 2.5,
+    },
+]
+
+
+def as_delimited(delimiter, line_end="\n"):
+    lines = [delimiter.join(ROWS[0])]
+    lines += [delimiter.join('"' + str(v).replace('"', '""') + '"' for v in row.values()) for row in ROWS]
+    return (line_end.join(lines) + line_end).encode()
+
+
+def as_parquet(folder):
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "made.parquet")
+    return (folder / "made.parquet").read_bytes()
+
+
+JSON_LINES = "\n\n".join(json.dumps(row) for row in ROWS).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", as_delimited(",")),
+        ("a.CSV", b"\xef\xbb\xbf" + as_delimited(",", "\r\n")),
+        ("a.tsv", as_delimited("\t")),
+        ("a.csv.gz", gzip.compress(as_delimited(","))),
+        ("a.jsonl", JSON_LINES),
+        ("a.ndjson.gz", gzip.compress(JSON_LINES)),
+        ("a.parquet", None),
+    ],
+)
+def test_every_kind_of_file_gives_the_same_rows_of_the_contract(tmp_path, name, content):
+    counts, accepted, rejects = ingested(tmp_path, content or as_parquet(tmp_path), name)
+    assert counts == (2, 2, 0)
+    assert rejects == []
+    assert {row["text"] for row in accepted} == {'He said "now"', "Café open, now"}
+    assert {(row["source"], row["ad_id"], row["advertiser_id"], row["period"]) for row in accepted} == {
+        ("generic", "a", "x", None)
+    }
+    assert len({row["variant_id"] for row in accepted}) == 2
+    types = {"string": "VARCHAR", "int64": "BIGINT"}
+    for table, file in ((RAW_MULTITEXT_ADS, "multitext_ads"), (REJECTS, "rejects")):
+        schema = pq.read_schema(tmp_path / f"{file}.parquet")
+        assert [(f.name, types[str(f.type)]) for f in schema] == [(c.name, c.type) for c in table.columns]
+
+
+def test_json_lines_that_are_no_objects_are_refused(tmp_path):
+    counts, _, rejects = ingested(tmp_path, JSON_LINES + b'\n{"ad_id": \n[1]\n\xff\xfe\n{"ad_id": "a"}\n', "a.jsonl")
+    assert counts == (6, 2, 4)
+    assert [r["reason"] for r in rejects] == [
+        "not a JSON object",
+        "not a JSON object",
+        "not valid UTF-8",
+        "missing text",
+    ]
+
+
+TRUNCATED = gzip.compress(HEADER + os.urandom(60000).hex().encode())[:20000]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.csv", None, "does not exist"),
+        ("empty.csv", b"", "is empty"),
+        ("header.csv", HEADER, "no data row"),
+        ("columns.csv", b"ad,text,clicks\na,b,1\n", "lacks the column.s. ad_id, impressions. Found: ad, text, clicks"),
+        ("keys.jsonl", b'{"ad_id": "a"}\n', "lacks the column.s. text, impressions, clicks. Found: ad_id"),
+        ("twice.csv", b"ad_id,text,text,impressions,clicks\n", "names text more than once"),
+        ("ads.xlsx", b"x", "no known ending"),
+        ("cut.csv.gz", TRUNCATED, "cannot be read"),
+        ("plain.csv.gz", HEADER + GOOD, "cannot be read"),
+        ("no.parquet", b"PAR1", "cannot be read"),
+        ("bad.csv", HEADER + b"a,v,x,0,0,1\n", r"none of the 1 rows can be used: zero impressions \(1\)"),
+        ("mixed.csv", HEADER.replace(b"\n", b"\r\n") + GOOD + GOOD, "lines end alike"),
+    ],
+)
+def test_a_fault_of_the_whole_file_is_a_user_error(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        ingest([path], "generic", tmp_path)
+
+
+def test_folders_unknown_formats_and_no_files_are_user_errors(tmp_path):
+    for files, source, message in (
+        ([tmp_path], "generic", "is a folder"),
+        ([tmp_path], "excel", "Unknown format"),
+        ([], "generic", "No file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ingest(files, source, tmp_path)
+
+
+def test_upworthy_arms_of_one_image_and_story_are_one_ad(tmp_path):
+    lede = '"<p>Fish &amp; <em>chi</em>ps<br>cost &lt;&#163;5&nbsp; &#8212; <3</p>"'
+    rows = f"""0,t1,One,{lede},E,100,3,9.1,201324,img
+1,t1,Two,{lede},E,100,4,9.2,201324,img
+2,t1,Two,{lede},E,100,4,9.3,201324,img
+3,t1,Two,{lede},E,100,4,9.3,201324,img
+4,t1,Two,{lede},E,100,5,9.4,201324,other
+5,t1,In June,{lede},E,100,5,9.4,201325,img
+6,t1,In January,{lede},E,100,5,9.4,201401,img
+7,t1,After,<p></p>,Excerpt,100,5,9.4,201402,img
+"""
+    counts, accepted, rejects = ingested(tmp_path, (UPWORTHY_HEADER + rows).encode(), source="upworthy")
+    assert counts == (8, 5, 3)
+    assert [(r["row_number"], r["reason"].split(" (")[0]) for r in rejects] == [
+        (4, "duplicate variant: same ad, text and period as row 3"),
+        (6, "test in a week of broken randomisation"),
+        (7, "test in a week of broken randomisation"),
+    ]
+    texts = {}
+    for row in accepted:
+        texts.setdefault(row["ad_id"], []).append(row["text"])
+    assert sorted(sorted(ad) for ad in texts.values()) == [["After"], ["One", "Two", "Two"], ["Two"]]
+    assert {row["context"] for row in accepted} == {"Fish & chips cost <£5 — <3", "Excerpt"}
+
+
+@pytest.mark.skipif("RLPF_UPWORTHY" not in os.environ, reason="RLPF_UPWORTHY names the archive's packages.csv")
+def test_the_archive_is_read_whole(tmp_path):
+    path = Path(os.environ["RLPF_UPWORTHY"])
+    with path.open(newline="", encoding="utf-8") as file:
+        records = sum(1 for _ in csv.reader(file)) - 1
+    counts = ingest([path], "upworthy", tmp_path)
+    assert counts.read == records
+    assert counts.accepted > 0.75 * records

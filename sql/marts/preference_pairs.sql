@@ -1,0 +1,61 @@
+-- One row per unordered pair of variants of one ad, both shown at least $min_impressions times.
+-- $prior_mean, $prior_strength: the Beta prior of a CTR, as its mean and the impressions it is worth.
+--
+-- p_left_better: with CTR ~ Beta(a, b), the log odds have mean digamma(a) - digamma(b) and variance
+-- trigamma(a) + trigamma(b), exactly; their difference between two variants is taken as normal.
+WITH posteriors AS (
+    SELECT
+        *,
+        $prior_mean * $prior_strength + clicks AS a,
+        (1 - $prior_mean) * $prior_strength + impressions - clicks AS b
+    FROM variant_performance
+    WHERE impressions >= $min_impressions
+),
+
+log_odds AS (
+    SELECT *, digamma(a) - digamma(b) AS mean, trigamma(a) + trigamma(b) AS variance
+    FROM posteriors
+),
+
+pairs AS (
+    SELECT
+        l.ad_id,
+        l.variant_id AS left_id,
+        r.variant_id AS right_id,
+        l.impressions AS left_impressions,
+        l.clicks AS left_clicks,
+        r.impressions AS right_impressions,
+        r.clicks AS right_clicks,
+        (l.mean - r.mean) / sqrt(l.variance + r.variance) AS z,
+        (l.clicks + r.clicks) / (l.impressions + r.impressions) AS pooled_ctr,
+        -- Decimal, because its average does not depend on the order of the rows.
+        ln(1 + least(l.impressions, r.impressions))::DECIMAL(18, 9) AS exposure,
+        l.split
+    FROM log_odds AS l
+    INNER JOIN log_odds AS r ON l.ad_id = r.ad_id AND l.variant_id < r.variant_id
+),
+
+pooled AS (
+    SELECT
+        *,
+        abs(left_clicks / left_impressions - right_clicks / right_impressions)
+            / nullif(sqrt(pooled_ctr * (1 - pooled_ctr) * (1 / left_impressions + 1 / right_impressions)), 0) AS pooled_z
+    FROM pairs
+)
+
+SELECT
+    ad_id,
+    left_id,
+    right_id,
+    left_impressions,
+    left_clicks,
+    right_impressions,
+    right_clicks,
+    z,
+    -- One branch per sign: exchanging the sides then turns p into 1 - p to the bit; equal posteriors give one half.
+    CASE WHEN z = 0 THEN 0.5 WHEN z > 0 THEN 1 - upper_tail(z) ELSE upper_tail(-z) END::DOUBLE AS p_left_better,
+    -- No click at all, or a click on every impression: nothing speaks against equal CTRs.
+    CASE WHEN coalesce(pooled_z, 0) = 0 THEN 1 ELSE 2 * upper_tail(pooled_z) END::DOUBLE AS p_value,
+    exposure::DOUBLE / avg(exposure) OVER () AS weight,
+    split
+FROM pooled

@@ -1,0 +1,68 @@
+-- One row per parsed row (arm) of the archive, values as text. An ad is a test's image, lede and excerpt: what the arms
+-- share beside the headline. Arms of one ad may show the same headline; they are repetitions, and merged later; only a
+-- row that equals an earlier one in everything but its running number is a duplicate.
+--
+-- exclusion: from 2013-06-25 to 2014-01-10 viewers were not assigned at random. The archive tells time by test_week alone:
+-- year and week as strftime's %Y%W counts it (week 00 holds the days before the first Monday), so the first and
+-- the last of these days lie in 201325 and 201401.
+WITH arms AS (
+    SELECT
+        *,
+        raw_row ->> 'clickability_test_id' AS test_id,
+        raw_row ->> 'test_week' AS test_week,
+        concat_ws(chr(31), raw_row ->> 'eyecatcher_id', raw_row ->> 'lede', raw_row ->> 'excerpt') AS shared
+    FROM source_rows
+    WHERE problem IS NULL
+),
+
+html AS (
+    SELECT
+        *,
+        -- Marks within a line vanish, others part words. '<3' is no tag.
+        list_transform(
+            [raw_row ->> 'headline', raw_row ->> 'lede', raw_row ->> 'excerpt'],
+            lambda value: regexp_replace(
+                regexp_replace(value, '</?(a|b|em|font|i|span|strong|u)(\s[^>]*)?>', '', 'gi'), '</?[a-zA-Z!][^>]*>', ' ', 'g'
+            )
+        ) AS untagged
+    FROM arms
+),
+
+cleaned AS (
+    SELECT
+        *,
+        list_transform(
+            untagged,
+            lambda value: replace(replace(replace(replace(replace(replace(
+                list_reduce(
+                    list_distinct(regexp_extract_all(value, '&#[0-9]{2,6};')),
+                    lambda decoded, entity: replace(
+                        decoded, entity, coalesce(try(chr(try_cast(entity[3:-2] AS INTEGER))), ' ')
+                    ),
+                    value
+                ),
+                '&nbsp;', ' '), '&quot;', '"'), '&apos;', ''''), '&lt;', '<'), '&gt;', '>'), '&amp;', '&')
+        ) AS plain
+    FROM html
+)
+
+SELECT
+    file_index,
+    source_file,
+    row_number,
+    raw_row,
+    $source::VARCHAR AS source,
+    test_id || '-' || left(md5(shared), 8) AS ad_id,
+    NULL::VARCHAR AS advertiser_id,
+    CASE WHEN regexp_matches(plain[2], '[\pL\pN]') THEN plain[2] ELSE plain[3] END AS context,
+    NULL::VARCHAR AS variant_id,
+    plain[1] AS text,
+    raw_row ->> 'impressions' AS impressions,
+    raw_row ->> 'clicks' AS clicks,
+    test_week AS period,
+    json_merge_patch(raw_row, '{"index": null, "column_1": null}')::VARCHAR AS duplicate_key,
+    CASE
+        WHEN try_cast(test_week AS INTEGER) BETWEEN 201325 AND 201401
+            THEN 'test in a week of broken randomisation (2013-06-25 to 2014-01-10)'
+    END AS exclusion
+FROM cleaned
