@@ -110,7 +110,7 @@ class Warehouse:
         return sorted(path.stem for path in (SQL / "checks").glob(f"{identifier(table)}__*.sql"))
 
     def export(self, table: str, path: Path, order_by: Sequence[str]) -> int:
-        """Write `table` as Parquet, ordered by the unique key `order_by`: equal rows give equal bytes. Returns the rows."""
+        """Write `table` as Parquet, ordered by the unique key `order_by`: equal rows give equal bytes. Returns rows."""
         order = ", ".join(identifier(column) for column in order_by)
         self.connection.execute(
             f"COPY (FROM query_table($table) ORDER BY {order}) TO $path (FORMAT parquet, COMPRESSION zstd)",
@@ -138,13 +138,13 @@ class Warehouse:
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
                     raise UserError(
-                        f"The warehouse {self.path} cannot be opened: {error}. If it is damaged or was written by another "
-                        "version of DuckDB, delete it: every table in it is built again from the raw files."
+                        f"The warehouse {self.path} cannot be opened: {error}. If it is damaged or was written by "
+                        "another version of DuckDB, delete it: every table in it is built again from the raw files."
                     ) from error
                 if time.monotonic() >= deadline:
                     raise UserError(
-                        f"The warehouse {self.path} has been held by another process for {self.lock_timeout:g} s. Close "
-                        "what else has it open (another run, a DuckDB shell, a notebook) and try again."
+                        f"The warehouse {self.path} has been held by another process for {self.lock_timeout:g} s. "
+                        "Close what else has it open (another run, a DuckDB shell, a notebook) and try again."
                     ) from error
             time.sleep(min(LOCK_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 

@@ -35,9 +35,14 @@ def test_an_exception_closes_the_file_and_undoes_the_transaction(tmp_path):
     path = tmp_path / "warehouse.duckdb"
     with Warehouse(path) as warehouse:
         warehouse.connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
-    with pytest.raises(RuntimeError, match="in between"), Warehouse(path) as warehouse, warehouse.transaction():
-        warehouse.connection.execute("CREATE OR REPLACE TABLE kept AS SELECT 2 AS value")
-        raise RuntimeError("in between")
+
+    def fail_in_between():
+        with Warehouse(path) as warehouse, warehouse.transaction():
+            warehouse.connection.execute("CREATE OR REPLACE TABLE kept AS SELECT 2 AS value")
+            raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        fail_in_between()
     # Another process can open it at once, and finds the former content.
     read = "import duckdb, sys; print(duckdb.connect(sys.argv[1]).execute('SELECT value FROM kept').fetchall())"
     shown = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True, check=True)

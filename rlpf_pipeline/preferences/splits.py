@@ -28,8 +28,8 @@ def assign_splits(ties: Any, pairs: PairSettings, seed: int) -> Any:
     """
     if min(pairs.validation, pairs.test, pairs.evaluation) < 0 or pairs.validation + pairs.test + pairs.evaluation >= 1:
         raise UserError(
-            f"The shares validation={pairs.validation}, test={pairs.test}, evaluation={pairs.evaluation} leave nothing for "
-            "training. Choose shares of at least 0 whose sum is below 1."
+            f"The shares validation={pairs.validation}, test={pairs.test}, evaluation={pairs.evaluation} leave nothing "
+            "for training. Choose shares of at least 0 whose sum is below 1."
         )
     ad_ids, ad = np.unique(ties["ad_id"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
     tie_names, tie = np.unique(ties["tie"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)

@@ -24,7 +24,8 @@ PAIRS_FILE = "pairs.parquet"
 def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettings, seed: int) -> Metrics:
     """Build raw_multitext_ads from the Parquet file `raw`, then splits and variant_performance.
 
-    Returns counts: raw_rows, ads, variants, advertisers, impressions, clicks, ctr, clusters, largest_cluster_ads, ads_<split>.
+    Returns raw_rows, ads, variants, advertisers, impressions, clicks, ctr, clusters, largest_cluster_ads and
+    ads_<split>.
     """
     raw_rows = warehouse.run_sql("staging/raw_multitext_ads", {"path": str(raw)})
     ties = warehouse.query(read_sql("staging/stg_ad_ties"))
@@ -50,7 +51,7 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:
     """Build preference_pairs from variant_performance; the Beta prior's mean is the CTR over all variants.
 
-    Returns counts: pairs, pairs_<split>, significant_share (p-value below 0.05), tied_pairs (equal observed CTR), prior_mean,
+    Returns pairs, pairs_<split>, significant_share (p-value below 0.05), tied_pairs (equal observed CTR), prior_mean,
     noise_ceiling and noise_ceiling_<split> (ties left out; null where a split has no pair). Raises UserError where no
     pair survives.
     """
@@ -59,8 +60,8 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
     ).fetchall()[0]
     if not 0 < clicks < impressions:
         raise UserError(
-            f"There are {clicks} clicks on {impressions} impressions in all: no text can be told from another. Check the "
-            "columns clicks and impressions of the source."
+            f"There are {clicks} clicks on {impressions} impressions in all: no text can be told from another. Check "
+            "the columns clicks and impressions of the source."
         )
     prior_mean = clicks / impressions
     rows = warehouse.run_sql(
@@ -130,10 +131,10 @@ def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:
     """).fetchall()[0]
     if several == 0:
         return (
-            "No preference pair: no ad has two different texts. Check that rows of the same ad carry the same ad_id, and "
-            "that the source holds multitext ads."
+            "No preference pair: no ad has two different texts. Check that rows of the same ad carry the same ad_id, "
+            "and that the source holds multitext ads."
         )
     return (
-        f"No preference pair: none of the {several} ads with several texts has two with at least {pairs.min_impressions} "
-        f"impressions (the best has two with {most}). Lower pairs.min_impressions, or bring data of a longer period."
+        f"No preference pair: none of the {several} ads with several texts has two with at least "
+        f"{pairs.min_impressions} impressions (the best has two with {most}). Lower pairs.min_impressions, or bring data of a longer period."
     )

@@ -1,4 +1,4 @@
-"""Reading a user's file into `source_rows` as it stands: every row as JSON text, rows that cannot be parsed as problems.
+"""Reading a user's file into `source_rows` as it stands: a row is JSON text, or a problem where it cannot be parsed.
 
 Parsing is DuckDB's; no row passes through Python. What a row means is decided later, in `sql/staging/`.
 """
@@ -41,8 +41,8 @@ WITH refused AS (
 ),
 good AS (SELECT row_number() OVER () AS rank, raw_row FROM scanned),
 gaps AS (
-    SELECT row_number - row_number() OVER (ORDER BY row_number) AS good_before, row_number() OVER (ORDER BY row_number) AS refused
-    FROM refused
+    SELECT row_number - refused AS good_before, refused
+    FROM (SELECT row_number, row_number() OVER (ORDER BY row_number) AS refused FROM refused)
 ),
 refused_before AS (SELECT good_before, max(refused) AS refused FROM gaps GROUP BY good_before)
 SELECT $file_index, $source_file, good.rank + coalesce(refused_before.refused, 0), good.raw_row, NULL
@@ -68,12 +68,19 @@ FROM read_csv(
     $path, columns = {'line': 'VARCHAR'}, delim = chr(31), quote = '', escape = '', header = false, auto_detect = false,
     strict_mode = true, store_rejects = true, max_line_size = $max_row_bytes
 )
-WHERE trim(line) <> ''
+"""
+
+DROP_BLANK_LINES = """
+DELETE FROM source_rows
+WHERE file_index = $file_index AND problem IS NULL AND trim(coalesce(raw_row, ''), E' \\t\\r') = ''
 """
 
 FLAG_INVALID_JSON = """
 UPDATE source_rows SET problem = 'not a JSON object'
-WHERE file_index = $file_index AND problem IS NULL AND NOT coalesce(json_valid(raw_row) AND json_type(raw_row) = 'OBJECT', false)
+WHERE
+    file_index = $file_index
+    AND problem IS NULL
+    AND CASE WHEN json_valid(raw_row) THEN json_type(raw_row) <> 'OBJECT' ELSE true END
 """
 
 SCAN_PARQUET = "CREATE TEMP TABLE scanned AS SELECT to_json(row)::VARCHAR AS raw_row FROM read_parquet($path) AS row"
@@ -89,8 +96,8 @@ CREATE TEMP TABLE IF NOT EXISTS reject_errors (
 def read_file(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, required: tuple[str, ...]) -> None:
     """Append the rows of `path` (.csv .tsv .jsonl .ndjson, also .gz; .parquet) to `source_rows`.
 
-    Raises UserError for a fault of the whole file: missing, a folder, empty, of an unknown kind, truncated, or without a
-    required column.
+    Raises UserError for a fault of the whole file: missing, a folder, empty, of an unknown kind, truncated, or without
+    a required column.
     """
     kind = file_kind(path)
     try:
@@ -107,11 +114,12 @@ def read_file(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int
             connection.execute(SCAN_PARQUET, {"path": str(path)})
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
         raise UserError(
-            f"{path} cannot be read: {str(error).splitlines()[0]} Check that the file is complete, that its ending says "
-            "what it is, and that all its lines end alike."
+            f"{path} cannot be read: {str(error).splitlines()[0]} Check that the file is complete, that its ending "
+            "says what it is, and that all its lines end alike."
         ) from error
     append_scanned(connection, path, file_index, header_rows=int(kind in DELIMITERS))
     if kind in JSON_LINES:
+        connection.execute(DROP_BLANK_LINES, {"file_index": file_index})
         connection.execute(FLAG_INVALID_JSON, {"file_index": file_index})
         require_columns(path, json_keys(connection, file_index), required)
 
@@ -145,12 +153,8 @@ def file_kind(path: Path) -> str:
 
 def delimited_header(path: Path, delimiter: str) -> list[str]:
     """Column names of the first record; a nameless column (an exported index) gets one."""
-    opened = (
-        gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
-        if path.name.lower().endswith(".gz")
-        else (path.open(encoding="utf-8-sig", errors="replace", newline=""))
-    )
-    with opened as file:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
         names = next(csv.reader(file, delimiter=delimiter), [])
     header = [name.strip().lower() or f"column_{position}" for position, name in enumerate(names, start=1)]
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -174,6 +178,6 @@ def require_columns(path: Path, found: list[str], required: tuple[str, ...]) -> 
     missing = [name for name in required if name not in found]
     if missing:
         raise UserError(
-            f"{path} lacks the column(s) {', '.join(missing)}. Found: {', '.join(found) or 'none'}. Rename the columns of "
-            "the file, or choose the format it is in."
+            f"{path} lacks the column(s) {', '.join(missing)}. Found: {', '.join(found) or 'none'}. Rename the columns "
+            "of the file, or choose the format it is in."
         )

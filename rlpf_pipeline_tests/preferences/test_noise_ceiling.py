@@ -10,7 +10,7 @@ def test_is_the_weighted_mean_of_the_favoured_side():
 
 
 def test_is_the_accuracy_of_the_true_ranking_where_the_prior_is_right():
-    # CTRs drawn from the prior, clicks from the CTRs: the true order agrees with the observed winner as often as foretold.
+    # CTRs drawn from the prior, clicks from the CTRs: the true order must agree with the observed winner as foretold.
     random = np.random.default_rng(0)
     impressions, a, b = 2000, 20.0, 980.0
     ctr = random.beta(a, b, size=(20_000, 2))
