@@ -64,7 +64,7 @@ class LoraSettings(Section):
 
 class TeacherSettings(Section):
     examples: int = Field(240, description="originals that the teacher rewrites, each under one instruction")
-    human_examples: int = Field(240, description="examples taken from other texts of the same ad (training split)")
+    human_examples: int = Field(160, description="examples taken from other texts of the same ad (training split)")
     max_new_tokens: int = 32
     temperature: float = 0.7
     batch_size: int = 64
@@ -78,9 +78,10 @@ class ImitationSettings(Section):
 
 
 class RewardSettings(Section):
-    learning_rate: float = 4e-4
+    learning_rate: float = 5e-4
+    head_learning_rate: float = 1e-2
     epochs: int = 2
-    tokens_per_batch: int = Field(1024, description="padded tokens of one optimiser step")
+    tokens_per_batch: int = Field(512, description="padded tokens of one optimiser step")
     max_context_tokens: int = 16
     max_text_tokens: int = 48
     warmup: float = 0.1

@@ -9,13 +9,13 @@ from rlpf_pipeline.warehouse import SQL, Warehouse
 from rlpf_pipeline_tests.preferences.raw_rows import raw_table
 
 OFFENDERS = {
-    "raw_multitext_ads__counts_valid": "UPDATE raw_multitext_ads SET clicks = impressions + 1 WHERE text = 'ad0 first'",
-    "raw_multitext_ads__text_not_empty": "UPDATE raw_multitext_ads SET text = ' ' WHERE text = 'ad0 first'",
+    "raw_multitext_ads__counts_valid": "UPDATE raw_multitext_ads SET clicks = impressions + 1 WHERE text = 'ad0 0'",
+    "raw_multitext_ads__text_not_empty": "UPDATE raw_multitext_ads SET text = ' ' WHERE text = 'ad0 0'",
     "variant_performance__unique_variant": "UPDATE variant_performance SET variant_id = 'v0' WHERE ad_id = 'ad0'",
-    "variant_performance__clicks_within_impressions": "UPDATE variant_performance SET clicks = -1 WHERE text = 'ad0 first'",
-    "variant_performance__one_split_per_ad": "UPDATE variant_performance SET split = 'other' WHERE text = 'ad0 first'",
+    "variant_performance__clicks_within_impressions": "UPDATE variant_performance SET clicks = -1 WHERE text = 'ad0 0'",
+    "variant_performance__one_split_per_ad": "UPDATE variant_performance SET split = 'other' WHERE text = 'ad0 0'",
     "preference_pairs__probability_in_range": "UPDATE preference_pairs SET p_left_better = 'nan' WHERE ad_id = 'ad0'",
-    "preference_pairs__both_sides_exist": "DELETE FROM variant_performance WHERE text = 'ad0 first'",
+    "preference_pairs__both_sides_exist": "DELETE FROM variant_performance WHERE text = 'ad0 0'",
     "preference_pairs__no_self_pair": "UPDATE preference_pairs SET right_id = left_id WHERE ad_id = 'ad0'",
     "splits__advertiser_in_one_split": "UPDATE raw_multitext_ads SET advertiser_id = 'everyone'",
     "splits__text_in_one_split": "UPDATE raw_multitext_ads SET text = 'the same'",

@@ -79,7 +79,7 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
 
 @contextmanager
 def leash(group: int) -> Iterator[None]:
-    """While this process lives, so may the process group; when it dies without leaving the context, the group is killed."""
+    """The process group may live while this process does: it is killed when this one dies inside the context."""
     watcher = subprocess.Popen(
         ["/bin/sh", "-c", f"read line || kill -s KILL -- -{group}"], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -107,6 +107,6 @@ def reason(folder: Path, code: int) -> str:
         lines = path.read_text(errors="replace").splitlines()
         said.append("\n".join([f"{path.name}:", *lines[-ERROR_TAIL_LINES:]]))
     return "\n".join(said) or (
-        f"The job ended with code {code} and left no error file: it was killed, perhaps for lack of memory, or it could "
-        "not start. Its output above, or in the step's logs, may say more."
+        f"The job ended with code {code} and left no error file: it was killed, perhaps for lack of memory, or it "
+        "could not start. Its output above, or in the step's logs, may say more."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +19,7 @@ class PipelineSettings(dg.ConfigurableResource):
     """Which profile, and which files. What is left empty comes from RLPF_PROFILE and RLPF_DATA."""
 
     profile: str = ""
-    data: list[str] = []
+    data: Sequence[str] = ()
 
     def load(self) -> Settings:
         return load_settings(self.profile or None, tuple(Path(p).resolve() for p in self.data) or None)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter, SerializableErrorInfo
 
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
@@ -49,7 +49,7 @@ def run_everything(settings: Settings, say: Say) -> bool:
         if failure.error is not None and failure.error.cls_name == "DagsterExecutionStepExecutionError":
             cause = failure.error.cause
             if cause is not None and cause.cls_name == UserError.__name__:
-                raise UserError(cause.message.partition(": ")[2].strip())
+                raise UserError(own_words(cause))
     return result.success
 
 
@@ -142,4 +142,9 @@ def reason_of(failure: object) -> str:
     error = getattr(failure, "error", None)
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error is not None else "no reason was given"
+    return own_words(error) if error is not None else "no reason was given"
+
+
+def own_words(error: SerializableErrorInfo) -> str:
+    """An exception's message without its class name."""
+    return error.message.partition(": ")[2].strip() or error.message.strip()

@@ -104,10 +104,10 @@ def preferred(judge: str, metrics: dict[str, Value], name: str) -> str:
     imitation, adllama = metrics[f"imitation_{name}"], metrics[f"adllama_{name}"]
     difference = number(adllama) - number(imitation)
     error = number(metrics.get(f"{name}_difference_standard_error") or 0.0)
-    if difference <= 0:
-        return f"{judge} does NOT prefer AdLlama to imitation v2 (difference {difference:+.4g}, standard error {error:.2g})."
-    hedge = "" if abs(difference) > 2 * error else ", within two standard errors of none"
-    return f"{judge} prefers AdLlama to imitation v2 (difference {difference:+.4g}, standard error {error:.2g}{hedge})."
+    verb = "prefers" if difference > 0 else "does NOT prefer"
+    hedge = ", within two standard errors of none" if abs(difference) <= 2 * error else ""
+    figures = f"difference {difference:+.4g}, standard error {error:.2g}{hedge}"
+    return f"{judge} {verb} AdLlama to imitation v2 ({figures})."
 
 
 def manifest(settings: Settings, name: str) -> Manifest | None:

@@ -136,5 +136,6 @@ def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:
         )
     return (
         f"No preference pair: none of the {several} ads with several texts has two with at least "
-        f"{pairs.min_impressions} impressions (the best has two with {most}). Lower pairs.min_impressions, or bring data of a longer period."
+        f"{pairs.min_impressions} impressions (the best has two with {most}). Lower "
+        "pairs.min_impressions, or bring data of a longer period."
     )

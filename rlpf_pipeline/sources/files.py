@@ -18,17 +18,20 @@ JSON_LINES = (".jsonl", ".ndjson")
 MAX_ROW_BYTES = 16 * 2**20
 
 CREATE_SOURCE_ROWS = """
-CREATE TABLE source_rows (file_index BIGINT, source_file VARCHAR, row_number BIGINT, raw_row VARCHAR, problem VARCHAR)
+CREATE TABLE source_rows (
+    file_index BIGINT, source_file VARCHAR, position BIGINT, row_number BIGINT, raw_row VARCHAR, problem VARCHAR
+)
 """
 
 # One row of `reject_errors` per fault; `line` counts records from 1, the header included, a quoted line break excluded.
-# A refused record is missing from the scan, so a good row's number is its rank plus the refused records before it.
+# A refused record is missing from the scan, so a good row's position is its rank plus the refused records before it.
+# `line` counts blank lines, the scan does not: in a file with both, positions still order the rows, but are no numbers.
 ADD_SCANNED_ROWS = """
 INSERT INTO source_rows
 WITH refused AS (
     SELECT
-        line - $header_rows AS row_number,
-        min(csv_line) AS raw_row,
+        line - $header_rows AS position,
+        trim(min(csv_line), E'\\r\\n') AS raw_row,
         CASE arg_min(error_type::VARCHAR, column_idx)
             WHEN 'INVALID ENCODING' THEN 'not valid UTF-8'
             WHEN 'TOO MANY COLUMNS' THEN 'malformed row: more fields than the header'
@@ -41,14 +44,17 @@ WITH refused AS (
 ),
 good AS (SELECT row_number() OVER () AS rank, raw_row FROM scanned),
 gaps AS (
-    SELECT row_number - refused AS good_before, refused
-    FROM (SELECT row_number, row_number() OVER (ORDER BY row_number) AS refused FROM refused)
+    SELECT position - refused AS good_before, refused
+    FROM (SELECT position, row_number() OVER (ORDER BY position) AS refused FROM refused)
 ),
-refused_before AS (SELECT good_before, max(refused) AS refused FROM gaps GROUP BY good_before)
-SELECT $file_index, $source_file, good.rank + coalesce(refused_before.refused, 0), good.raw_row, NULL
-FROM good ASOF LEFT JOIN refused_before ON good.rank > refused_before.good_before
-UNION ALL
-SELECT $file_index, $source_file, row_number, raw_row, problem FROM refused
+refused_before AS (SELECT good_before, max(refused) AS refused FROM gaps GROUP BY good_before),
+placed AS (
+    SELECT good.rank + coalesce(refused_before.refused, 0) AS position, good.raw_row, NULL AS problem
+    FROM good ASOF LEFT JOIN refused_before ON good.rank > refused_before.good_before
+    UNION ALL
+    SELECT position, raw_row, problem FROM refused
+)
+SELECT $file_index, $source_file, position, CASE WHEN $numbered THEN position END, raw_row, problem FROM placed
 """
 
 SCAN_DELIMITED = """
@@ -86,6 +92,16 @@ WHERE
 SCAN_PARQUET = "CREATE TEMP TABLE scanned AS SELECT to_json(row)::VARCHAR AS raw_row FROM read_parquet($path) AS row"
 
 
+FIND_BLANK_LINE = """
+SELECT 1
+FROM read_csv(
+    $path, columns = {'line': 'VARCHAR'}, delim = chr(31), quote = '', escape = '', header = false, auto_detect = false,
+    ignore_errors = true
+)
+WHERE coalesce(trim(line), '') = ''
+LIMIT 1
+"""
+
 EMPTY_REJECT_ERRORS = """
 CREATE TEMP TABLE IF NOT EXISTS reject_errors (
     line UBIGINT, column_idx UBIGINT, csv_line VARCHAR, error_type VARCHAR, error_message VARCHAR
@@ -117,17 +133,21 @@ def read_file(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int
             f"{path} cannot be read: {str(error).splitlines()[0]} Check that the file is complete, that its ending "
             "says what it is, and that all its lines end alike."
         ) from error
-    append_scanned(connection, path, file_index, header_rows=int(kind in DELIMITERS))
+    append_scanned(connection, path, file_index, kind)
     if kind in JSON_LINES:
         connection.execute(DROP_BLANK_LINES, {"file_index": file_index})
         connection.execute(FLAG_INVALID_JSON, {"file_index": file_index})
         require_columns(path, json_keys(connection, file_index), required)
 
 
-def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, header_rows: int) -> None:
+def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, kind: str) -> None:
     connection.execute(EMPTY_REJECT_ERRORS)
+    delimited = kind in DELIMITERS
+    refused = connection.execute("SELECT 1 FROM reject_errors LIMIT 1").fetchone() is not None
+    blank = delimited and refused and connection.execute(FIND_BLANK_LINE, {"path": str(path)}).fetchone() is not None
     connection.execute(
-        ADD_SCANNED_ROWS, {"file_index": file_index, "source_file": str(path), "header_rows": header_rows}
+        ADD_SCANNED_ROWS,
+        {"file_index": file_index, "source_file": str(path), "header_rows": int(delimited), "numbered": not blank},
     )
     for table in ("scanned", "reject_errors", "reject_scans"):
         connection.execute(f"DROP TABLE IF EXISTS {table}")

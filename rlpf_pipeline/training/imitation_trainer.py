@@ -23,8 +23,11 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from rlpf_pipeline.settings import ImitationSettings
+from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import messages
 from rlpf_pipeline.training.reporter import Reporter
+
+IGNORED = -100
 
 
 def train_imitation(
@@ -43,7 +46,7 @@ def train_imitation(
         ]
     )
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = SFTTrainer(
+        trainer = _CompletionTrainer(
             model=model,
             args=_arguments(settings, seed, scratch),
             train_dataset=dataset,
@@ -76,6 +79,20 @@ def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfi
         disable_tqdm=True,
         log_level="error",
     )
+
+
+class _CompletionTrainer(SFTTrainer):
+    """SFTTrainer whose loss gives logits to the rewrite's tokens only: over a vocabulary of 49,152 the rest is waste."""
+
+    def compute_loss(  # type: ignore[no-untyped-def]
+        self, model, inputs, return_outputs=False, num_items_in_batch=None
+    ):
+        plain = self.accelerator.unwrap_model(model).get_base_model()
+        hidden = plain.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state[:, :-1]
+        targets = inputs["labels"][:, 1:]
+        counted = targets != IGNORED
+        loss = -token_log_probs(hidden[counted], plain.lm_head.weight, targets[counted], temperature=1.0).mean()
+        return (loss, {"loss": loss}) if return_outputs else loss
 
 
 class _Progress(TrainerCallback):

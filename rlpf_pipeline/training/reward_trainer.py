@@ -30,8 +30,12 @@ def train_reward_model(
     groups = [model.tokenize(ad.context, ad.texts) for ad in ads]
     batches = batches_by_tokens([group.length for group in groups], settings.tokens_per_batch)
     total = settings.epochs * math.ceil(len(batches) / accelerate.num_processes)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
+    head = [*model.head.parameters()]
+    adapter = [p for p in model.trunk.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": adapter, "lr": settings.learning_rate}, {"params": head, "lr": settings.head_learning_rate}],
+        weight_decay=settings.weight_decay,
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_cosine(step, total, settings.warmup))
     trained, optimizer = accelerate.prepare(model, optimizer)
 
@@ -45,7 +49,7 @@ def train_reward_model(
             p, weight = _labels([ads[i] for i in batch], left)
             loss = bradley_terry_loss(left, right, p, weight)
             accelerate.backward(loss)
-            accelerate.clip_grad_norm_(parameters, 1.0)
+            accelerate.clip_grad_norm_([*adapter, *head], 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()

@@ -27,6 +27,6 @@ def raw_table(ads):
     rows = []
     for number in range(ads):
         ad_id, advertiser = f"ad{number}", f"advertiser{number}"
-        rows.append(raw_row(ad_id, "v0", f"{ad_id} first", 1000 + number, 10 + number % 7, advertiser))
-        rows.append(raw_row(ad_id, "v1", f"{ad_id} second", 1500 - number, 12 + number % 5, advertiser))
+        rows.append(raw_row(ad_id, "v0", f"{ad_id} 0", 1000 + number, 10 + number % 7, advertiser))
+        rows.append(raw_row(ad_id, "v1", f"{ad_id} 1", 1500 - number, 12 + number % 5, advertiser))
     return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -74,6 +74,22 @@ def test_row_numbers_count_refused_rows_and_quoted_line_breaks_once(tmp_path):
     assert [reject["row_number"] for reject in rejects] == [2, 3, 5, 6, 7]
 
 
+def test_blank_lines_are_no_rows_and_beside_a_malformed_row_numbers_are_left_out(tmp_path):
+    # The parser counts blank lines before a malformed row but not before a good one, so no number would be right.
+    rows = GOOD + b"\na,v,x,9,10,1\n\n" + GOOD
+    counts, _, rejects = ingested(tmp_path, HEADER + rows)
+    assert counts == (3, 1, 2)
+    assert [reject["row_number"] for reject in rejects] == [2, 3]
+    counts, _, rejects = ingested(tmp_path, HEADER + rows + b"too,few\n")
+    assert counts == (4, 1, 3)
+    assert [reject["row_number"] for reject in rejects] == [None, None, None]
+    assert {reject["reason"] for reject in rejects} == {
+        "more clicks than impressions",
+        "duplicate variant: same ad, text and period as an earlier row",
+        "malformed row: fewer fields than the header",
+    }
+
+
 def test_a_variant_may_occur_in_several_periods_and_across_files_only_once(tmp_path):
     first, second = tmp_path / "1.csv", tmp_path / "2.csv"
     first.write_bytes(HEADER + GOOD + b"good,v,A text,100,3,2\n")
@@ -141,11 +157,11 @@ def test_every_kind_of_file_gives_the_same_rows_of_the_contract(tmp_path, name, 
 def test_json_lines_that_are_no_objects_are_refused(tmp_path):
     counts, _, rejects = ingested(tmp_path, JSON_LINES + b'\n{"ad_id": \n[1]\n\xff\xfe\n{"ad_id": "a"}\n', "a.jsonl")
     assert counts == (6, 2, 4)
-    assert [r["reason"] for r in rejects] == [
-        "not a JSON object",
-        "not a JSON object",
-        "not valid UTF-8",
-        "missing text",
+    assert [(r["row_number"], r["reason"]) for r in rejects] == [
+        (4, "not a JSON object"),  # line 2 is blank
+        (5, "not a JSON object"),
+        (6, "not valid UTF-8"),
+        (7, "missing text"),
     ]
 
 

@@ -3,6 +3,7 @@
 SELECT
     file_index,
     source_file,
+    position,
     row_number,
     raw_row,
     coalesce(nullif(trim(raw_row ->> 'source'), ''), $source) AS source,

@@ -40,29 +40,32 @@ judged AS (
 compared AS (
     SELECT
         *,
-        first_value({'file': source_file, 'row': row_number, 'text': text}) OVER (
-            PARTITION BY ad_id, variant_id, own_reason IS NULL ORDER BY file_index, row_number
-        ) AS same_id,
-        first_value({'file': source_file, 'row': row_number}) OVER (
-            PARTITION BY ad_id, duplicate_key, period, own_reason IS NULL ORDER BY file_index, row_number
-        ) AS same_key
-    FROM judged
+        first_value(text) OVER by_variant_id AS text_of_id,
+        first_value(place) OVER by_variant_id AS place_of_id,
+        first_value(place) OVER by_key AS place_of_key,
+        row_number() OVER by_key > 1 AS key_is_taken
+    FROM (
+        SELECT *, {'file': source_file, 'row': coalesce('row ' || row_number, 'an earlier row')} AS place FROM judged
+    )
+    WINDOW
+        by_variant_id AS (PARTITION BY ad_id, variant_id, own_reason IS NULL ORDER BY file_index, position),
+        by_key AS (PARTITION BY ad_id, duplicate_key, period, own_reason IS NULL ORDER BY file_index, position)
 )
 
 SELECT
-    file_index, source_file, row_number, raw_row,
+    source_file, row_number, raw_row,
     source, ad_id, advertiser_id, context, variant_id, text, impressions, clicks, period,
     CASE
         WHEN own_reason IS NOT NULL THEN own_reason
-        WHEN same_id.text <> text
-            THEN 'variant_id used for another text of this ad: row ' || same_id.row
-                || if(same_id.file = source_file, '', ' of ' || same_id.file)
-        WHEN same_key <> {'file': source_file, 'row': row_number}
-            THEN 'duplicate variant: same ad, text and period as row ' || same_key.row
-                || if(same_key.file = source_file, '', ' of ' || same_key.file)
+        WHEN text_of_id <> text
+            THEN 'variant_id used for another text of this ad: ' || place_of_id.row
+                || if(place_of_id.file = source_file, '', ' of ' || place_of_id.file)
+        WHEN key_is_taken
+            THEN 'duplicate variant: same ad, text and period as ' || place_of_key.row
+                || if(place_of_key.file = source_file, '', ' of ' || place_of_key.file)
     END AS reason
 FROM compared
 UNION ALL BY NAME
-SELECT file_index, source_file, row_number, raw_row, problem AS reason
+SELECT source_file, row_number, raw_row, problem AS reason
 FROM source_rows
 WHERE problem IS NOT NULL

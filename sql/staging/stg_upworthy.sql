@@ -49,6 +49,7 @@ cleaned AS (
 SELECT
     file_index,
     source_file,
+    position,
     row_number,
     raw_row,
     $source::VARCHAR AS source,

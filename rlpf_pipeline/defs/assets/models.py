@@ -8,8 +8,8 @@ TRAINED = {"pytorch", "huggingface", "mlflow"}
 
 curated_examples = job_asset(
     "curated_examples",
-    "Originals with rewrites to imitate: the teacher's, each under one instruction, and human-written ones (other texts "
-    "of the same ad). From the training split only.",
+    "Originals with rewrites to imitate: the teacher's, each under one instruction, and human-written ones (other "
+    "texts of the same ad). From the training split only.",
     kinds={"pytorch", "parquet"},
     metadata=described(contracts.CURATED_EXAMPLES),
 )
