@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
+from pydantic import Field
 
 from rlpf_pipeline.artifacts import is_current
 from rlpf_pipeline.defs.launcher import JobFailed, launch, write_run_config
@@ -19,7 +19,7 @@ class PipelineSettings(dg.ConfigurableResource):
     """Which profile, and which files. What is left empty comes from RLPF_PROFILE and RLPF_DATA."""
 
     profile: str = ""
-    data: Sequence[str] = ()
+    data: list[str] = Field(default_factory=list)
 
     def load(self) -> Settings:
         return load_settings(self.profile or None, tuple(Path(p).resolve() for p in self.data) or None)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter, SerializableErrorInfo
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._utils.error import SerializableErrorInfo
 
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError

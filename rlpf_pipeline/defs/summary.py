@@ -27,12 +27,14 @@ def summary(settings: Settings) -> Table:
 
 
 def add_data(table: Table, settings: Settings) -> None:
-    raw, snapshot = manifest(settings, "raw_multitext_ads"), manifest(settings, "preference_snapshot")
-    if raw:
-        table.add_row("rows read / rejected", count(raw.metrics["read"]), count(raw.metrics["rejected"]))
-    if snapshot:
-        for name in ("ads", "variants", "pairs"):
-            table.add_row(name, count(snapshot.metrics[name]))
+    for label, stage, metric in (
+        ("rows read", "raw_multitext_ads", "read"),
+        ("rows rejected", "raw_multitext_ads", "rejected"),
+        ("ads", "variant_performance", "ads"),
+        ("variants", "variant_performance", "variants"),
+        ("pairs", "preference_pairs", "pairs"),
+    ):
+        table.add_row(label, count(manifest_metric(settings, stage, metric)))
     table.add_section()
 
 

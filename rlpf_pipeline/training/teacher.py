@@ -33,7 +33,7 @@ INSTRUCTIONS = (
 )
 SEED_EXAMPLES = Path(__file__).with_name("seed_examples.jsonl")
 SYSTEM = "You rewrite ads in one short sentence. Answer with the new text only."
-NUMBER = re.compile(r"\d[\d.,]*")
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 WORD = re.compile(r"[^\W\d_]{4,}")
 
 

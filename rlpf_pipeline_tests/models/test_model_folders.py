@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import MergedCopy, ModelCard, attach_lora, load_policy, save_model
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model, new_reward_model, save_reward_model
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline_tests.conftest import TINY
+
+ADS = [("Bookshop", ["Buy a book!", "A new book for you?"]), (None, ["Bread.", "Fresh bread", "Bread, every day."])]
+
+
+def perturb(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def reward_model(cache: Path) -> RewardModel:
+    return new_reward_model(TINY, RewardSettings(), LoraSettings(top_layers=2), "reward_model", cache)
+
+
+def test_an_untrained_reward_model_knows_nothing(cache: Path) -> None:
+    assert reward_model(cache).score(ADS) == [[0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+def test_a_reloaded_reward_model_scores_the_same(cache: Path, tmp_path: Path) -> None:
+    model = reward_model(cache)
+    perturb(model)
+    save_reward_model(model, tmp_path)
+    before, after = model.score(ADS), load_reward_model(tmp_path, cache).score(ADS)
+    assert len(set(before[1])) == 3
+    assert [s for ad in after for s in ad] == pytest.approx([s for ad in before for s in ad], abs=1e-5)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_a_score_does_not_depend_on_its_neighbours(cache: Path) -> None:
+    model = reward_model(cache)
+    perturb(model)
+    (alone,) = model.score([(None, ["Bread."])])
+    assert alone[0] == pytest.approx(model.score(ADS)[1][0], abs=1e-6)
+
+
+def test_only_the_chosen_top_layers_are_trained(cache: Path) -> None:
+    model = attach_lora(load_causal_lm(TINY, cache), LoraSettings(top_layers=1))
+    trained = {name.split("layers.")[1].split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"3"}
+
+
+def test_stacked_adapters_reload_to_the_policy_that_was_saved(cache: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(TINY, cache)
+    ids = torch.tensor([tokenizer("Fresh bread for you")["input_ids"]])
+    card = ModelCard(kind="policy", base=TINY, adapters=["imitation_v2"])
+    first = attach_lora(load_causal_lm(TINY, cache), LoraSettings())
+    perturb(first)
+    save_model(tmp_path / "imitation_v2", card, first, tokenizer)
+
+    reference, _ = load_policy(tmp_path / "imitation_v2", cache)
+    second = attach_lora(reference, LoraSettings())
+    perturb(second)
+    card = card.model_copy(update={"adapters": ["imitation_v2", "adllama"]})
+    save_model(tmp_path / "adllama", card, second, tokenizer, below=tmp_path / "imitation_v2")
+
+    reloaded, _ = load_policy(tmp_path / "adllama", cache)
+    torch.testing.assert_close(reloaded(ids).logits, second(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_the_merged_copy_follows_the_adapter_and_shares_what_is_frozen(cache: Path) -> None:
+    model = attach_lora(load_causal_lm(TINY, cache), LoraSettings(top_layers=2)).eval()
+    copy = MergedCopy(model)
+    perturb(model)
+    ids = torch.tensor([[5, 9, 4]])
+    assert not torch.allclose(copy.model(ids).logits, model(ids).logits, atol=1e-3)
+    copy.refresh()
+    torch.testing.assert_close(copy.model(ids).logits, model(ids).logits, rtol=0, atol=1e-4)
+    embeddings = [m.get_input_embeddings().weight.data_ptr() for m in (copy.model, model)]
+    assert embeddings[0] == embeddings[1]
+
+
+def test_the_pad_token_is_never_the_end_of_text(cache: Path) -> None:
+    tokenizer = load_tokenizer(TINY, cache)
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_a_missing_base_model_is_explained(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_causal_lm(BaseModelSettings(name=str(tmp_path / "nowhere")), cache)
+
+
+def test_a_policy_is_no_reward_model(cache: Path, tmp_path: Path) -> None:
+    card = ModelCard(kind="policy", base=TINY, adapters=[])
+    (tmp_path / "model.json").write_text(card.model_dump_json())
+    with pytest.raises(UserError, match="a reward model is needed"):
+        load_reward_model(tmp_path, cache)

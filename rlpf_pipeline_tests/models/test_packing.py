@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import torch
+
+from rlpf_pipeline.models.base import load_trunk
+from rlpf_pipeline.models.packing import Group, batches_by_tokens, pack
+from rlpf_pipeline_tests.conftest import TINY
+
+GROUPS = [Group([1, 5, 6], [[7, 8, 2], [9, 2]]), Group([1], [[10, 11, 12, 13, 2], [14, 2], [2]])]
+
+
+def hidden_one_by_one(trunk: torch.nn.Module) -> list[torch.Tensor]:
+    singles = [torch.tensor([[*group.prefix, *text]]) for group in GROUPS for text in group.texts]
+    return [trunk(input_ids=ids).last_hidden_state[0, -1] for ids in singles]
+
+
+def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache: Path) -> None:
+    trunk = load_trunk(TINY, cache).double()
+    packed = pack(GROUPS, pad_id=0)
+    together = trunk(
+        input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
+    ).last_hidden_state[packed.last()]
+    alone = torch.stack(hidden_one_by_one(trunk))
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+    weight = trunk.layers[0].self_attn.q_proj.weight
+    (by_packing,) = torch.autograd.grad(together.square().sum(), weight)
+    (by_singles,) = torch.autograd.grad(alone.square().sum(), weight)
+    torch.testing.assert_close(by_packing, by_singles, rtol=0, atol=1e-10)
+
+
+def test_every_text_token_knows_its_predecessor() -> None:
+    packed = pack([Group([1, 5, 6], [[7, 8], [9]])], pad_id=0)
+    assert packed.input_ids[packed.row, packed.position].tolist() == [7, 8, 9]
+    assert packed.input_ids[packed.row, packed.predictor].tolist() == [6, 7, 6]
+    assert packed.by_text(torch.tensor([1.0, 2.0, 3.0])).tolist() == [[1.0, 2.0], [3.0, 0.0]]
+    assert packed.mask().tolist() == [[1.0, 1.0], [1.0, 0.0]]
+
+
+def test_batches_hold_every_group_once_within_the_budget() -> None:
+    lengths = [7, 3, 30, 3, 8, 12, 2]
+    batches = batches_by_tokens(lengths, tokens=16)
+    assert sorted(i for batch in batches for i in batch) == list(range(7))
+    assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 16 for batch in batches)

@@ -1,0 +1,95 @@
+import math
+
+import pytest
+import torch
+
+from rlpf_pipeline.training.losses import (
+    bradley_terry_loss,
+    clipped_policy_loss,
+    clipped_value_loss,
+    generalized_advantages,
+    shaped_rewards,
+    token_log_probs,
+    whiten,
+)
+
+
+def tensor(*values: object) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_equal_scores_cost_log_two_whatever_the_label() -> None:
+    loss = bradley_terry_loss(tensor(0.3, 1.0), tensor(0.3, 1.0), tensor(0.9, 0.2), tensor(1.0, 5.0))
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_bradley_terry_gradient_is_weight_times_probability_less_label() -> None:
+    left = tensor(1.0, 0.0).requires_grad_()
+    bradley_terry_loss(left, tensor(0.0, 0.0), tensor(0.7, 0.5), tensor(1.0, 3.0)).backward()
+    sigmoid_of_one = 1 / (1 + math.exp(-1))
+    assert left.grad.tolist() == pytest.approx([(sigmoid_of_one - 0.7) * 1 / 4, 0.0])
+
+
+def test_a_pair_of_weight_zero_does_not_count() -> None:
+    loss = bradley_terry_loss(tensor(2.0, 9.0), tensor(0.0, 0.0), tensor(1.0, 0.0), tensor(1.0, 0.0))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-2.0)))
+
+
+def test_advantages_by_hand() -> None:
+    rewards, values, mask = tensor([0.0, 0.0, 1.0]), tensor([0.5, 0.2, 0.1]), tensor([1.0, 1.0, 1.0])
+    # deltas: 0 + .9*.2 - .5 = -.32; 0 + .9*.1 - .2 = -.11; 1 - .1 = .9, discounted by .9*.5 = .45 each step back
+    third = 0.9
+    second = -0.11 + 0.45 * third
+    first = -0.32 + 0.45 * second
+    advantages, returns = generalized_advantages(rewards, values, mask, gamma=0.9, lam=0.5)
+    assert advantages[0].tolist() == pytest.approx([first, second, third])
+    assert returns[0].tolist() == pytest.approx([first + 0.5, second + 0.2, third + 0.1])
+
+
+def test_nothing_behind_the_end_of_a_text_reaches_its_advantages() -> None:
+    mask = tensor([1.0, 1.0, 0.0])
+    quiet, _ = generalized_advantages(tensor([0.0, 1.0, 0.0]), tensor([0.1, 0.2, 0.0]), mask, 1.0, 0.95)
+    noisy, _ = generalized_advantages(tensor([0.0, 1.0, 7.0]), tensor([0.1, 0.2, 9.0]), mask, 1.0, 0.95)
+    assert quiet.tolist() == noisy.tolist()
+    assert quiet[0, 2] == 0
+
+
+def test_the_score_lands_on_the_last_token_and_the_kl_on_every_one() -> None:
+    rewards = shaped_rewards(
+        tensor(2.0, -1.0), tensor([0.1, 0.2, 0.3], [0.4, 0.0, 0.0]), tensor([1, 1, 1], [1, 0, 0]), kl_coefficient=0.5
+    )
+    assert rewards.flatten().tolist() == pytest.approx([-0.05, -0.1, 2 - 0.15, -1 - 0.2, 0, 0])
+
+
+def test_the_policy_loss_stops_paying_beyond_the_clip() -> None:
+    old, mask = tensor([0.0, 0.0]), tensor([1.0, 1.0])
+    new = tensor([math.log(1.5), math.log(0.5)])
+    # advantage 1: min(1.5, 1.2) = 1.2; advantage -1: min(-0.5, -0.8) = -0.8
+    loss, clipped = clipped_policy_loss(new, old, tensor([1.0, -1.0]), mask, clip=0.2)
+    assert loss.item() == pytest.approx(-(1.2 - 0.8) / 2)
+    assert clipped.item() == 1.0
+
+
+def test_the_policy_loss_has_the_gradient_of_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(3)
+    old, advantages = (torch.randn(2, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = tensor([1, 1, 1], [1, 1, 0])
+    new = (old + 0.05).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: clipped_policy_loss(x, old, advantages, mask, 0.2)[0], (new,))
+
+
+def test_a_value_far_from_its_old_one_is_held_back() -> None:
+    # held at 0.2: error (0.2 - 1)^2 = .64, larger than (0.9 - 1)^2
+    loss = clipped_value_loss(tensor([0.9]), tensor([0.0]), tensor([1.0]), tensor([1.0]), clip=0.2)
+    assert loss.item() == pytest.approx(0.5 * 0.64)
+
+
+def test_whitening_uses_the_masked_values_only() -> None:
+    white = whiten(tensor(1.0, 3.0, 99.0), tensor(1.0, 1.0, 0.0))
+    assert white.tolist() == pytest.approx([-1.0, 1.0, 0.0])
+
+
+def test_token_log_probs_are_log_softmax_at_the_target() -> None:
+    hidden, weight = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    expected = [(1 / 0.5) - math.log(math.exp(2) + 2), 0.0 - math.log(math.exp(4) + 2)]
+    assert token_log_probs(hidden, weight, torch.tensor([0, 2]), 0.5).tolist() == pytest.approx(expected)
