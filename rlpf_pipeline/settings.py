@@ -26,7 +26,7 @@ class MarketSettings(Section):
     """The simulated ad market that stands in for an ads platform. Only data generation and evaluation read it."""
 
     seed: int = 2024
-    advertisers: int = Field(360, description="advertisers in the history that becomes raw multitext ads")
+    advertisers: int = Field(300, description="advertisers in the history that becomes raw multitext ads")
     mean_ads: float = Field(1.5, description="mean ads of an advertiser (at least one)")
     variants: int = Field(4, description="texts of an ad")
     base_ctr: float = Field(0.031, description="CTR of an average text of an average advertiser")
@@ -42,7 +42,7 @@ class PairSettings(Section):
     )
     validation: float = 0.1
     test: float = 0.15
-    evaluation: float = Field(0.3, description="share of clusters kept for the evaluation reward model")
+    evaluation: float = Field(0.25, description="share of clusters kept for the evaluation reward model")
 
 
 class BaseModelSettings(Section):
@@ -90,14 +90,14 @@ class RewardSettings(Section):
 
 
 class PolicySettings(Section):
-    steps: int = Field(14, description="PPO steps, each with fresh samples")
+    steps: int = Field(12, description="PPO steps, each with fresh samples")
     prompts_per_step: int = 8
-    samples_per_prompt: int = 8
+    samples_per_prompt: int = 5
     max_new_tokens: int = 28
     temperature: float = 1.0
     epochs: int = 1
     minibatches: int = Field(1, description="optimiser steps per epoch; prompts are divided among them")
-    learning_rate: float = 4e-4
+    learning_rate: float = 6e-4
     value_learning_rate: float = 2e-3
     kl_coefficient: float = Field(0.03, description="weight of the per-token KL to the reference in the reward")
     clip_ratio: float = 0.2
@@ -113,8 +113,8 @@ class PolicySettings(Section):
 
 
 class EvaluationSettings(Section):
-    originals: int = Field(64, description="test-split originals for which both policies write suggestions")
-    samples_per_original: int = 4
+    originals: int = Field(48, description="test-split originals for which both policies write suggestions")
+    samples_per_original: int = 3
     batch_size: int = 128
 
 

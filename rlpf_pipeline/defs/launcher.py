@@ -65,7 +65,8 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     and so does a kill of this process, by way of a shell that waits for our end of a pipe to close.
     """
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_config())]
-    command = [*accelerate, "-m", module, "--config", str(run_config)]
+    threads = ["--num_cpu_threads_per_process", str(os.cpu_count())]
+    command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     process = subprocess.Popen(command, env=variables, start_new_session=True)
     try:

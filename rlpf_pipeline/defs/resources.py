@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -13,6 +16,15 @@ from rlpf_pipeline.defs.launcher import JobFailed, launch, write_run_config
 from rlpf_pipeline.defs.stages import STAGES, Outcome, folder_of, outcome_of, recipe_of
 from rlpf_pipeline.defs.tracking import Tracking
 from rlpf_pipeline.settings import Settings, load_settings
+
+
+@contextmanager
+def pipes_session(context: dg.AssetExecutionContext) -> Iterator[dg.PipesSession]:
+    """A Pipes session through temporary files, without the preview warning that Dagster gives for each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
+            yield session
 
 
 class PipelineSettings(dg.ConfigurableResource):
@@ -49,7 +61,7 @@ class TrainingLauncher(dg.ConfigurableResource):
             },
         )
         try:
-            with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
+            with pipes_session(context) as session:
                 environment = {"MLFLOW_TRACKING_URI": settings.mlflow_uri, "MLFLOW_RUN_ID": tracked.run_id}
                 launch(STAGES[name].job, run_config, {**environment, **session.get_bootstrap_env_vars()})
         except BaseException as error:

@@ -113,6 +113,8 @@ class Narrator:
                 self.reused.add(name)
         elif kind is DagsterEventType.STEP_SUCCESS:
             self.say(f"  {self.ending(name)}")
+        elif kind is DagsterEventType.STEP_SKIPPED:
+            self.say(f"{name} skipped, as what it reads was not made")
         elif kind is DagsterEventType.STEP_FAILURE:
             self.say(f"  failed: {reason_of(event.step_failure_data)}")
 

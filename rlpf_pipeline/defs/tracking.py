@@ -5,6 +5,7 @@ mlflow takes seconds and hundreds of megabytes to import, so it is imported only
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,10 @@ class Tracking(NamedTuple):
         return f"mlflow ui --backend-store-uri {self.settings.mlflow_uri}"
 
     def start(self, name: str, tags: dict[str, str]) -> TrackedRun:
-        """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none."""
+        """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none.
+
+        One job of a stage runs at a time, so its runs that are still RUNNING were killed, and are marked so.
+        """
         client = self._client()
         experiment = client.get_experiment_by_name(self.settings.profile)
         if experiment is None:
@@ -44,6 +48,9 @@ class Tracking(NamedTuple):
             experiment_id = client.create_experiment(self.settings.profile, artifact_location=artifacts)
         else:
             experiment_id = experiment.experiment_id
+        abandoned = f"attributes.status = 'RUNNING' AND tags.`dagster.asset_key` = '{name}'"
+        for run in client.search_runs([experiment_id], abandoned):
+            client.set_terminated(run.info.run_id, "KILLED")
         run = client.create_run(experiment_id, run_name=name, tags=tags)
         tracked = TrackedRun(run_id=run.info.run_id, experiment_id=experiment_id)
         write_atomically(self._path(name), tracked.model_dump_json())
@@ -62,4 +69,5 @@ class Tracking(NamedTuple):
     def _client(self):  # type: ignore[no-untyped-def]
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=self.settings.mlflow_uri)

@@ -1,0 +1,24 @@
+"""A job for the launcher's tests: publishes its output like the real ones, fails, or is killed half-way."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from rlpf_pipeline.artifacts import publish
+from rlpf_pipeline.training.run_config import RunConfig
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--config", type=Path)
+path = parser.parse_args().config
+config = RunConfig.read(path)
+with publish(config.output, config.recipe) as (folder, metrics):
+    (folder / "weights.txt").write_text("half")
+    if config.options["end"] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.options["end"] == "fails":
+        (path.parent / "error-rank0.txt").write_text("Traceback …\nValueError: the loss is not finite")
+        sys.exit(1)
+    (folder / "weights.txt").write_text("whole")
+    metrics["accuracy"] = 0.75

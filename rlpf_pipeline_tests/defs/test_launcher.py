@@ -1,0 +1,102 @@
+"""The launcher: a job's output appears whole or not at all, its reason reaches us, and nothing outlives us."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlpf_pipeline.artifacts import Recipe, read_manifest
+from rlpf_pipeline.defs.launcher import JobFailed, accelerate_config, launch, leash
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import load_settings
+from rlpf_pipeline.training.run_config import RunConfig
+
+FAKE_JOB = "rlpf_pipeline_tests.defs.fake_job"
+REPOSITORY = str(Path(__file__).parents[2])
+
+
+def run_config(tmp_path: Path, end: str) -> Path:
+    config = RunConfig(
+        settings=load_settings("tiny", home=tmp_path),
+        recipe=Recipe(stage="fake"),
+        inputs={},
+        output=tmp_path / "model",
+        options={"end": end},
+    )
+    path = tmp_path / "run.json"
+    path.write_text(config.model_dump_json())
+    return path
+
+
+def test_a_job_that_ends_well_leaves_its_manifest(tmp_path: Path) -> None:
+    launch(FAKE_JOB, run_config(tmp_path, "well"), {"PYTHONPATH": REPOSITORY})
+    manifest = read_manifest(tmp_path / "model")
+    assert manifest is not None
+    assert manifest.metrics == {"accuracy": 0.75}
+    assert (tmp_path / "model" / "weights.txt").read_text() == "whole"
+
+
+def test_a_failed_job_says_why(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="the loss is not finite"):
+        launch(FAKE_JOB, run_config(tmp_path, "fails"), {"PYTHONPATH": REPOSITORY})
+
+
+def test_a_killed_job_leaves_nothing_under_its_final_name(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="was killed, perhaps for lack of memory"):
+        launch(FAKE_JOB, run_config(tmp_path, "killed"), {"PYTHONPATH": REPOSITORY})
+    assert not (tmp_path / "model").exists()
+    assert (tmp_path / ".model.building" / "weights.txt").read_text() == "half"
+
+
+def test_a_killed_launcher_takes_its_job_along() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER_WITH_A_SLEEPING_JOB], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    assert parent.stdout is not None
+    job = int(parent.stdout.readline())
+    assert is_alive(job)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while is_alive(job) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(job)
+
+
+LAUNCHER_WITH_A_SLEEPING_JOB = """
+import subprocess, time
+from rlpf_pipeline.defs.launcher import leash
+job = subprocess.Popen(["sleep", "60"], start_new_session=True)
+with leash(job.pid):
+    print(job.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_leaving_the_leash_spares_the_job() -> None:
+    job = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        with leash(job.pid):
+            pass
+        assert job.poll() is None
+    finally:
+        job.kill()
+        job.wait()
+
+
+def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPF_ACCELERATE", "/nowhere/gpu.yaml")
+    with pytest.raises(UserError, match=r"/nowhere/gpu\.yaml"):
+        accelerate_config()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,72 @@
+"""`rlpf run` in process: what it says, what it skips, and how it recovers from a run that was killed."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+
+from rlpf_pipeline.defs.assets.experiment import ab_experiment, ab_report
+from rlpf_pipeline.defs.resources import PipelineSettings
+from rlpf_pipeline.defs.run import STARTED_HERE, Narrator, forget_killed_runs, only_run, open_instance, run_everything
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("RLPF_PROFILE", "RLPF_DATA", "DAGSTER_HOME"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    return load_settings("upworthy", (), tmp_path)
+
+
+def test_without_planted_truth_the_experiment_and_its_report_are_skipped(settings: Settings) -> None:
+    said: list[str] = []
+    with DagsterInstance.ephemeral() as instance:
+        instance.add_event_listener("a-run", Narrator(said.append))
+        job = dg.Definitions(
+            assets=[ab_experiment, ab_report], resources={"pipeline": PipelineSettings(profile="upworthy")}
+        ).resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance, run_id="a-run")
+    assert result.success
+    assert result.get_asset_materialization_events() == []
+    assert said[0] == "(1/14) ab_experiment …"
+    assert said[1].startswith("  skipped: The ads are real")
+    assert said[2].startswith("ab_report skipped")
+
+
+def test_a_users_mistake_in_a_step_comes_out_as_one(settings: Settings) -> None:
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"^Profile 'upworthy' needs data"):
+        run_everything(settings, said.append)
+    assert said[0] == "(1/14) raw_multitext_ads …"
+
+
+def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:
+    with open_instance(settings) as instance:
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
+        assert instance.run_monitoring_enabled
+        assert not instance.telemetry_enabled
+
+
+def test_a_killed_run_gives_back_its_place_in_the_pool(settings: Settings) -> None:
+    with open_instance(settings) as instance:
+        run = instance.create_run_for_job(
+            dg.Definitions(
+                assets=[ab_report], resources={"pipeline": PipelineSettings()}
+            ).resolve_implicit_global_asset_job_def(),
+            tags=STARTED_HERE,
+            status=DagsterRunStatus.STARTED,
+        )
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("training")
+        assert storage.claim_concurrency_slot("training", run.run_id, "adllama").is_claimed
+        forget_killed_runs(instance)
+        assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.FAILURE
+        assert storage.claim_concurrency_slot("training", "next-run", "adllama").is_claimed
+
+
+def test_two_runs_do_not_share_a_home(settings: Settings) -> None:
+    with only_run(settings), pytest.raises(UserError, match="Another run"), only_run(settings):
+        pass

@@ -1,0 +1,122 @@
+"""The table of stages: reuse while nothing changed, and rebuild of exactly what depends on a change."""
+
+from pathlib import Path
+
+import pytest
+
+from rlpf_pipeline.artifacts import Recipe, publish
+from rlpf_pipeline.defs import steps
+from rlpf_pipeline.defs.stages import STAGES, build, build_table, folder_of, manifest_of, recipe_of
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import ImitationSettings, PolicySettings, Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings("tiny", (), tmp_path)
+
+
+@pytest.fixture
+def everything_built(settings: Settings) -> Settings:
+    for name in STAGES:
+        with publish(folder_of(name, settings), recipe_of(name, settings)):
+            pass
+    return settings
+
+
+def stale(settings: Settings) -> set[str]:
+    return {name for name in STAGES if manifest_of(name, settings).recipe != recipe_of(name, settings)}
+
+
+def test_inputs_come_before_the_stages_that_read_them() -> None:
+    names = list(STAGES)
+    assert all(names.index(needed) < names.index(name) for name, stage in STAGES.items() for needed in stage.inputs)
+
+
+def test_nothing_is_stale_when_nothing_changed(everything_built: Settings) -> None:
+    assert stale(everything_built) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "rebuilt"),
+    [
+        ({"policy": PolicySettings(steps=99)}, {"adllama", "policy_evaluation"}),
+        ({"imitation": ImitationSettings(epochs=9)}, {"imitation_v1", "imitation_v2"}),
+    ],
+)
+def test_a_setting_makes_stale_only_what_depends_on_it(
+    everything_built: Settings, change: dict[str, object], rebuilt: set[str]
+) -> None:
+    assert stale(everything_built.model_copy(update=change)) == rebuilt
+
+
+def test_the_experiment_depends_on_no_training_setting(everything_built: Settings) -> None:
+    changed = everything_built.model_copy(update={"policy": PolicySettings(steps=99)})
+    assert recipe_of("ab_experiment", changed) == recipe_of("ab_experiment", everything_built)
+
+
+def test_a_stage_is_built_once(settings: Settings) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        (folder / "a.txt").write_text("a")
+        return {"rows": 1}
+
+    def fails(folder: Path) -> dict[str, int]:
+        raise AssertionError("built twice")
+
+    first, second = build("raw_multitext_ads", settings, work), build("raw_multitext_ads", settings, fails)
+    assert (first.reused, second.reused) == (False, True)
+    assert second.manifest.metrics == {"rows": 1}
+
+
+def test_a_table_that_failed_half_way_is_built_again(everything_built: Settings) -> None:
+    everything_built.warehouse.touch()
+    (folder_of("variant_performance", everything_built) / "manifest.json").write_text(
+        '{"recipe": {"stage": "of other settings"}}'
+    )
+
+    def fails() -> dict[str, int]:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        build_table("variant_performance", everything_built, fails)
+    with pytest.raises(UserError, match="no variant_performance"):
+        manifest_of("variant_performance", everything_built)
+
+
+def test_without_the_warehouse_file_every_table_is_built_again(everything_built: Settings) -> None:
+    outcome = build_table("variant_performance", everything_built, lambda: {"variants": 3})
+    assert not outcome.reused
+    assert not folder_of("preference_pairs", everything_built).exists()
+
+
+def test_a_missing_input_names_itself_and_the_command(settings: Settings) -> None:
+    with pytest.raises(UserError, match=r"no imitation_v2 .*rlpf run --profile tiny"):
+        recipe_of("adllama", settings)
+
+
+def test_the_simulated_market_refuses_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="PROFILE=production"):
+        steps.raw_multitext_ads(load_settings("demo", (tmp_path / "a.csv",), tmp_path))
+
+
+def test_real_profiles_need_data(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs data"):
+        steps.raw_multitext_ads(load_settings("upworthy", (), tmp_path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.csv"):
+        steps.raw_multitext_ads(load_settings("upworthy", (tmp_path / "absent.csv",), tmp_path))
+
+
+def test_ingested_ads_stay_when_no_file_is_given(tmp_path: Path) -> None:
+    settings = load_settings("upworthy", (), tmp_path)
+    with publish(folder_of("raw_multitext_ads", settings), Recipe(stage="raw_multitext_ads")):
+        pass
+    assert steps.raw_multitext_ads(settings).reused
+
+
+def test_simulated_ads_pass_the_same_validation_as_files(settings: Settings) -> None:
+    counts = steps.raw_multitext_ads(settings).manifest.metrics
+    assert counts["read"] == counts["accepted"]
+    assert counts["rejected"] == 0

@@ -1,0 +1,98 @@
+"""The command line: exit codes, messages without tracebacks, and what a command leaves behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rlpf_pipeline.cli import app, main
+
+COMMANDS = ("run", "ingest", "pairs", "train", "ab-report", "simulate")
+ADS = """ad_id,variant_id,text,impressions,clicks
+a,1,Fresh bread every day,1000,30
+a,2,Bread,1000,10
+b,1,Call us,500,501
+"""
+
+
+def rlpf(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the entry point in this process; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["rlpf", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RLPF_PROFILE", "RLPF_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, command, "--help") == 0
+    assert f"Example: rlpf {command}" in capsys.readouterr().out
+
+
+def test_all_commands_are_covered_here() -> None:
+    assert set(COMMANDS) <= {command.name or command.callback.__name__ for command in app.registered_commands}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("dagster", "torch", "pandas", "duckdb")
+    code = f"import sys, rlpf_pipeline.cli; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_an_unknown_profile_is_the_users_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, "pairs", "--profile", "huge") == 2
+    message = capsys.readouterr().err
+    assert "Unknown profile 'huge'" in message
+    assert "Traceback" not in message
+
+
+def test_ingest_then_pairs(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ads.csv").write_text(ADS)
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads.csv"), "--format", "generic") == 0
+    assert "3 rows read, 2 accepted, 1 rejected" in capsys.readouterr().out
+    assert rlpf(monkeypatch, "pairs", "--profile", "production") == 0
+    assert len(pd.read_parquet(home / "production" / "snapshots" / "preferences" / "pairs.parquet")) == 1
+
+
+def test_pairs_before_ingest_say_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, "pairs", "--profile", "production") == 2
+    assert "no raw_multitext_ads" in capsys.readouterr().err
+
+
+def test_simulate_writes_the_asked_number_of_advertisers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / "market")) == 0
+    assert pd.read_parquet(tmp_path / "market" / "multitext_ads.parquet").advertiser_id.nunique() == 5
+
+
+def test_ab_report_on_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, "ab-report", "--data", "absent.parquet", "--output", str(tmp_path)) == 2
+    assert "absent.parquet" in capsys.readouterr().err
+
+
+def test_train_with_a_broken_run_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    assert rlpf(monkeypatch, "train", "reward", "--config", str(tmp_path / "run.json")) == 2
+    assert "run.json" in capsys.readouterr().err

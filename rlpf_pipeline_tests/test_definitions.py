@@ -1,0 +1,94 @@
+"""The definitions as the data team sees them, and what loading them costs."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from rlpf_pipeline.definitions import defs
+from rlpf_pipeline.defs.stages import STAGES
+
+EXPECTED = """
+data team:data raw_multitext_ads
+data team:data variant_performance raw_multitext_ads
+data team:data preference_pairs variant_performance
+data team:data preference_snapshot preference_pairs
+imitation team:ml curated_examples preference_snapshot
+imitation team:ml imitation_v1 curated_examples
+imitation team:ml imitation_v2 curated_examples
+reward team:ml reward_model preference_snapshot
+reward team:ml evaluation_reward_model preference_snapshot
+policy team:ml adllama imitation_v2 preference_snapshot reward_model
+evaluation team:ml reward_model_evaluation evaluation_reward_model preference_snapshot reward_model
+evaluation team:ml policy_evaluation adllama evaluation_reward_model imitation_v2 preference_snapshot reward_model
+experiment team:analytics ab_experiment policy_evaluation
+experiment team:analytics ab_report ab_experiment
+"""
+
+specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+pools = {
+    key.to_user_string(): node.pools
+    for key, node in ((node.key, node) for node in defs.resolve_asset_graph().asset_nodes)
+}
+
+
+def test_assets_have_their_groups_owners_and_inputs() -> None:
+    seen = {
+        (spec.group_name, *spec.owners, name, *sorted(dep.asset_key.to_user_string() for dep in spec.deps))
+        for name, spec in specs.items()
+    }
+    assert seen == {tuple(line.split()) for line in EXPECTED.strip().splitlines()}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_asset_agrees_with_the_table_of_stages(name: str) -> None:
+    spec, stage = specs[name], STAGES[name]
+    assert spec.group_name == stage.group
+    assert {dep.asset_key.to_user_string() for dep in spec.deps} == set(stage.inputs)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_asset_says_what_it_is(name: str) -> None:
+    spec = specs[name]
+    assert spec.description
+    assert spec.kinds
+    assert spec.code_version
+
+
+def test_tables_show_their_columns() -> None:
+    schema = specs["preference_pairs"].metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchema)
+    assert "p_left_better" in [column.name for column in schema.columns]
+
+
+def test_one_pool_guards_the_warehouse_and_one_the_memory() -> None:
+    by_pool = {name: next(iter(pool), None) for name, pool in pools.items()}
+    assert {n for n, pool in by_pool.items() if pool == "duckdb"} == {
+        "variant_performance",
+        "preference_pairs",
+        "preference_snapshot",
+    }
+    assert {n for n, pool in by_pool.items() if pool == "training"} == {n for n, stage in STAGES.items() if stage.job}
+
+
+def test_every_sql_check_is_a_blocking_asset_check() -> None:
+    from rlpf_pipeline.warehouse import SQL
+
+    graph = defs.resolve_asset_graph()
+    checks = {key.name: graph.get_check_spec(key) for key in graph.asset_check_keys}
+    assert set(checks) == {path.stem for path in (SQL / "checks").glob("*.sql")}
+    assert all(spec.blocking and spec.description for spec in checks.values())
+
+
+def test_the_schedule_waits_to_be_started() -> None:
+    schedule = defs.resolve_schedule_def("weekly_retraining")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert schedule.job_name == "rlpf_pipeline"
+
+
+def test_loading_the_definitions_imports_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "trl", "mlflow", "duckdb", "pandas")
+    code = f"import sys, rlpf_pipeline.definitions; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
