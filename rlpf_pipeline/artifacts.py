@@ -53,10 +53,12 @@ def file_digest(path: Path) -> str:
 def source_digest(*modules: str) -> str:
     """Digest of the package's own source: folders ("training") or files ("models/base.py"), SQL of the project included
     by the prefix "sql/"."""
-    digests = {}
+    digests: dict[str, str] = {}
     for module in modules:
         root = PACKAGE.parent / module if module.startswith("sql/") else PACKAGE / module
-        files = [root] if root.is_file() else sorted([*root.rglob("*.py"), *root.rglob("*.sql"), *root.rglob("*.jsonl")])
+        files = (
+            [root] if root.is_file() else sorted([*root.rglob("*.py"), *root.rglob("*.sql"), *root.rglob("*.jsonl")])
+        )
         digests |= {str(path.relative_to(PACKAGE.parent)): file_digest(path) for path in files}
     return digest_of(digests)
 
@@ -69,7 +71,9 @@ def read_manifest(folder: Path) -> Manifest | None:
 def is_current(folder: Path, recipe: Recipe) -> bool:
     """Whether `folder` was completely built by this very recipe and its files are still there."""
     manifest = read_manifest(folder)
-    return manifest is not None and manifest.recipe == recipe and all((folder / name).is_file() for name in manifest.files)
+    return (
+        manifest is not None and manifest.recipe == recipe and all((folder / name).is_file() for name in manifest.files)
+    )
 
 
 @contextmanager
@@ -84,7 +88,9 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
     metrics: dict[str, float | int | str | bool | None] = {}
     yield building, metrics
     files = {str(p.relative_to(building)): file_digest(p) for p in sorted(building.rglob("*")) if p.is_file()}
-    write_atomically(building / MANIFEST, Manifest(recipe=recipe, files=files, metrics=metrics).model_dump_json(indent=2))
+    write_atomically(
+        building / MANIFEST, Manifest(recipe=recipe, files=files, metrics=metrics).model_dump_json(indent=2)
+    )
     swap_into_place(building, folder)
 
 

@@ -32,10 +32,17 @@ class Table(NamedTuple):
         return tuple(column.name for column in self.columns)
 
 
-AD_ID = Column("ad_id", "VARCHAR", "The ad: everything but the text is held constant within it; unique within the source")
-ADVERTISER_ID = Column("advertiser_id", "VARCHAR", "Who pays for the ad; null where the source does not say", nullable=True)
+AD_ID = Column(
+    "ad_id", "VARCHAR", "The ad: everything but the text is held constant within it; unique within the source"
+)
+ADVERTISER_ID = Column(
+    "advertiser_id", "VARCHAR", "Who pays for the ad; null where the source does not say", nullable=True
+)
 CONTEXT = Column(
-    "context", "VARCHAR", "What all variants of the ad share and a reader sees or knows (industry, excerpt)", nullable=True
+    "context",
+    "VARCHAR",
+    "What all variants of the ad share and a reader sees or knows (industry, excerpt)",
+    nullable=True,
 )
 VARIANT_ID = Column("variant_id", "VARCHAR", "One text of the ad; unique within the ad")
 TEXT = Column("text", "VARCHAR", "The text shown: Unicode NFC, white space collapsed, never empty")
@@ -61,7 +68,9 @@ RAW_MULTITEXT_ADS = Table(
         TEXT,
         IMPRESSIONS,
         CLICKS,
-        Column("period", "VARCHAR", "Day or week of the row as the source names it; null where it has none", nullable=True),
+        Column(
+            "period", "VARCHAR", "Day or week of the row as the source names it; null where it has none", nullable=True
+        ),
     ),
 )
 
@@ -70,7 +79,12 @@ REJECTS = Table(
     "one row per refused source row",
     (
         Column("source_file", "VARCHAR", "File the row came from, as given by the user"),
-        Column("row_number", "BIGINT", "Data row in that file, counted from 1; null where the file cannot tell", nullable=True),
+        Column(
+            "row_number",
+            "BIGINT",
+            "Data row in that file, counted from 1; null where the file cannot tell",
+            nullable=True,
+        ),
         Column("reason", "VARCHAR", "Why it was refused, in words"),
         Column("raw_row", "VARCHAR", "The row as it was read, as JSON or as the raw line", nullable=True),
     ),
@@ -104,7 +118,12 @@ PREFERENCE_PAIRS = Table(
         Column("right_impressions", "BIGINT", "Impressions of the right variant", "impressions"),
         Column("right_clicks", "BIGINT", "Clicks of the right variant", "clicks"),
         Column("z", "DOUBLE", "Difference of posterior mean log odds (left - right) over its standard deviation"),
-        Column("p_left_better", "DOUBLE", "Posterior probability that the left variant's CTR is the higher one", "probability"),
+        Column(
+            "p_left_better",
+            "DOUBLE",
+            "Posterior probability that the left variant's CTR is the higher one",
+            "probability",
+        ),
         Column("p_value", "DOUBLE", "Two-sided p-value of equal CTRs (pooled two-proportion z test)", "probability"),
         Column("weight", "DOUBLE", "Exposure weight: log(1 + the smaller side's impressions), scaled to mean 1"),
         SPLIT,
@@ -134,7 +153,12 @@ SUGGESTIONS = Table(
         Column("text", "VARCHAR", "The suggestion; may be empty when the policy stopped at once"),
         Column("tokens", "BIGINT", "Length of the suggestion, its end mark included", "tokens"),
         Column("finished", "BOOLEAN", "Whether the policy ended it within the limit"),
-        Column("log_ratio", "DOUBLE", "Sum of log policy - log reference over its tokens; its mean estimates the KL", "nats"),
+        Column(
+            "log_ratio",
+            "DOUBLE",
+            "Sum of log policy - log reference over its tokens; its mean estimates the KL",
+            "nats",
+        ),
         Column("reward", "DOUBLE", "Score by the reward model (optimised against)"),
         Column("evaluation_reward", "DOUBLE", "Score by the evaluation reward model (never optimised against)"),
     ),

@@ -106,7 +106,9 @@ class PolicySettings(Section):
     gamma: float = 1.0
     lam: float = 0.95
     max_grad_norm: float = 1.0
-    length_penalty: float = Field(0.05, description="reward lost per token beyond `length_free_ratio` times the original")
+    length_penalty: float = Field(
+        0.05, description="reward lost per token beyond `length_free_ratio` times the original"
+    )
     length_free_ratio: float = 1.3
     missing_eos_penalty: float = 1.0
     lora: LoraSettings = LoraSettings()
@@ -169,7 +171,9 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "market": MarketSettings(advertisers=40),
         "teacher": TeacherSettings(examples=16, human_examples=32, max_new_tokens=12),
         "reward": RewardSettings(epochs=1),
-        "policy": PolicySettings(steps=2, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=8, minibatches=2, epochs=2),
+        "policy": PolicySettings(
+            steps=2, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=8, minibatches=2, epochs=2
+        ),
         "evaluation": EvaluationSettings(originals=4, samples_per_original=2),
         "experiment": ExperimentSettings(advertisers=600),
     },
@@ -191,7 +195,7 @@ def home_from_environment() -> Path:
 def load_settings(
     profile: str | None = None, data: tuple[Path, ...] | None = None, home: Path | None = None
 ) -> Settings:
-    """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (os.pathsep between files), RLPF_HOME.
+    """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (as in PATH), RLPF_HOME.
 
     Raises UserError for an unknown profile.
     """
@@ -200,6 +204,5 @@ def load_settings(
         raise UserError(f"Unknown profile '{profile}'. Choose one of: {', '.join(PROFILES)} (PROFILE=… or --profile).")
     if data is None:
         data = tuple(Path(p).resolve() for p in os.environ.get("RLPF_DATA", "").split(os.pathsep) if p)
-    return Settings(
-        profile=profile, home=(home or home_from_environment()) / profile, data=data, **PROFILE_SETTINGS[profile]
-    )
+    chosen = {"profile": profile, "home": (home or home_from_environment()) / profile, "data": data}
+    return Settings.model_validate(chosen | PROFILE_SETTINGS[profile])

@@ -22,9 +22,8 @@ def test_an_artifact_is_current_for_its_own_recipe_only(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_former_artifact_untouched(tmp_path: Path) -> None:
     build(tmp_path / "a", Recipe(stage="a"), "one")
-    with pytest.raises(OSError, match="full"), publish(tmp_path / "a", Recipe(stage="b")) as (building, _):
-        (building / "data.txt").write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(IsADirectoryError), publish(tmp_path / "a", Recipe(stage="b")) as (building, _):
+        building.write_text("a step that fails")
     assert (tmp_path / "a" / "data.txt").read_text() == "one"
     assert read_manifest(tmp_path / "a").recipe.stage == "a"
 

@@ -97,7 +97,7 @@ def boolean(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def number(values: pd.Series[Any]) -> pd.Series[Any]:
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    wrong = ~np.isfinite(numbers)
+    wrong = ~numbers.between(-np.inf, np.inf, inclusive="neither")
     if wrong.any():
         found = values[wrong].iloc[0]
         raise UserError(f"Column {values.name} must be a finite number; data row {first_row(wrong)} has '{found}'.")

@@ -37,12 +37,12 @@ class LinearEffect(NamedTuple):
 
 def linear_effect(outcome: str, values: pd.Series[float], design: pd.DataFrame) -> LinearEffect:
     """Effect of treatment on `values` (one per row of `design`). Raises UserError where the outcome is constant."""
-    y = values.to_numpy(float)
+    y = np.asarray(values, dtype=np.float64)
     if np.ptp(y) == 0:
         raise UserError(
             f"Every advertiser has {y[0]:g} {outcome}: there is nothing to compare. Check the column {outcome}."
         )
-    x = design.to_numpy(float)
+    x = np.asarray(design, dtype=np.float64)
     position = list(design.columns).index(TREATMENT)
     result = sm.OLS(y, x).fit(cov_type="HC1")
     difference, error = float(result.params[position]), float(result.bse[position])

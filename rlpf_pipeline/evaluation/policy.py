@@ -50,7 +50,9 @@ def write_suggestions(
     if model is reference:
         log_ratio = np.zeros(sum(len(own) for own in responses))
     else:
-        log_ratio = text_log_probs(model, groups, temperature, pad) - text_log_probs(reference, groups, temperature, pad)
+        log_ratio = text_log_probs(model, groups, temperature, pad) - text_log_probs(
+            reference, groups, temperature, pad
+        )
     rows = [
         (prompt.ad_id, prompt.context, prompt.original, name, number, ids)
         for prompt, own in zip(prompts, responses, strict=True)
@@ -75,15 +77,15 @@ def text_log_probs(model: PreTrainedModel, groups: Sequence[Group], temperature:
             input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
         ).last_hidden_state[packed.row, packed.predictor]
         targets = packed.input_ids[packed.row, packed.position]
-        values = iter(packed.by_text(token_log_probs(hidden, model.lm_head.weight, targets, temperature)).sum(1).tolist())
+        values = iter(
+            packed.by_text(token_log_probs(hidden, model.lm_head.weight, targets, temperature)).sum(1).tolist()
+        )
         for i in batch:
             sums[i] = [next(values) for _ in groups[i].texts]
     return np.concatenate(sums)
 
 
-def add_rewards(
-    suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: dict[str, RewardModel]
-) -> pd.DataFrame:
+def add_rewards(suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: dict[str, RewardModel]) -> pd.DataFrame:
     """Add each reward model's gain over the original as a column, and order columns as the contract has them."""
     texts = suggestions.groupby("ad_id", sort=False)["text"].agg(list)
     own = [texts[prompt.ad_id] for prompt in prompts]

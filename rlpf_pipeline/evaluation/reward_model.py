@@ -57,7 +57,9 @@ def summarise(pairs: pd.DataFrame) -> dict[str, float | int]:
         "pairs_significant": len(significant),
         "accuracy": accuracy(pairs.margin, pairs.left_won),
         "accuracy_standard_error": clustered_standard_error(pairs),
-        "accuracy_significant": accuracy(significant.margin, significant.left_won) if len(significant) else float("nan"),
+        "accuracy_significant": accuracy(significant.margin, significant.left_won)
+        if len(significant)
+        else float("nan"),
         "accuracy_longer_wins": accuracy(pairs.length_difference, pairs.left_won),
         "negative_log_likelihood": negative_log_likelihood(pairs.margin, pairs.p_left_better),
     }

@@ -113,9 +113,7 @@ class MergedCopy:
         adapted = {id(layer.base_layer.weight) for _, layer in _lora_layers(model)}
         shared = {id(p): p for p in plain.parameters() if id(p) not in adapted}
         self.model: PreTrainedModel = copy.deepcopy(plain, shared)  # type: ignore[arg-type]
-        self._pairs = [
-            (layer, _replace_by_linear(self.model, name)) for name, layer in _lora_layers(plain)
-        ]
+        self._pairs = [(layer, _replace_by_linear(self.model, name)) for name, layer in _lora_layers(plain)]
         self.model.eval()
         self.refresh()
 

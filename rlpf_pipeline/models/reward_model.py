@@ -99,7 +99,9 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
     card = ModelCard.read(folder)
     if card.kind != "reward":
         raise UserError(f"{folder} holds a {card.kind} model; a reward model is needed here.")
-    model = RewardModel(merge_adapters(load_trunk(card.base, cache), folder, card), load_tokenizer(card.base, cache), card)
+    model = RewardModel(
+        merge_adapters(load_trunk(card.base, cache), folder, card), load_tokenizer(card.base, cache), card
+    )
     head = load_file(folder / "head.safetensors")
     with torch.no_grad():
         model.head.weight.copy_(head["weight"])

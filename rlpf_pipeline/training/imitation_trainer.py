@@ -82,7 +82,7 @@ def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfi
 
 
 class _CompletionTrainer(SFTTrainer):
-    """SFTTrainer whose loss gives logits to the rewrite's tokens only: over a vocabulary of 49,152 the rest is waste."""
+    """SFTTrainer whose loss gives logits to the rewrite's tokens only: with 49,152 words the rest is waste."""
 
     def compute_loss(  # type: ignore[no-untyped-def]
         self, model, inputs, return_outputs=False, num_items_in_batch=None

@@ -1,6 +1,6 @@
 """What every job shares: read run.json, seed, report, publish the output folder, leave an error file on failure.
 
-    accelerate launch -m rlpf_pipeline.training.jobs.reward --config run.json
+accelerate launch -m rlpf_pipeline.training.jobs.reward --config run.json
 """
 
 from __future__ import annotations

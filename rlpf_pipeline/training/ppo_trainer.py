@@ -37,7 +37,7 @@ from rlpf_pipeline.training.rollout import sample
 
 
 class ActorCritic(nn.Module):
-    """The adapted policy with a value head. forward gives log-probabilities and values of the packed response tokens."""
+    """The adapted policy with a value head; gives log-probabilities and values of packed response tokens."""
 
     def __init__(self, policy: PeftModel, temperature: float) -> None:
         super().__init__()

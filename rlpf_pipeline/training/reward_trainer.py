@@ -58,9 +58,7 @@ def train_reward_model(
             losses.append(loss.item())
             correct += ((left > right) == (p > 0.5)).sum().item()
             pairs += len(p)
-            reporter.progress(
-                step, total, rate=(texts, "texts"), loss=float(np.mean(losses)), accuracy=correct / pairs
-            )
+            reporter.progress(step, total, rate=(texts, "texts"), loss=float(np.mean(losses)), accuracy=correct / pairs)
     _centre(model, ads)
     return {"train_loss": float(np.mean(losses)), "train_accuracy": correct / pairs}
 
@@ -97,5 +95,3 @@ def _centre(model: RewardModel, ads: Sequence[Ad]) -> None:
     """Shift scores to mean 0 over a sample of training texts: a Bradley-Terry score is free up to a constant."""
     scores = model.score([(ad.context, ad.texts) for ad in ads[:64]])
     model.center += float(np.mean([score for ad in scores for score in ad]))
-
-

@@ -1,5 +1,6 @@
 """`rlpf run` in process: what it says, what it skips, and how it recovers from a run that was killed."""
 
+import uuid
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +12,8 @@ from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.run import STARTED_HERE, Narrator, forget_killed_runs, only_run, open_instance, run_everything
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings, load_settings
+
+RUN_ID = str(uuid.UUID(int=1))
 
 
 @pytest.fixture
@@ -24,11 +27,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_without_planted_truth_the_experiment_and_its_report_are_skipped(settings: Settings) -> None:
     said: list[str] = []
     with DagsterInstance.ephemeral() as instance:
-        instance.add_event_listener("a-run", Narrator(said.append))
+        instance.add_event_listener(RUN_ID, Narrator(said.append))
         job = dg.Definitions(
             assets=[ab_experiment, ab_report], resources={"pipeline": PipelineSettings(profile="upworthy")}
         ).resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(instance=instance, run_id="a-run")
+        result = job.execute_in_process(instance=instance, run_id=RUN_ID)
     assert result.success
     assert result.get_asset_materialization_events() == []
     assert said[0] == "(1/14) ab_experiment …"

@@ -30,7 +30,9 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     reference, tokenizer = load_policy(config.inputs["imitation_v2"], settings.cache)
     adllama, _ = load_policy(config.inputs["adllama"], settings.cache)
     reference, adllama = reference.to(device), adllama.to(device)
-    ads = shuffled(read_ads(config.inputs["preference_snapshot"], "test"), settings.seed)[: settings.evaluation.originals]
+    ads = shuffled(read_ads(config.inputs["preference_snapshot"], "test"), settings.seed)[
+        : settings.evaluation.originals
+    ]
     prompts = [make_prompt(tokenizer, ad) for ad in ads]
     reporter.say(f"{len(prompts)} originals of the test split, {settings.evaluation.samples_per_original} texts each")
     reporter.phase()
