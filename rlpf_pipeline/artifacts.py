@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,7 +77,7 @@ def is_current(folder: Path, recipe: Recipe) -> bool:
 
 @contextmanager
 def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, float | int | str | bool | None]]]:
-    """Yield a fresh temporary folder and an empty dict for metrics; on success write the manifest and rename it to `folder`.
+    """Yield a fresh temporary folder and a dict for metrics; on success write the manifest and rename it to `folder`.
 
     On an exception nothing appears under the final name and the former content stays.
     """
@@ -107,7 +106,7 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def subset(model: BaseModel, *names: str) -> Mapping[str, object]:
