@@ -182,7 +182,12 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "reward": RewardSettings(lora=TOP_LAYERS),
         "policy": PolicySettings(lora=TOP_LAYERS),
     },
-    "upworthy": {"source": "upworthy"},
+    "upworthy": {
+        "source": "upworthy",
+        "imitation": ImitationSettings(lora=TOP_LAYERS),
+        "reward": RewardSettings(epochs=1, max_context_tokens=0, lora=TOP_LAYERS),
+        "policy": PolicySettings(lora=TOP_LAYERS),
+    },
     "production": {"source": "generic"},
 }
 

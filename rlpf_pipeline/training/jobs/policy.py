@@ -13,6 +13,7 @@ import pandas as pd
 
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.reward_model import load_reward_model
+from rlpf_pipeline.training.curves import plot_history
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import make_prompt
@@ -37,6 +38,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     card = card.model_copy(update={"adapters": [*card.adapters, config.recipe.stage]})
     save_model(folder, card, policy, tokenizer, below=start)
     pd.DataFrame(history).to_parquet(folder / "history.parquet", index=False)
+    plot_history(history, folder / "history.svg")
     return {name: history[-1][name] for name in ("reward", "kl", "tokens", "finished", "distinct")}
 
 
