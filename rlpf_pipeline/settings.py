@@ -26,7 +26,7 @@ class MarketSettings(Section):
     """The simulated ad market that stands in for an ads platform. Only data generation and evaluation read it."""
 
     seed: int = 2024
-    advertisers: int = Field(300, description="advertisers in the history that becomes raw multitext ads")
+    advertisers: int = Field(270, description="advertisers in the history that becomes raw multitext ads")
     mean_ads: float = Field(1.5, description="mean ads of an advertiser (at least one)")
     variants: int = Field(4, description="texts of an ad")
     base_ctr: float = Field(0.031, description="CTR of an average text of an average advertiser")
@@ -63,7 +63,7 @@ class LoraSettings(Section):
 
 
 class TeacherSettings(Section):
-    examples: int = Field(240, description="originals that the teacher rewrites, each under one instruction")
+    examples: int = Field(150, description="originals that the teacher rewrites, each under one instruction")
     human_examples: int = Field(160, description="examples taken from other texts of the same ad (training split)")
     max_new_tokens: int = 32
     temperature: float = 0.7

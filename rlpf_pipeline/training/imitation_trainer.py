@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from peft import PeftModel
 from transformers import (
     PreTrainedTokenizerBase,
@@ -39,6 +39,7 @@ def train_imitation(
     reporter: Reporter,
 ) -> dict[str, float]:
     """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token."""
+    disable_progress_bars()
     dataset = Dataset.from_list(
         [
             {"prompt": messages(original), "completion": [{"role": "assistant", "content": rewrite}]}

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import datasets
 import torch
 import transformers
 from accelerate import Accelerator
@@ -62,7 +61,6 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
 
 def _quiet_libraries() -> None:
     """Leave the terminal to the reporter: progress bars of other libraries and notices of their future releases."""
-    datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")
 
