@@ -94,12 +94,12 @@ class PolicySettings(Section):
     prompts_per_step: int = 8
     samples_per_prompt: int = 5
     max_new_tokens: int = 28
-    temperature: float = 1.0
+    temperature: float = 0.7
     epochs: int = 1
     minibatches: int = Field(1, description="optimiser steps per epoch; prompts are divided among them")
     learning_rate: float = 6e-4
     value_learning_rate: float = 2e-3
-    kl_coefficient: float = Field(0.03, description="weight of the per-token KL to the reference in the reward")
+    kl_coefficient: float = Field(0.1, description="weight of the per-token KL to the reference in the reward")
     clip_ratio: float = 0.2
     clip_value: float = 0.2
     value_coefficient: float = 0.1
@@ -107,9 +107,10 @@ class PolicySettings(Section):
     lam: float = 0.95
     max_grad_norm: float = 1.0
     length_penalty: float = Field(
-        0.05, description="reward lost per token beyond `length_free_ratio` times the original"
+        0.1, description="reward lost per token outside the band around the original's length"
     )
-    length_free_ratio: float = 1.3
+    shortest: float = Field(0.8, description="lower end of the band, times the original's tokens")
+    longest: float = Field(1.3, description="upper end of the band, times the original's tokens")
     missing_eos_penalty: float = 1.0
     lora: LoraSettings = LoraSettings()
 

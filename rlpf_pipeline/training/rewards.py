@@ -22,9 +22,13 @@ def gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequenc
 
 
 def length_penalty(tokens: np.ndarray, original_tokens: np.ndarray, settings: PolicySettings) -> np.ndarray:
-    """Linear beyond `length_free_ratio` times the original's length, nothing below: (responses,), at most 0."""
-    excess = np.maximum(0, tokens - settings.length_free_ratio * original_tokens)
-    return -settings.length_penalty * excess
+    """Linear outside `shortest` to `longest` times the original's length, nothing inside: (responses,), at most 0.
+
+    Both ends matter: without the lower one, PPO learned to please the reward model with ever shorter texts.
+    """
+    lacking = np.maximum(0, settings.shortest * original_tokens - tokens)
+    excess = np.maximum(0, tokens - settings.longest * original_tokens)
+    return -settings.length_penalty * (lacking + excess)
 
 
 def missing_eos_penalty(finished: np.ndarray, settings: PolicySettings) -> np.ndarray:

@@ -29,7 +29,13 @@ class LikesLetter:
 def trainer(cache: Path, **settings: object) -> PPOTrainer:
     torch.manual_seed(0)
     policy = attach_lora(load_causal_lm(TINY, cache), LoraSettings())
-    defaults = {"prompts_per_step": 4, "samples_per_prompt": 8, "max_new_tokens": 6, "missing_eos_penalty": 0.0}
+    defaults = {
+        "prompts_per_step": 4,
+        "samples_per_prompt": 8,
+        "max_new_tokens": 6,
+        "missing_eos_penalty": 0.0,
+        "length_penalty": 0.0,
+    }
     ppo = PolicySettings.model_validate(defaults | settings)
     return PPOTrainer(policy, load_tokenizer(TINY, cache), LikesLetter("e"), ppo, seed=1)  # type: ignore[arg-type]
 
@@ -65,10 +71,11 @@ def test_a_large_kl_weight_holds_it_near_the_reference(cache: Path) -> None:
     assert held_kl < 0.5 * free_kl
 
 
-def test_length_costs_only_beyond_the_free_ratio() -> None:
-    settings = PolicySettings(length_penalty=0.5, length_free_ratio=1.5)
-    # free up to 15 tokens, then half a point each
-    assert length_penalty(np.array([10, 15, 18]), np.array([10, 10, 10]), settings).tolist() == [0.0, 0.0, -1.5]
+def test_length_costs_only_outside_the_band() -> None:
+    settings = PolicySettings(length_penalty=0.5, shortest=0.5, longest=1.5)
+    # free from 5 to 15 tokens, then half a point each
+    costs = length_penalty(np.array([3, 5, 15, 18]), np.full(4, 10), settings)
+    assert costs.tolist() == [-1.0, 0.0, 0.0, -1.5]
 
 
 def test_an_unfinished_text_is_penalised() -> None:
