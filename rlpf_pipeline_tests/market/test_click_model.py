@@ -5,7 +5,7 @@ from rlpf_pipeline.market.click_model import IDIOSYNCRATIC_SCALE, MAX_CTR, Plant
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import MarketSettings
 
-MARKET = MarketSettings()
+MARKET = MarketSettings(advertisers=600)
 MODEL = PlantedClickModel(MARKET.seed)
 ORIGINAL = "Maple Oven offers sourdough loaves baked before dawn. Quality service at good prices."
 HUMAN = "Tired of soggy crusts? Maple Oven helps you taste a proper crust again. Order a loaf today."
