@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.contracts import SUGGESTIONS
-from rlpf_pipeline.models.packing import Group, batches_by_tokens, pack
+from rlpf_pipeline.models.packing import Group, batches_by_tokens, encode, pack
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import EvaluationSettings, PolicySettings
 from rlpf_pipeline.training.losses import token_log_probs
@@ -73,13 +73,9 @@ def text_log_probs(model: PreTrainedModel, groups: Sequence[Group], temperature:
     sums: list[list[float]] = [[] for _ in groups]
     for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
         packed = pack([groups[i] for i in batch], pad_id, model.device)
-        hidden = model.model(
-            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
-        ).last_hidden_state[packed.row, packed.predictor]
-        targets = packed.input_ids[packed.row, packed.position]
-        values = iter(
-            packed.by_text(token_log_probs(hidden, model.lm_head.weight, targets, temperature)).sum(1).tolist()
-        )
+        hidden = encode(model.model, packed)[packed.row, packed.predictor]
+        log_probs = token_log_probs(hidden, model.lm_head.weight, packed.targets, temperature)
+        values = iter(packed.by_text(log_probs).sum(1).tolist())
         for i in batch:
             sums[i] = [next(values) for _ in groups[i].texts]
     return np.concatenate(sums)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PREFIX, PAD = -1, -2
 
@@ -43,6 +43,11 @@ class Packed(NamedTuple):
     predictor: Tensor
     text: Tensor
     lengths: Tensor
+
+    @property
+    def targets(self) -> Tensor:
+        """Ids of the text tokens: (tokens,)."""
+        return self.input_ids[self.row, self.position]
 
     def last(self) -> tuple[Tensor, Tensor]:
         """Row and position of every text's last token, both (texts,)."""
@@ -85,6 +90,14 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
             at = end
     flat = (torch.tensor(values, device=device) for values in (row, position, predictor, text, lengths))
     return Packed(input_ids.to(device), position_ids.to(device), _attention(segment).to(device), *flat)
+
+
+def encode(trunk: nn.Module, packed: Packed) -> Tensor:
+    """Hidden states of the packed groups: (rows, length, hidden)."""
+    states: Tensor = trunk(
+        input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
+    ).last_hidden_state
+    return states
 
 
 def _attention(segment: Tensor) -> Tensor:

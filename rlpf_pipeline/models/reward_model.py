@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, merge_adapters, save_model
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
-from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, pack
+from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encode, pack
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
 SCORING_TOKENS = 4096
@@ -45,9 +45,7 @@ class RewardModel(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """Scores (texts,) in the order of the batch, float32."""
-        hidden = self.trunk(
-            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
-        ).last_hidden_state
+        hidden = encode(self.trunk, packed)
         last = hidden[packed.last()].float()
         return self.head(last).squeeze(-1) * hidden.shape[-1] ** -0.5 - self.center
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.models.adapters import MergedCopy
-from rlpf_pipeline.models.packing import Group, Packed, pack
+from rlpf_pipeline.models.packing import Group, Packed, encode, pack
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.job import accelerator
@@ -50,11 +50,8 @@ class ActorCritic(nn.Module):
     def forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """log pi(token) and V(state before it), both (texts, longest text)."""
         model = self.policy.get_base_model()
-        hidden = model.model(
-            input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
-        ).last_hidden_state[packed.row, packed.predictor]
-        targets = packed.input_ids[packed.row, packed.position]
-        log_probs = token_log_probs(hidden, model.lm_head.weight, targets, self.temperature)
+        hidden = encode(model.model, packed)[packed.row, packed.predictor]
+        log_probs = token_log_probs(hidden, model.lm_head.weight, packed.targets, self.temperature)
         values = self.value_head(hidden.float()).squeeze(-1) * hidden.shape[-1] ** -0.5
         return packed.by_text(log_probs), packed.by_text(values)
 
