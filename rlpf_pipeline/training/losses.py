@@ -41,6 +41,18 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
+def leave_one_out(scores: Tensor, samples: int) -> Tensor:
+    """Each score less the mean of the other samples of its prompt (Kool et al. 2019); unchanged where it is the only one.
+
+    scores: (prompts x samples,), the samples of a prompt together. A baseline free of the sample's own luck: how hard
+    a prompt is no longer passes for how good its text is.
+    """
+    if samples == 1:
+        return scores
+    own = scores.view(-1, samples)
+    return ((own - own.mean(1, keepdim=True)) * samples / (samples - 1)).flatten()
+
+
 def shaped_rewards(scores: Tensor, log_ratio: Tensor, mask: Tensor, kl_coefficient: float) -> Tensor:
     """Per-token rewards: -beta (log policy - log reference) everywhere, plus the text's score at its last token.
 

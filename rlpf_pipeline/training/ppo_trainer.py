@@ -1,8 +1,9 @@
 """PPO from an imitation model to AdLlama: sample, score, estimate advantages, update; one frozen base, one adapter.
 
 The reference is the same model with the adapter off: imitation v2, merged into the base before the adapter went on.
-The critic is a linear value head on the policy's hidden states. Samples of a prompt are packed behind it, so that
-scoring and updating encode the prompt once (`models/packing.py`); only response tokens get logits.
+The critic is a linear value head on the policy's hidden states, on top of a baseline per prompt: the mean score of the
+prompt's other samples. Samples of a prompt are packed behind it, so that scoring and updating encode the prompt once
+(`models/packing.py`); only response tokens get logits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rlpf_pipeline.training.losses import (
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
+    leave_one_out,
     masked_mean,
     shaped_rewards,
     token_log_probs,
@@ -179,7 +181,7 @@ class PPOTrainer:
                 reference, _ = self.actor(packed)
             mask = packed.mask()
             scores = torch.tensor(np.concatenate([rollout.scores[i * k : (i + 1) * k] for i in part])).to(values)
-            rewards = shaped_rewards(scores, log_probs - reference, mask, settings.kl_coefficient)
+            rewards = shaped_rewards(leave_one_out(scores, k), log_probs - reference, mask, settings.kl_coefficient)
             advantages, returns = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
             batches.append(Estimates(packed, mask, log_probs, values, log_probs - reference, advantages, returns))
         return _whitened(batches)

@@ -8,6 +8,7 @@ from rlpf_pipeline.training.losses import (
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
+    leave_one_out,
     shaped_rewards,
     token_log_probs,
     whiten,
@@ -59,6 +60,16 @@ def test_the_score_lands_on_the_last_token_and_the_kl_on_every_one() -> None:
         tensor(2.0, -1.0), tensor([0.1, 0.2, 0.3], [0.4, 0.0, 0.0]), tensor([1, 1, 1], [1, 0, 0]), kl_coefficient=0.5
     )
     assert rewards.flatten().tolist() == pytest.approx([-0.05, -0.1, 2 - 0.15, -1 - 0.2, 0, 0])
+
+
+def test_leave_one_out_compares_samples_of_one_prompt_only() -> None:
+    scores = torch.tensor([1.0, 2.0, 6.0, 10.0, 10.0, 13.0])
+    assert leave_one_out(scores, 3).tolist() == [1 - 4, 2 - 3.5, 6 - 1.5, 10 - 11.5, 10 - 11.5, 13 - 10]
+
+
+def test_a_lone_sample_keeps_its_score() -> None:
+    scores = torch.tensor([1.0, 2.0])
+    assert torch.equal(leave_one_out(scores, 1), scores)
 
 
 def test_the_policy_loss_stops_paying_beyond_the_clip() -> None:
