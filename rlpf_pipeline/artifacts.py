@@ -7,11 +7,13 @@ and input digests); a folder whose manifest holds the same recipe need not be bu
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -49,17 +51,36 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def source_digest(*modules: str) -> str:
-    """Digest of the package's own source: folders ("training") or files ("models/base.py"), SQL of the project included
-    by the prefix "sql/"."""
-    digests: dict[str, str] = {}
-    for module in modules:
-        root = PACKAGE.parent / module if module.startswith("sql/") else PACKAGE / module
-        files = (
-            [root] if root.is_file() else sorted([*root.rglob("*.py"), *root.rglob("*.sql"), *root.rglob("*.jsonl")])
-        )
-        digests |= {str(path.relative_to(PACKAGE.parent)): file_digest(path) for path in files}
-    return digest_of(digests)
+def source_digest(*sources: str) -> str:
+    """Digest of the project's own source: a module ("training/jobs/reward.py") with all that it imports of the package,
+    directly or not; any other file; a folder with all its files ("report/templates"). "sql/…" is beside the package.
+
+    settings.py stays out: the values of the settings are in the recipe.
+    """
+    files: set[Path] = set()
+    waiting = [PACKAGE.parent / source if source.startswith("sql/") else PACKAGE / source for source in sources]
+    while waiting:
+        path = waiting.pop()
+        if path.is_dir():
+            waiting += [file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+        elif path not in files and path != PACKAGE / "settings.py":
+            files.add(path)
+            waiting += own_imports(path) if path.suffix == ".py" else []
+    return digest_of({str(path.relative_to(PACKAGE.parent)): file_digest(path) for path in sorted(files)})
+
+
+@cache
+def own_imports(path: Path) -> list[Path]:
+    """Files of the package that a module imports, inside its functions too: `import a.b`, `from a import b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    paths = [PACKAGE.parent.joinpath(*name.split(".")) for name in names if name.split(".")[0] == PACKAGE.name]
+    found = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
+    return sorted(file for file in found if file.is_file())
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline.artifacts import Recipe, is_current, publish, read_manifest
+from rlpf_pipeline import artifacts
+from rlpf_pipeline.artifacts import Recipe, is_current, publish, read_manifest, source_digest
 
 
 def build(folder: Path, recipe: Recipe, text: str) -> None:
@@ -33,3 +34,46 @@ def test_equal_files_have_equal_digests(tmp_path: Path) -> None:
         build(tmp_path / name, Recipe(stage=name), text)
     a, b, c = (read_manifest(tmp_path / name).digest for name in "abc")
     assert a == b != c
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package where a imports b imports c (inside a function), nothing imports d, and everything imports settings."""
+    folder = tmp_path / "package"
+    (folder / "deep").mkdir(parents=True)
+    for name, text in {
+        "a.py": "from package.deep import b\nimport json\nfrom package.settings import x\n",
+        "deep/b.py": "def f():\n    import package.c\n",
+        "c.py": "",
+        "d.py": "",
+        "settings.py": "x = 1\n",
+        "data/words.txt": "one",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setattr(artifacts, "PACKAGE", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("edited", "changes"),
+    [
+        ("a.py", True),
+        ("deep/b.py", True),
+        ("c.py", True),
+        ("data/words.txt", True),
+        ("d.py", False),
+        ("settings.py", False),
+    ],
+)
+def test_code_changes_with_what_a_module_imports_and_with_nothing_else(
+    package: Path, edited: str, changes: bool
+) -> None:
+    before = source_digest("a.py", "data")
+    (package / edited).write_text("# another text\n" + (package / edited).read_text())
+    assert (source_digest("a.py", "data") != before) is changes
+
+
+def test_a_source_that_is_not_there_is_an_error(package: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        source_digest("nowhere.py")

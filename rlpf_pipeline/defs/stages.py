@@ -53,19 +53,20 @@ def training_job(
     sections: tuple[str, ...],
     job: str,
     options: Mapping[str, str] | None = None,
+    data_files: tuple[str, ...] = (),
 ) -> Stage:
-    code = ("models", "training", "evaluation", "market") if job.startswith("evaluation") else ("models", "training")
+    code = (f"{job.replace('.', '/')}.py", *data_files)
     return Stage(
         name, group, folder, inputs, ("seed", "base", *sections), code, f"rlpf_pipeline.{job}", dict(options or {})
     )
 
 
-WAREHOUSE_CODE = ("preferences", "warehouse.py", "contracts.py", "sql/macros.sql", "sql/staging", "sql/marts")
+WAREHOUSE_CODE = ("preferences/stages.py", "sql/macros.sql", "sql/staging", "sql/marts")
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("raw_multitext_ads", "data", "raw", code=("sources", "market", "contracts.py", "sql/staging")),
+        Stage("raw_multitext_ads", "data", "raw", code=("sources/ingest.py", "market/history.py", "sql/staging")),
         Stage(
             "variant_performance",
             "data",
@@ -96,6 +97,7 @@ STAGES: dict[str, Stage] = {
             inputs=("preference_snapshot",),
             sections=("teacher",),
             job="training.jobs.teacher",
+            data_files=("training/seed_examples.jsonl",),
         ),
         training_job(
             "imitation_v1",
@@ -163,7 +165,7 @@ STAGES: dict[str, Stage] = {
             "experiment",
             inputs=("policy_evaluation",),
             sections=("market", "experiment"),
-            code=("market", "contracts.py"),
+            code=("market/experiment.py",),
         ),
         Stage(
             "ab_report",
@@ -171,7 +173,7 @@ STAGES: dict[str, Stage] = {
             "reports/ab",
             inputs=("ab_experiment",),
             sections=("profile",),
-            code=("abtest", "report"),
+            code=("abtest/analysis.py", "report/write.py", "report/templates"),
         ),
     )
 }

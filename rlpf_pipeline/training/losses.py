@@ -42,7 +42,7 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def leave_one_out(scores: Tensor, samples: int) -> Tensor:
-    """Each score less the mean of the other samples of its prompt (Kool et al. 2019); unchanged where it is the only one.
+    """Each score less the mean of its prompt's other samples (Kool et al. 2019); unchanged where it is the only one.
 
     scores: (prompts x samples,), the samples of a prompt together. A baseline free of the sample's own luck: how hard
     a prompt is no longer passes for how good its text is.
