@@ -67,8 +67,7 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_config())]
     threads = ["--num_cpu_threads_per_process", str(os.cpu_count())]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
-    # The order of sets reaches files (peft's adapter_config.json): equal recipes must give equal bytes.
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0", **environment}
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     process = subprocess.Popen(command, env=variables, start_new_session=True)
     try:
         with leash(process.pid):

@@ -79,6 +79,8 @@ def save_model(
 def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> None:
     # peft would record the cache's folder as the base; the name is what means something elsewhere.
     model.peft_config["default"].base_model_name_or_path = base.name
+    # peft holds the targets as a set, whose order would reach the file: equal recipes must give equal bytes.
+    model.peft_config["default"].target_modules = TARGETS
     # Embeddings are never trained; without saying so, peft asks the hub whether they were.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import MergedCopy, ModelCard, attach_lora, load_policy, save_model
+from rlpf_pipeline.models.adapters import TARGETS, MergedCopy, ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model, new_reward_model, save_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -68,6 +69,13 @@ def test_stacked_adapters_reload_to_the_policy_that_was_saved(cache: Path, tmp_p
 
     reloaded, _ = load_policy(tmp_path / "adllama", cache)
     torch.testing.assert_close(reloaded(ids).logits, second(ids).logits, rtol=0, atol=1e-4)
+
+
+def test_the_adapter_file_does_not_depend_on_the_order_of_a_set(cache: Path, tmp_path: Path) -> None:
+    card = ModelCard(kind="policy", base=TINY, adapters=["imitation_v2"])
+    save_model(tmp_path, card, attach_lora(load_causal_lm(TINY, cache), LoraSettings()), load_tokenizer(TINY, cache))
+    config = json.loads((tmp_path / "adapters" / "imitation_v2" / "adapter_config.json").read_text())
+    assert config["target_modules"] == TARGETS
 
 
 def test_the_merged_copy_follows_the_adapter_and_shares_what_is_frozen(cache: Path) -> None:
