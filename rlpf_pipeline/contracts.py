@@ -38,6 +38,7 @@ AD_ID = Column(
 ADVERTISER_ID = Column(
     "advertiser_id", "VARCHAR", "Who pays for the ad; null where the source does not say", nullable=True
 )
+SOURCE = Column("source", "VARCHAR", "Where it came from: market, upworthy, generic")
 CONTEXT = Column(
     "context",
     "VARCHAR",
@@ -60,7 +61,7 @@ RAW_MULTITEXT_ADS = Table(
     "raw_multitext_ads",
     "one row per accepted source row: a variant of an ad in a period",
     (
-        Column("source", "VARCHAR", "Where it came from: market, upworthy, generic"),
+        SOURCE,
         AD_ID,
         ADVERTISER_ID,
         CONTEXT,
@@ -94,6 +95,7 @@ VARIANT_PERFORMANCE = Table(
     "variant_performance",
     "one row per ad and distinct text",
     (
+        SOURCE,
         AD_ID,
         ADVERTISER_ID,
         CONTEXT,
@@ -103,6 +105,28 @@ VARIANT_PERFORMANCE = Table(
         CLICKS,
         Column("ctr", "DOUBLE", "clicks / impressions", "clicks per impression"),
         SPLIT,
+    ),
+)
+
+CTR_PRIORS = Table(
+    "ctr_priors",
+    "one row per source",
+    (
+        SOURCE,
+        Column("ads", "BIGINT", "Ads of the source", "ads"),
+        Column("ctr", "DOUBLE", "Clicks per impression over all its texts", "clicks per impression"),
+        Column(
+            "correlation",
+            "DOUBLE",
+            "Intra-class correlation of clicks within a text, given its ad; null where no ad has two texts and clicks",
+            nullable=True,
+        ),
+        Column(
+            "prior_strength",
+            "DOUBLE",
+            "Impressions that the Beta prior of a text's CTR is worth; its mean is the CTR of the text's ad",
+            "impressions",
+        ),
     ),
 )
 
@@ -117,6 +141,12 @@ PREFERENCE_PAIRS = Table(
         Column("left_clicks", "BIGINT", "Clicks of the left variant", "clicks"),
         Column("right_impressions", "BIGINT", "Impressions of the right variant", "impressions"),
         Column("right_clicks", "BIGINT", "Clicks of the right variant", "clicks"),
+        Column(
+            "effect",
+            "DOUBLE",
+            "Difference of posterior mean log odds (left - right), about the log of the CTRs' ratio",
+            "log odds",
+        ),
         Column("z", "DOUBLE", "Difference of posterior mean log odds (left - right) over its standard deviation"),
         Column(
             "p_left_better",
@@ -189,6 +219,7 @@ TABLES = (
     RAW_MULTITEXT_ADS,
     REJECTS,
     VARIANT_PERFORMANCE,
+    CTR_PRIORS,
     PREFERENCE_PAIRS,
     CURATED_EXAMPLES,
     SUGGESTIONS,

@@ -37,9 +37,16 @@ class MarketSettings(Section):
 
 class PairSettings(Section):
     min_impressions: int = Field(100, description="variants with fewer impressions make no pair")
-    prior_strength: float = Field(
-        200.0, description="impressions that the Beta prior of a CTR is worth; its mean is the source's own CTR"
+    prior_strength: float | None = Field(
+        None, gt=0, description="impressions that the Beta prior of a text's CTR is worth; None: estimated per source"
     )
+    min_effect: float = Field(
+        0.0, ge=0, description="pairs whose CTRs differ less, in posterior log odds, are left out"
+    )
+    max_p_value: float | None = Field(
+        None, gt=0, le=1, description="pairs with a larger p-value are left out. None: all stay, and soft labels tell"
+    )
+    max_pairs_per_ad: int | None = Field(None, ge=1, description="pairs sampled from an ad with more. None: all")
     validation: float = 0.1
     test: float = 0.15
     evaluation: float = Field(0.25, description="share of clusters kept for the evaluation reward model")

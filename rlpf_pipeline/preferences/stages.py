@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rlpf_pipeline.contracts import SPLITS
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.preferences.noise_ceiling import noise_ceiling
 from rlpf_pipeline.preferences.splits import assign_splits
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse, read_sql
@@ -49,11 +48,11 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:
-    """Build preference_pairs from variant_performance; the Beta prior's mean is the CTR over all variants.
+    """Build ctr_priors and preference_pairs from variant_performance.
 
-    Returns pairs, pairs_<split>, significant_share (p-value below 0.05), tied_pairs (equal observed CTR), prior_mean,
-    noise_ceiling and noise_ceiling_<split> (ties left out; null where a split has no pair). Raises UserError where no
-    pair survives.
+    Returns pairs, pairs_<split>, tied_pairs (equal observed CTR), significant_share (p-value below 0.05) with the share
+    of the weight and the noise ceiling that a filter for significance would keep, prior_strength_<source>, and
+    noise_ceiling overall, by split and by impressions. Raises UserError where no pair survives.
     """
     clicks, impressions = warehouse.connection.execute(
         "SELECT sum(clicks)::BIGINT, sum(impressions)::BIGINT FROM variant_performance"
@@ -63,22 +62,23 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
             f"There are {clicks} clicks on {impressions} impressions in all: no text can be told from another. Check "
             "the columns clicks and impressions of the source."
         )
-    prior_mean = clicks / impressions
-    rows = warehouse.run_sql(
-        "marts/preference_pairs",
-        {"min_impressions": pairs.min_impressions, "prior_mean": prior_mean, "prior_strength": pairs.prior_strength},
-    )
+    warehouse.run_sql("marts/ctr_priors", {"prior_strength": pairs.prior_strength})
+    filters = pairs.model_dump(include={"min_impressions", "min_effect", "max_p_value", "max_pairs_per_ad"})
+    rows = warehouse.run_sql("marts/preference_pairs", filters)
     if rows == 0:
         raise UserError(no_pair(warehouse, pairs))
     shares = warehouse.query("""
         SELECT
+            count(*) FILTER (left_clicks * right_impressions = right_clicks * left_impressions) AS tied_pairs,
             count(*) FILTER (p_value < 0.05) / count(*) AS significant_share,
-            count(*) FILTER (left_clicks * right_impressions = right_clicks * left_impressions) AS tied_pairs
+            sum(weight::DECIMAL(18, 9)) FILTER (p_value < 0.05)
+                / sum(weight::DECIMAL(18, 9)) AS significant_weight_share
         FROM preference_pairs
     """).to_pylist()[0]
+    priors = warehouse.query("SELECT source, prior_strength FROM ctr_priors ORDER BY source").to_pylist()
     return {
         "pairs": rows,
-        "prior_mean": prior_mean,
+        **{f"prior_strength_{row['source']}": row["prior_strength"] for row in priors},
         **shares,
         **count_by_split(warehouse, "preference_pairs", "pairs"),
         **noise_ceilings(warehouse),
@@ -105,20 +105,35 @@ def count_by_split(warehouse: Warehouse, table: str, what: str) -> Metrics:
 
 
 def noise_ceilings(warehouse: Warehouse) -> Metrics:
-    """Noise ceilings over all pairs and by split, each pair counted once; pairs of equal observed CTR are left out."""
-    decided = warehouse.query("""
-        SELECT split, p_left_better
-        FROM preference_pairs
-        WHERE left_clicks * right_impressions <> right_clicks * left_impressions
-        ORDER BY ad_id, left_id, right_id
-    """)
-    p = decided["p_left_better"].to_numpy()
-    split = decided["split"].to_numpy(zero_copy_only=False)
-    ceilings: Metrics = {"noise_ceiling": noise_ceiling(p) if len(p) else None}
-    for name in SPLITS:
-        chosen = p[split == name]
-        ceilings[f"noise_ceiling_{name}"] = noise_ceiling(chosen) if len(chosen) else None
-    return ceilings
+    """Noise ceilings (`noise_ceiling.py`), each pair counted once; pairs of equal observed CTR are left out.
+
+    noise_ceiling over all, _<split>, _significant (p-value below 0.05), and _from_<n>_impressions: pairs whose smaller
+    side has n to 10 n impressions. None where there is no pair.
+    """
+    rows = warehouse.query("""
+        SELECT
+            CASE grouping(split, decade, significant)
+                WHEN 7 THEN 'noise_ceiling'
+                WHEN 3 THEN 'noise_ceiling_' || split
+                WHEN 5 THEN 'noise_ceiling_from_' || (10 ** decade)::BIGINT || '_impressions'
+                ELSE 'noise_ceiling_significant'
+            END AS name,
+            avg(greatest(p_left_better, 1 - p_left_better)::DECIMAL(18, 15))::DOUBLE AS ceiling
+        FROM (
+            SELECT
+                split,
+                floor(log10(least(left_impressions, right_impressions)))::INTEGER AS decade,
+                p_value < 0.05 AS significant,
+                p_left_better
+            FROM preference_pairs
+            WHERE left_clicks * right_impressions <> right_clicks * left_impressions
+        )
+        GROUP BY GROUPING SETS ((), (split), (decade), (significant))
+        HAVING grouping(significant) = 1 OR significant
+        ORDER BY name
+    """).to_pylist()
+    expected = ["noise_ceiling", *(f"noise_ceiling_{split}" for split in SPLITS), "noise_ceiling_significant"]
+    return {**dict.fromkeys(expected), **{row["name"]: row["ceiling"] for row in rows}}
 
 
 def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:
@@ -133,6 +148,11 @@ def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:
         return (
             "No preference pair: no ad has two different texts. Check that rows of the same ad carry the same ad_id, "
             "and that the source holds multitext ads."
+        )
+    if most >= pairs.min_impressions:
+        return (
+            f"No preference pair: pairs.min_effect={pairs.min_effect:g}, pairs.max_p_value={pairs.max_p_value} leave "
+            f"nothing of {several} ads with several texts. Loosen them: soft labels tell sure pairs from unsure ones."
         )
     return (
         f"No preference pair: none of the {several} ads with several texts has two with at least "

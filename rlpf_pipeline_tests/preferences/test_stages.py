@@ -1,20 +1,23 @@
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import beta
+from scipy.special import digamma, polygamma
+from scipy.stats import beta, norm
 from statsmodels.stats.proportion import proportions_ztest
 
-from rlpf_pipeline.contracts import PREFERENCE_PAIRS, VARIANT_PERFORMANCE
+from rlpf_pipeline.contracts import CTR_PRIORS, PREFERENCE_PAIRS, VARIANT_PERFORMANCE
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row, raw_table
 
-PRIOR_MEAN, PRIOR_STRENGTH = 0.011, 200.0
+SOURCE_CTR, STRENGTH = 0.011, 200.0
+NO_FILTER = {"min_impressions": 1, "min_effect": 0.0, "max_p_value": None, "max_pairs_per_ad": None}
 
 
 @pytest.fixture(scope="module")
@@ -23,24 +26,41 @@ def scratch(tmp_path_factory):
         yield warehouse
 
 
-def pairs_of(warehouse, counts, min_impressions=1):
-    """Pairs from (left impressions, left clicks, right impressions, right clicks), one ad each, in order."""
+def fill(warehouse, ads):
+    """variant_performance from ads of (impressions, clicks), one row per ad and text; texts v0, v1, … in order."""
     rows = [
-        {"ad_id": f"{number:04}", "variant_id": side, "impressions": n, "clicks": k, "split": "train"}
-        for number, (nl, kl, nr, kr) in enumerate(counts)
-        for side, n, k in (("left", nl, kl), ("right", nr, kr))
+        {
+            "source": "test",
+            "ad_id": f"{number:04}",
+            "variant_id": f"v{place}",
+            "impressions": n,
+            "clicks": k,
+            "ctr": k / n,
+            "split": "train",
+        }
+        for number, texts in enumerate(ads)
+        for place, (n, k) in enumerate(texts)
     ]
     warehouse.replace_table("variant_performance", pa.Table.from_pylist(rows))
-    warehouse.run_sql(
-        "marts/preference_pairs",
-        {"min_impressions": min_impressions, "prior_mean": PRIOR_MEAN, "prior_strength": PRIOR_STRENGTH},
-    )
-    return warehouse.query("FROM preference_pairs ORDER BY ad_id").to_pylist()
+
+
+def pairs_of(warehouse, counts, **filters):
+    """Pairs from (left impressions, left clicks, right impressions, right clicks), one ad each, in order."""
+    fill(warehouse, [((nl, kl), (nr, kr)) for nl, kl, nr, kr in counts])
+    return pairs_in(warehouse, **filters)
+
+
+def pairs_in(warehouse, **filters):
+    priors = pa.table({"source": ["test"], "ctr": [SOURCE_CTR], "prior_strength": [STRENGTH]})
+    warehouse.replace_table("ctr_priors", priors)
+    warehouse.run_sql("marts/preference_pairs", NO_FILTER | filters)
+    return warehouse.query("FROM preference_pairs ORDER BY ad_id, left_id, right_id").to_pylist()
 
 
 def exact_probability(nl, kl, nr, kr):
     """P(CTR_left > CTR_right) by numeric integration of the left density times the right distribution function."""
-    a, b = PRIOR_MEAN * PRIOR_STRENGTH, (1 - PRIOR_MEAN) * PRIOR_STRENGTH
+    centre = (kl + kr + 1) / (nl + nr + 1 / SOURCE_CTR)
+    a, b = centre * STRENGTH, (1 - centre) * STRENGTH
     left, right = beta(a + kl, b + nl - kl), beta(a + kr, b + nr - kr)
     ends = left.ppf([1e-12, 1 - 1e-12])
     return quad(lambda x: left.pdf(x) * right.cdf(x), *ends, points=left.ppf([0.01, 0.5, 0.99]), limit=400)[0]
@@ -58,7 +78,8 @@ COUNTS = [
 
 def test_posterior_is_near_exact_integration_the_nearer_the_more_clicks(scratch):
     for counts, pair in zip(COUNTS, pairs_of(scratch, COUNTS), strict=True):
-        fewest_clicks = PRIOR_MEAN * PRIOR_STRENGTH + min(counts[1], counts[3])
+        nl, kl, nr, kr = counts
+        fewest_clicks = STRENGTH * (kl + kr + 1) / (nl + nr + 1 / SOURCE_CTR) + min(kl, kr)
         bound = 0.01 if fewest_clicks >= 32 else 0.02 if fewest_clicks >= 16 else 0.05
         assert pair["p_left_better"] == pytest.approx(exact_probability(*counts), abs=bound), counts
 
@@ -104,6 +125,90 @@ def test_thinly_shown_variants_make_no_pair(scratch):
     assert len(pairs_of(scratch, [(99, 5, 1000, 5), (100, 5, 1000, 5)], min_impressions=100)) == 1
 
 
+def test_a_posterior_by_hand(scratch):
+    # One click on two impressions against none on two: centre (1 + 1) / (4 + 1/.011), a = 200 centre + clicks.
+    (pair,) = pairs_of(scratch, [(2, 1, 2, 0)])
+    a = 200 * 2 / (4 + 1 / 0.011)
+    variance = polygamma(1, a + 1) + polygamma(1, 201 - a) + polygamma(1, a) + polygamma(1, 202 - a)
+    effect = digamma(a + 1) - digamma(201 - a) - digamma(a) + digamma(202 - a)
+    assert pair["effect"] == pytest.approx(effect, abs=1e-7)
+    assert pair["z"] == pytest.approx(effect / variance**0.5, abs=1e-7)
+    assert pair["p_left_better"] == pytest.approx(norm.cdf(effect / variance**0.5), abs=1e-6)
+
+
+def test_filters_keep_what_they_say(scratch):
+    counts = [(5000, 50, 5000, 52), (5000, 50, 5000, 90), (5000, 50, 5000, 200)]
+    everything = pairs_of(scratch, counts)
+    p_values = sorted(pair["p_value"] for pair in everything)
+    effects = sorted(abs(pair["effect"]) for pair in everything)
+    assert [pair["ad_id"] for pair in pairs_of(scratch, counts, max_p_value=p_values[1])] == ["0001", "0002"]
+    assert [pair["ad_id"] for pair in pairs_of(scratch, counts, min_effect=effects[2])] == ["0002"]
+
+
+def test_the_cap_samples_pairs_of_large_ads_only_and_always_the_same(scratch):
+    fill(scratch, [[(1000, 10 + place) for place in range(6)], [(1000, 10), (1000, 20), (1000, 30)]])
+    everything = {(p["ad_id"], p["left_id"], p["right_id"]) for p in pairs_in(scratch)}
+    capped = [(p["ad_id"], p["left_id"], p["right_id"]) for p in pairs_in(scratch, max_pairs_per_ad=4)]
+    assert len(everything) == 15 + 3
+    assert [ad for ad, *_ in capped] == ["0000"] * 4 + ["0001"] * 3
+    assert set(capped) < everything
+    assert capped == [(p["ad_id"], p["left_id"], p["right_id"]) for p in pairs_in(scratch, max_pairs_per_ad=4)]
+
+
+def strength_of(warehouse, ads, prior_strength=None):
+    fill(warehouse, ads)
+    warehouse.run_sql("marts/ctr_priors", {"prior_strength": prior_strength})
+    (row,) = warehouse.query("FROM ctr_priors").to_pylist()
+    assert tuple(row) == CTR_PRIORS.column_names
+    return row["prior_strength"]
+
+
+@pytest.mark.parametrize("strength", [100.0, 1000.0])
+def test_the_prior_strength_is_found_from_beta_binomial_texts_whatever_their_ads(scratch, strength):
+    rng = np.random.default_rng(5)
+    centres = 0.03 * np.exp(0.45 * rng.standard_normal((4000, 1)))
+    ctr = rng.beta(centres * strength, (1 - centres) * strength, (4000, 4))
+    impressions = 1 + rng.lognormal(7, 1, ctr.shape).astype(int)
+    clicks = rng.binomial(impressions, ctr)
+    found = strength_of(scratch, np.stack([impressions, clicks], axis=-1).tolist())
+    assert found == pytest.approx(strength, rel=0.1)
+
+
+def test_texts_that_differ_no_more_than_chance_get_the_strongest_prior(scratch):
+    assert strength_of(scratch, [[(1000, 30), (1000, 30)]] * 5) == 1e6
+
+
+def test_texts_without_clicks_tell_nothing_of_the_strength(scratch):
+    assert strength_of(scratch, [[(1000, 0), (1000, 0)], [(10, 1)]]) == 1e6
+
+
+def test_a_given_strength_is_taken_as_it_is(scratch):
+    assert strength_of(scratch, [[(1000, 10), (1000, 90)]], prior_strength=77.0) == 77.0
+
+
+def test_noise_ceilings_are_means_over_the_pairs_with_a_winner(tmp_path):
+    table = pa.Table.from_pylist(
+        [
+            raw_row("a", "v0", "one", 500, 5),
+            raw_row("a", "v1", "two", 5000, 100),
+            raw_row("b", "v0", "three", 2000, 40),
+            raw_row("b", "v1", "four", 3000, 20),
+            raw_row("c", "v0", "five", 100, 4),
+            raw_row("c", "v1", "six", 200, 8),
+        ],
+        schema=SCHEMA,
+    )
+    _, metrics, *_ = build(tmp_path, table, validation=0, test=0, evaluation=0)
+    p = {row["ad_id"]: row["p_left_better"] for row in pq.read_table(tmp_path / "w" / "pairs.parquet").to_pylist()}
+    sure = {ad: max(value, 1 - value) for ad, value in p.items()}
+    assert metrics["tied_pairs"] == 1
+    assert metrics["noise_ceiling"] == pytest.approx((sure["a"] + sure["b"]) / 2, abs=1e-12)
+    assert metrics["noise_ceiling_from_100_impressions"] == pytest.approx(sure["a"], abs=1e-12)
+    assert metrics["noise_ceiling_from_1000_impressions"] == pytest.approx(sure["b"], abs=1e-12)
+    assert metrics["noise_ceiling_train"] == metrics["noise_ceiling"]
+    assert metrics["noise_ceiling_test"] is None
+
+
 def build(tmp_path, table, name="w", **pairs):
     pq.write_table(table, tmp_path / f"{name}.parquet")
     (tmp_path / name).mkdir()
@@ -137,7 +242,6 @@ def test_equal_texts_of_an_ad_are_merged_and_counts_conserved(tmp_path):
     assert (performance["impressions"], performance["clicks"]) == (2600, 28)
     assert (performance["raw_rows"], performance["ads"], performance["variants"]) == (4, 1, 2)
     assert preferences["pairs"] == snapshot["pairs"] == 1
-    assert preferences["prior_mean"] == pytest.approx(28 / 2600)
 
 
 def test_the_snapshot_does_not_depend_on_the_order_of_the_rows(tmp_path):
@@ -160,6 +264,11 @@ def test_ads_with_a_text_alike_but_for_case_and_punctuation_share_a_split(tmp_pa
     assert performance["largest_cluster_ads"] == 2
     assert all(split[f"ad{i}"] == split[f"ad{i + 1}"] for i in range(0, 60, 2))
     assert sum(performance[f"ads_{name}"] for name in ("train", "validation", "test", "evaluation")) == 60
+
+
+def test_filters_that_leave_no_pair_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"min_effect=9.*Loosen"):
+        build(tmp_path, raw_table(ads=5), min_effect=9)
 
 
 @pytest.mark.parametrize(

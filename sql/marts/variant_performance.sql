@@ -1,6 +1,6 @@
 -- One row per ad and distinct text: counts summed over periods and over arms that showed the same text.
 WITH ads AS (
-    SELECT ad_id, min(advertiser_id) AS advertiser_id, min(context) AS context
+    SELECT ad_id, min(source) AS source, min(advertiser_id) AS advertiser_id, min(context) AS context
     FROM raw_multitext_ads
     GROUP BY ad_id
 ),
@@ -17,6 +17,7 @@ texts AS (
 )
 
 SELECT
+    ads.source,
     texts.ad_id,
     ads.advertiser_id,
     ads.context,
