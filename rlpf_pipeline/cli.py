@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import load_settings
+from rlpf_pipeline.settings import IngestSettings, load_settings
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
@@ -27,11 +27,18 @@ class Format(StrEnum):
     """A format of observed ads; its profile is where `ingest` puts them when no other is named."""
 
     UPWORTHY = "upworthy"
+    META_ADS = "meta-ads"
+    GOOGLE_ADS = "google-ads"
     GENERIC = "generic"
 
     @property
     def profile(self) -> str:
-        return {"upworthy": "upworthy", "generic": "production"}[self.value]
+        return "upworthy" if self is Format.UPWORTHY else "production"
+
+
+class MetaClicks(StrEnum):
+    LINK = "link"
+    ALL = "all"
 
 
 class Trainable(StrEnum):
@@ -77,18 +84,44 @@ def run(
 
 @app.command()
 def ingest(
-    files: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSONL or Parquet files.")],
+    files: Annotated[
+        list[str], typer.Argument(help="CSV, TSV, JSON or Parquet files, or patterns such as 'ads/*.csv'.")
+    ],
     format: Annotated[Format, typer.Option(help="Whose columns the files have.")],
+    columns: Annotated[
+        Path | None, typer.Option(help="generic: YAML file of lines `field: column of the file`.")
+    ] = None,
+    meta_clicks: Annotated[
+        MetaClicks, typer.Option(help="meta-ads: clicks on the link, or all clicks.")
+    ] = MetaClicks.LINK,
+    keep_broken_randomisation: Annotated[
+        bool, typer.Option("--keep-broken-randomisation", help="upworthy: keep the weeks without random assignment.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Forget the files ingested before.")] = False,
     profile: Profile = None,
 ) -> None:
     """Read observed ads into the raw table; refused rows are kept beside it, each with its reason.
 
+    Files ingested before stay, and a file with known content changes nothing.
+
     Example: rlpf ingest packages.csv --format upworthy
+
+    Example: rlpf ingest 'exports/*.csv.gz' --format generic --columns map.yaml
     """
     from rlpf_pipeline.defs.steps import raw_multitext_ads
+    from rlpf_pipeline.sources.files import matching
+    from rlpf_pipeline.sources.generic import read_column_map
 
-    settings = load_settings(profile or format.profile, tuple(path.resolve() for path in files))
-    settings = settings.model_copy(update={"source": format.value})
+    if columns and format is not Format.GENERIC:
+        raise UserError(f"--columns is for --format generic; the columns of {format.value} are known.")
+    options = IngestSettings(
+        columns=read_column_map(columns) if columns else {},
+        meta_clicks=meta_clicks.value,
+        keep_broken_randomisation=keep_broken_randomisation,
+    )
+    settings = load_settings(profile or format.profile, matching(files)).model_copy(
+        update={"source": format.value, "ingest": options, "keep_ingested": not replace}
+    )
     outcome = raw_multitext_ads(settings)
     counts = outcome.manifest.metrics
     print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")

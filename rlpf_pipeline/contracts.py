@@ -38,7 +38,9 @@ AD_ID = Column(
 ADVERTISER_ID = Column(
     "advertiser_id", "VARCHAR", "Who pays for the ad; null where the source does not say", nullable=True
 )
-SOURCE = Column("source", "VARCHAR", "Where it came from: market, upworthy, generic")
+SOURCE = Column(
+    "source", "VARCHAR", "Where it came from: market, upworthy, meta-ads, google-ads, generic, or what the file says"
+)
 CONTEXT = Column(
     "context",
     "VARCHAR",

@@ -35,6 +35,14 @@ class MarketSettings(Section):
     advertiser_sigma: float = Field(0.45, description="standard deviation of the advertiser effect on log CTR")
 
 
+class IngestSettings(Section):
+    columns: dict[str, str] = Field({}, description="generic: field of the raw table -> column of the file")
+    meta_clicks: Literal["link", "all"] = Field("link", description="meta-ads: clicks on the link, or all clicks")
+    keep_broken_randomisation: bool = Field(
+        False, description="upworthy: keep the tests of 2013-06-25 to 2014-01-10, whose viewers were not randomised"
+    )
+
+
 class PairSettings(Section):
     min_impressions: int = Field(100, description="variants with fewer impressions make no pair")
     prior_strength: float | None = Field(
@@ -136,10 +144,12 @@ class ExperimentSettings(Section):
 class Settings(Section):
     profile: str
     home: Path = Field(description="folder of everything the profile writes: RLPF_HOME/<profile>")
-    source: Literal["market", "upworthy", "generic"] = "market"
+    source: Literal["market", "upworthy", "meta-ads", "google-ads", "generic"] = "market"
     data: tuple[Path, ...] = Field((), description="files to ingest; none for the simulated market")
+    keep_ingested: bool = Field(True, description="files ingested before stay; False: only those of `data`")
     seed: int = 13
     market: MarketSettings = MarketSettings()
+    ingest: IngestSettings = IngestSettings()
     pairs: PairSettings = PairSettings()
     base: BaseModelSettings = BaseModelSettings()
     teacher: TeacherSettings = TeacherSettings()

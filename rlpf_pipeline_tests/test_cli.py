@@ -71,6 +71,51 @@ def test_ingest_then_pairs(
     assert len(pd.read_parquet(home / "production" / "snapshots" / "preferences" / "pairs.parquet")) == 1
 
 
+def rows_of(home: Path) -> list[str]:
+    return sorted(pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet").text)
+
+
+def test_new_files_are_added_and_known_content_changes_nothing(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "ad_id,text,impressions,clicks\n"
+    one, copy, two = (tmp_path / name for name in ("one.csv", "copy.csv", "two.csv"))
+    for path, rows in ((one, "a,First,100,1\n"), (copy, "a,First,100,1\n"), (two, "a,Second,100,2\n")):
+        path.write_text(header + rows)
+
+    def ingest(*arguments: str) -> int:
+        return rlpf(monkeypatch, "ingest", *arguments, "--format", "generic")
+
+    assert ingest(str(one)) == 0
+    assert "unchanged" not in capsys.readouterr().out
+    assert ingest(str(copy)) == 0
+    assert "(unchanged)" in capsys.readouterr().out
+    assert ingest(str(tmp_path / "t*.csv")) == 0
+    assert rows_of(home) == ["First", "Second"]
+
+    one.write_text(header + "a,First again,100,1\n")
+    assert ingest(str(one)) == 0
+    assert rows_of(home) == ["First again", "Second"]
+
+    two.unlink()
+    capsys.readouterr()
+    assert ingest(str(copy)) == 2
+    assert "would lose those rows" in capsys.readouterr().err
+    assert rows_of(home) == ["First again", "Second"]
+    assert ingest(str(copy), "--replace") == 0
+    assert rows_of(home) == ["First"]
+
+
+def test_files_of_two_formats_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ads.csv").write_text(ADS)
+    (tmp_path / "meta.csv").write_text("ad id,body text,impressions,link clicks\n1,Hello,100,1\n")
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads.csv"), "--format", "generic") == 0
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "meta.csv"), "--format", "meta-ads") == 2
+    assert "holds files of format generic" in capsys.readouterr().err
+
+
 def test_pairs_before_ingest_say_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

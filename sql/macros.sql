@@ -17,3 +17,11 @@ CREATE OR REPLACE TEMP MACRO erfcc(x, t) AS
     + t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277)))))))));
 
 CREATE OR REPLACE TEMP MACRO upper_tail(z) AS 0.5 * erfcc(z / sqrt(2e0), 1 / (1 + 0.5 * z / sqrt(2e0)));
+
+-- The value of a row's field as text, by its name as given or in lower case.
+CREATE OR REPLACE TEMP MACRO field(row, name) AS coalesce(row ->> name, row ->> lower(name));
+
+-- 3052, 3052.0 and 3,052 are whole numbers; 3.7 (a bare cast would round it) and 3,7 are none, and give null.
+CREATE OR REPLACE TEMP MACRO whole_number(value) AS
+    CASE WHEN regexp_full_match(trim(value), '[+-]?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.0*)?')
+        THEN try_cast(replace(split_part(trim(value), '.', 1), ',', '') AS BIGINT) END;

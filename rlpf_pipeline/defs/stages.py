@@ -209,11 +209,31 @@ def recipe_of(name: str, settings: Settings) -> Recipe:
     inputs = {needed: manifest_of(needed, settings).digest for needed in stage.inputs}
     sections = stage.sections
     if name == "raw_multitext_ads":
-        inputs = {f"{number}:{path.name}": file_digest(path) for number, path in enumerate(settings.data)}
-        sections = ("source",) if settings.data else ("source", "market")
+        inputs = files_to_ingest(settings)
+        sections = ("source", "ingest") if inputs else ("source", "market")
     return Recipe(
         stage=name, settings=dict(subset(settings, *sections)), inputs=inputs, code=source_digest(*stage.code)
     )
+
+
+def files_to_ingest(settings: Settings) -> dict[str, str]:
+    """Path and digest of every file that the raw table is made of: those ingested before, and the new ones of `data`.
+
+    Content that is known, under whatever name, is not new; a known path with other content takes its place. Raises
+    UserError where the files before were of another format.
+    """
+    manifest = read_manifest(folder_of("raw_multitext_ads", settings)) if settings.keep_ingested else None
+    known = dict(manifest.recipe.inputs) if manifest else {}
+    if manifest and known and manifest.recipe.settings.get("source") != settings.source:
+        raise UserError(
+            f"The raw table of profile '{settings.profile}' holds files of format "
+            f"{manifest.recipe.settings.get('source')}. Choose another --profile, or drop them with --replace."
+        )
+    for path in settings.data:
+        digest = file_digest(path)
+        if digest not in known.values():
+            known[str(path)] = digest
+    return known
 
 
 def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Outcome:

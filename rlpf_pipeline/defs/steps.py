@@ -11,7 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlpf_pipeline.artifacts import read_manifest
-from rlpf_pipeline.defs.stages import Metrics, Outcome, build, build_table, folder_of, manifest_of, outcome_of
+from rlpf_pipeline.defs.stages import (
+    Metrics,
+    Outcome,
+    build,
+    build_table,
+    files_to_ingest,
+    folder_of,
+    manifest_of,
+    outcome_of,
+)
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
 
@@ -21,7 +30,8 @@ NO_EXPERIMENT = "The ads are real: no click truth is planted there to simulate a
 def raw_multitext_ads(settings: Settings) -> Outcome:
     """Ingest the user's files, or simulate the market's history.
 
-    Without new files, ads ingested before are kept as they are. Raises UserError where there are neither.
+    Files ingested before stay: new ones are added to them. Raises UserError where there are neither, or where one that
+    has to be read again is gone.
     """
     if settings.source == "market" and settings.data:
         raise UserError(
@@ -42,7 +52,14 @@ def ingest_into(folder: Path, settings: Settings) -> Metrics:
     from rlpf_pipeline.sources.ingest import ingest
 
     if settings.source != "market":
-        return ingest(settings.data, settings.source, folder)._asdict()
+        files = [Path(path) for path in files_to_ingest(settings)]
+        gone = [str(path) for path in files if not path.is_file()]
+        if gone:
+            raise UserError(
+                f"Ingested before and no longer there: {', '.join(gone)}. The raw table is made anew from all files "
+                "and would lose those rows: put them back, or name all files to keep with --replace."
+            )
+        return ingest(files, settings.source, folder, settings.ingest)._asdict()
     import pyarrow.parquet as pq
 
     from rlpf_pipeline.market.history import simulate_history

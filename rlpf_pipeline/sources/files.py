@@ -6,16 +6,27 @@ Parsing is DuckDB's; no row passes through Python. What a row means is decided l
 from __future__ import annotations
 
 import csv
-import gzip
+from collections.abc import Iterable
+from difflib import get_close_matches
+from glob import glob, has_magic
+from io import TextIOWrapper
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 
 from rlpf_pipeline.errors import UserError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
+JSON_DOCUMENT = ".json"
+COMPRESSED = (".gz", ".zst")
 MAX_ROW_BYTES = 16 * 2**20
+MAX_DOCUMENT_BYTES = 2**28
+TITLE_LINES = 5
+"""Exports may say what they are above the header; it is looked for behind at most so many lines."""
 
 CREATE_SOURCE_ROWS = """
 CREATE TABLE source_rows (
@@ -61,8 +72,9 @@ SCAN_DELIMITED = """
 CREATE TEMP TABLE scanned AS
 SELECT to_json(row)::VARCHAR AS raw_row
 FROM read_csv(
-    $path, columns = $columns, delim = $delimiter, quote = '"', escape = '"', header = true, auto_detect = false,
-    nullstr = '', null_padding = false, strict_mode = true, store_rejects = true, max_line_size = $max_row_bytes
+    $path, columns = $columns, delim = $delimiter, quote = '"', escape = '"', header = true, skip = $skip,
+    auto_detect = false, nullstr = '', null_padding = false, strict_mode = true, store_rejects = true,
+    max_line_size = $max_row_bytes
 ) AS row
 """
 
@@ -89,6 +101,23 @@ WHERE
     AND CASE WHEN json_valid(raw_row) THEN json_type(raw_row) <> 'OBJECT' ELSE true END
 """
 
+# A document is a row, a page of an API (rows under `data` or `results`), or an array of either. It is parsed whole:
+# DuckDB's reader of arrays takes one that was cut off between two elements for complete.
+SCAN_DOCUMENT = """
+CREATE TEMP TABLE scanned AS
+SELECT unnest(
+    CASE
+        WHEN json_type(part, '$.data') = 'ARRAY' THEN json_extract(part, '$.data[*]')
+        WHEN json_type(part, '$.results') = 'ARRAY' THEN json_extract(part, '$.results[*]')
+        ELSE [part]
+    END
+)::VARCHAR AS raw_row
+FROM (
+    SELECT unnest(CASE WHEN json_type(json) = 'ARRAY' THEN json_extract(json, '$[*]') ELSE [json] END) AS part
+    FROM read_json_objects($path, format = 'unstructured', maximum_object_size = $max_bytes)
+)
+"""
+
 SCAN_PARQUET = "CREATE TEMP TABLE scanned AS SELECT to_json(row)::VARCHAR AS raw_row FROM read_parquet($path) AS row"
 
 
@@ -109,21 +138,49 @@ CREATE TEMP TABLE IF NOT EXISTS reject_errors (
 """
 
 
-def read_file(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, required: tuple[str, ...]) -> None:
-    """Append the rows of `path` (.csv .tsv .jsonl .ndjson, also .gz; .parquet) to `source_rows`.
+def matching(patterns: Iterable[str]) -> tuple[Path, ...]:
+    """Files that paths or patterns (`exports/*.csv`, `**` for any folders) name, absolute, each pattern's in order.
+
+    Raises UserError where a pattern names none.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        names = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207 (patterns may be absolute)
+        if not names:
+            raise UserError(f"No file matches '{pattern}'. Patterns are relative to {Path.cwd()}.")
+        found |= dict.fromkeys(Path(name).resolve() for name in names)
+    return tuple(found)
+
+
+class Required(NamedTuple):
+    """A column that a file must have, under one of `names`."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(self.names)
+
+
+def read_file(
+    connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, required: tuple[Required, ...]
+) -> None:
+    """Append the rows of `path` to `source_rows`: .csv .tsv .jsonl .ndjson .json, each also .gz or .zst; .parquet.
 
     Raises UserError for a fault of the whole file: missing, a folder, empty, of an unknown kind, truncated, or without
     a required column.
     """
     kind = file_kind(path)
+    title_lines = 0
     try:
         if kind in DELIMITERS:
-            header = delimited_header(path, DELIMITERS[kind])
+            title_lines, header = delimited_header(path, DELIMITERS[kind], required)
             require_columns(path, header, required)
-            options = {"columns": dict.fromkeys(header, "VARCHAR"), "delimiter": DELIMITERS[kind]}
+            options = {"columns": dict.fromkeys(header, "VARCHAR"), "delimiter": DELIMITERS[kind], "skip": title_lines}
             connection.execute(SCAN_DELIMITED, {"path": str(path), "max_row_bytes": MAX_ROW_BYTES, **options})
         elif kind in JSON_LINES:
             connection.execute(SCAN_LINES, {"path": str(path), "max_row_bytes": MAX_ROW_BYTES})
+        elif kind == JSON_DOCUMENT:
+            connection.execute(SCAN_DOCUMENT, {"path": str(path), "max_bytes": MAX_DOCUMENT_BYTES})
         else:
             described = connection.execute("DESCRIBE FROM read_parquet($path)", {"path": str(path)}).fetchall()
             require_columns(path, [str(name) for name, *_ in described], required)
@@ -133,56 +190,70 @@ def read_file(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int
             f"{path} cannot be read: {str(error).splitlines()[0]} Check that the file is complete, that its ending "
             "says what it is, and that all its lines end alike."
         ) from error
-    append_scanned(connection, path, file_index, kind)
+    append_scanned(connection, path, file_index, title_lines + 1 if kind in DELIMITERS else 0)
     if kind in JSON_LINES:
         connection.execute(DROP_BLANK_LINES, {"file_index": file_index})
+    if kind in (*JSON_LINES, JSON_DOCUMENT):
         connection.execute(FLAG_INVALID_JSON, {"file_index": file_index})
         require_columns(path, json_keys(connection, file_index), required)
 
 
-def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, kind: str) -> None:
+def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, header_rows: int) -> None:
     connection.execute(EMPTY_REJECT_ERRORS)
-    delimited = kind in DELIMITERS
+    delimited = header_rows > 0
     refused = connection.execute("SELECT 1 FROM reject_errors LIMIT 1").fetchone() is not None
-    blank = delimited and refused and connection.execute(FIND_BLANK_LINE, {"path": str(path)}).fetchone() is not None
+    blank = delimited and refused and has_blank_line(connection, path)
     connection.execute(
         ADD_SCANNED_ROWS,
-        {"file_index": file_index, "source_file": str(path), "header_rows": int(delimited), "numbered": not blank},
+        {"file_index": file_index, "source_file": str(path), "header_rows": header_rows, "numbered": not blank},
     )
     for table in ("scanned", "reject_errors", "reject_scans"):
         connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
+def has_blank_line(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Whether a line is blank, or may be: in some damaged files DuckDB cannot tell lines apart."""
+    try:
+        return connection.execute(FIND_BLANK_LINE, {"path": str(path)}).fetchone() is not None
+    except duckdb.InvalidInputException:
+        return True
+
+
 def file_kind(path: Path) -> str:
-    """Ending of the file's name without .gz; raises UserError where there is nothing to read."""
+    """Ending of the file's name without .gz or .zst; raises UserError where there is nothing to read."""
     if path.is_dir():
         raise UserError(f"{path} is a folder. Name the files in it, one by one or with a wildcard.")
     if not path.is_file():
         raise UserError(f"{path} does not exist. Check the path; it is looked up from {Path.cwd()}.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Export it again with a header and at least one row.")
-    name = path.name.lower()
-    kind = Path(name.removesuffix(".gz")).suffix
-    known = (*DELIMITERS, *JSON_LINES)
-    if kind in known or (kind == ".parquet" and not name.endswith(".gz")):
+    plain = Path(path.name.lower())
+    compressed = plain.suffix in COMPRESSED
+    kind = Path(plain.stem).suffix if compressed else plain.suffix
+    known = (*DELIMITERS, *JSON_LINES, JSON_DOCUMENT)
+    if kind in known or (kind == ".parquet" and not compressed):
         return kind
     raise UserError(
-        f"{path}: '{path.suffix}' is no known ending. Known are {', '.join(known)}, each also .gz, and .parquet."
+        f"{path}: '{path.suffix}' is no known ending. Known are {', '.join(known)}, also .gz or .zst, and .parquet."
     )
 
 
-def delimited_header(path: Path, delimiter: str) -> list[str]:
-    """Column names of the first record; a nameless column (an exported index) gets one."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
-        names = next(csv.reader(file, delimiter=delimiter), [])
-    header = [name.strip().lower() or f"column_{position}" for position, name in enumerate(names, start=1)]
+def delimited_header(path: Path, delimiter: str, required: tuple[Required, ...]) -> tuple[int, list[str]]:
+    """Number of title lines above the header, and its column names; a nameless column (an exported index) gets one.
+
+    The header is the first record with all required columns, or else the first record.
+    """
+    with TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", errors="replace", newline="") as file:
+        records = list(islice(csv.reader(file, delimiter=delimiter), TITLE_LINES + 1)) or [[]]
+    headers = [[name.strip().lower() or f"column_{at}" for at, name in enumerate(record, 1)] for record in records]
+    found = next((line for line, header in enumerate(headers) if not lacking(header, required)), 0)
+    header = headers[found]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise UserError(
             f"{path}: the header names {', '.join(twice)} more than once. Rename or remove the extra columns."
         )
-    return header
+    return found, header
 
 
 def json_keys(connection: duckdb.DuckDBPyConnection, file_index: int) -> list[str]:
@@ -194,10 +265,16 @@ def json_keys(connection: duckdb.DuckDBPyConnection, file_index: int) -> list[st
     return [str(key) for (key,) in keys.fetchall()]
 
 
-def require_columns(path: Path, found: list[str], required: tuple[str, ...]) -> None:
-    missing = [name for name in required if name not in found]
+def lacking(found: list[str], required: tuple[Required, ...]) -> list[Required]:
+    return [column for column in required if not set(column.names) & set(found)]
+
+
+def require_columns(path: Path, found: list[str], required: tuple[Required, ...]) -> None:
+    missing = lacking(found, required)
     if missing:
+        near = sorted({name for column in missing for name in get_close_matches(column.names[0], found, 1)})
+        hint = f" Is it {' or '.join(near)}?" if near else ""
         raise UserError(
-            f"{path} lacks the column(s) {', '.join(missing)}. Found: {', '.join(found) or 'none'}. Rename the columns "
-            "of the file, or choose the format it is in."
+            f"{path} lacks the column(s) {', '.join(map(str, missing))}. Found: {', '.join(found) or 'none'}.{hint} "
+            "Rename the columns of the file, give a column map (--columns), or choose the format it is in."
         )

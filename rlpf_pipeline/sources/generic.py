@@ -1,9 +1,55 @@
-"""Generic multitext ads: CSV, TSV, JSONL or Parquet whose columns are named like the raw table's.
+"""Generic multitext ads: CSV, TSV, JSON or Parquet whose columns are named like the raw table's, or by a column map.
 
 Required: ad_id, text, impressions, clicks. Optional: variant_id, advertiser_id, context, period, source. Others are
-ignored. What the columns mean is in `rlpf_pipeline.contracts.RAW_MULTITEXT_ADS`.
+ignored. What the columns mean is in `rlpf_pipeline.contracts.RAW_MULTITEXT_ADS`. A column map is a YAML file of lines
+`field: column of the file`:
+
+    text: headline
+    impressions: shown
 """
 
-from rlpf_pipeline.sources.source_format import SourceFormat
+from __future__ import annotations
 
-GENERIC = SourceFormat("generic", ("ad_id", "text", "impressions", "clicks"), "staging/stg_generic")
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import IngestSettings
+from rlpf_pipeline.sources.files import Required
+from rlpf_pipeline.sources.source_format import SourceFormat, one_of
+
+REQUIRED = ("ad_id", "text", "impressions", "clicks")
+
+
+def required(settings: IngestSettings) -> tuple[Required, ...]:
+    """The required fields and every mapped one, under the file's name for it (CSV headers are read in lower case)."""
+    columns = {**{field: field for field in REQUIRED}, **settings.columns}
+    return tuple(one_of(*dict.fromkeys((column, column.lower()))) for column in columns.values())
+
+
+def parameters(settings: IngestSettings) -> dict[str, object]:
+    return {f"{field}_column": settings.columns.get(field, field) for field in RAW_MULTITEXT_ADS.column_names}
+
+
+def read_column_map(path: Path) -> dict[str, str]:
+    """The column map of a YAML file. Raises UserError where it is none, or names a field that does not exist."""
+    try:
+        columns = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"The column map {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(columns, dict) or not all(isinstance(part, str) for pair in columns.items() for part in pair):
+        raise UserError(f"The column map {path} must hold lines `field: column`, such as `text: headline`.")
+    for field in columns:
+        if field not in RAW_MULTITEXT_ADS.column_names:
+            near = get_close_matches(field, RAW_MULTITEXT_ADS.column_names, 1)
+            raise UserError(
+                f"The column map {path} names an unknown field '{field}'{f': is it {near[0]}?' if near else '.'} "
+                f"Fields are {', '.join(RAW_MULTITEXT_ADS.column_names)}."
+            )
+    return columns
+
+
+GENERIC = SourceFormat("generic", "staging/stg_generic", required, parameters)

@@ -16,14 +16,18 @@ import duckdb
 
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS, Table
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import IngestSettings
 from rlpf_pipeline.sources.files import CREATE_SOURCE_ROWS, read_file
 from rlpf_pipeline.sources.generic import GENERIC
+from rlpf_pipeline.sources.google_ads import GOOGLE_ADS
+from rlpf_pipeline.sources.meta_ads import META_ADS
 from rlpf_pipeline.sources.upworthy import UPWORTHY
 from rlpf_pipeline.warehouse import read_sql
 
+DEFAULTS = IngestSettings()
 ACCEPTED_FILE = "multitext_ads.parquet"
 REJECTS_FILE = "rejects.parquet"
-FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, GENERIC)}
+FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, META_ADS, GOOGLE_ADS, GENERIC)}
 
 
 class IngestCounts(NamedTuple):
@@ -34,11 +38,11 @@ class IngestCounts(NamedTuple):
     rejected: int
 
 
-def ingest(files: Sequence[Path], source: str, folder: Path) -> IngestCounts:
+def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSettings = DEFAULTS) -> IngestCounts:
     """Write the accepted and the refused rows of `files` into the existing `folder`.
 
-    source: name of the format, upworthy or generic. Bad rows become rejects. Raises UserError for an unknown format, a
-    fault of a whole file, or when no row at all was accepted.
+    source: name of the format: upworthy, meta-ads, google-ads or generic. Bad rows become rejects. Raises UserError for
+    an unknown format, a fault of a whole file, or when no row at all was accepted.
     """
     if source not in FORMATS:
         raise UserError(f"Unknown format '{source}'. Choose one of: {', '.join(FORMATS)}.")
@@ -46,10 +50,12 @@ def ingest(files: Sequence[Path], source: str, folder: Path) -> IngestCounts:
         raise UserError("No file to ingest. Name at least one (DATA=… or on the command line).")
     source_format = FORMATS[source]
     with duckdb.connect(":memory:") as connection:
+        connection.execute(read_sql("macros"))
         connection.execute(CREATE_SOURCE_ROWS)
         for file_index, path in enumerate(files):
-            read_file(connection, path, file_index, source_format.required_columns)
-        connection.execute(f"CREATE TABLE typed_rows AS {read_sql(source_format.staging)}", {"source": source})
+            read_file(connection, path, file_index, source_format.required(settings))
+        parameters = {"source": source, **source_format.parameters(settings)}
+        connection.execute(f"CREATE TABLE typed_rows AS {read_sql(source_format.staging)}", parameters)
         connection.execute(f"CREATE TABLE judged_rows AS {read_sql('staging/stg_judged_rows')}")
         read = count(connection, "FROM source_rows")
         if count(connection, "FROM judged_rows WHERE reason IS NULL") == 0:

@@ -4,10 +4,13 @@ An ad is what a test's arms share beside the headline: test, image, lede and exc
 that are not required here are ignored.
 """
 
-from rlpf_pipeline.sources.source_format import SourceFormat
+from rlpf_pipeline.sources.source_format import SourceFormat, one_of
+
+COLUMNS = ("clickability_test_id", "eyecatcher_id", "headline", "lede", "excerpt", "impressions", "clicks", "test_week")
 
 UPWORTHY = SourceFormat(
     "upworthy",
-    ("clickability_test_id", "eyecatcher_id", "headline", "lede", "excerpt", "impressions", "clicks", "test_week"),
     "staging/stg_upworthy",
+    required=lambda settings: tuple(one_of(column) for column in COLUMNS),
+    parameters=lambda settings: {"keep_broken_randomisation": settings.keep_broken_randomisation},
 )

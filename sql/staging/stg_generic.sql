@@ -1,4 +1,5 @@
--- One row per parsed row of the user's files, values as text. $source: where a row does not name its own source.
+-- One row per parsed row of the user's files, values as text. $<field>_column: what the file calls the field (the header
+-- of a CSV file is read in lower case). $source: where a row does not name its own source.
 -- duplicate_key: what may occur once per ad and period. exclusion: why the format itself refuses the row.
 SELECT
     file_index,
@@ -6,16 +7,16 @@ SELECT
     position,
     row_number,
     raw_row,
-    coalesce(nullif(trim(raw_row ->> 'source'), ''), $source) AS source,
-    raw_row ->> 'ad_id' AS ad_id,
-    raw_row ->> 'advertiser_id' AS advertiser_id,
-    raw_row ->> 'context' AS context,
-    raw_row ->> 'variant_id' AS variant_id,
-    raw_row ->> 'text' AS text,
-    raw_row ->> 'impressions' AS impressions,
-    raw_row ->> 'clicks' AS clicks,
-    raw_row ->> 'period' AS period,
-    coalesce(nullif(trim(raw_row ->> 'variant_id'), ''), raw_row ->> 'text') AS duplicate_key,
+    coalesce(nullif(trim(field(raw_row, $source_column)), ''), $source) AS source,
+    field(raw_row, $ad_id_column) AS ad_id,
+    field(raw_row, $advertiser_id_column) AS advertiser_id,
+    field(raw_row, $context_column) AS context,
+    field(raw_row, $variant_id_column) AS variant_id,
+    field(raw_row, $text_column) AS text,
+    field(raw_row, $impressions_column) AS impressions,
+    field(raw_row, $clicks_column) AS clicks,
+    field(raw_row, $period_column) AS period,
+    coalesce(nullif(trim(field(raw_row, $variant_id_column)), ''), field(raw_row, $text_column)) AS duplicate_key,
     NULL::VARCHAR AS exclusion
 FROM source_rows
 WHERE problem IS NULL

@@ -11,11 +11,8 @@ WITH normalised AS (
             nullif(trim(regexp_replace(nfc_normalize(text), '[\s\pZ]+', ' ', 'g')), '') AS text,
             nullif(trim(period), '') AS period,
             trim(regexp_replace(nfc_normalize(duplicate_key), '[\s\pZ]+', ' ', 'g')) AS duplicate_key,
-            -- 3052 and 3052.0 are whole numbers, 3.7 is none (a bare cast would round it).
-            CASE WHEN regexp_full_match(trim(impressions), '[+-]?[0-9]+(\.0*)?')
-                THEN try_cast(split_part(trim(impressions), '.', 1) AS BIGINT) END AS impressions,
-            CASE WHEN regexp_full_match(trim(clicks), '[+-]?[0-9]+(\.0*)?')
-                THEN try_cast(split_part(trim(clicks), '.', 1) AS BIGINT) END AS clicks
+            whole_number(impressions) AS impressions,
+            whole_number(clicks) AS clicks
         )
     FROM typed_rows
 ),

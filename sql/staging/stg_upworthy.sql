@@ -63,7 +63,7 @@ SELECT
     test_week AS period,
     json_merge_patch(raw_row, '{"index": null, "column_1": null}')::VARCHAR AS duplicate_key,
     CASE
-        WHEN try_cast(test_week AS INTEGER) BETWEEN 201325 AND 201401
+        WHEN NOT $keep_broken_randomisation AND try_cast(test_week AS INTEGER) BETWEEN 201325 AND 201401
             THEN 'test in a week of broken randomisation (2013-06-25 to 2014-01-10)'
     END AS exclusion
 FROM cleaned

@@ -1,0 +1,235 @@
+"""Exports of ad platforms and files of any shape, written here as their makers write them."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import IngestSettings
+from rlpf_pipeline.sources.files import matching
+from rlpf_pipeline.sources.generic import read_column_map
+from rlpf_pipeline.sources.ingest import ingest
+
+
+def ingested(tmp_path, name, content, source, **settings):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    ingest([tmp_path / name], source, tmp_path, IngestSettings(**settings))
+    accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+    rejects = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    return sorted(accepted, key=lambda row: (row["ad_id"], row["text"], row["period"] or "")), rejects
+
+
+def insight(ad_id, asset, text, impressions, clicks=None, day="2025-03-01", **more):
+    row = {"ad_id": ad_id, "account_id": "7", "body_asset": {"id": asset, "text": text}, "impressions": impressions}
+    links = {} if clicks is None else {"inline_link_clicks": clicks, "clicks": str(int(clicks) + 5)}
+    return {**row, **links, "date_start": day, "date_stop": day, **more}
+
+
+INSIGHTS = [
+    insight("1", "11", "Buy now", "1200", "30"),
+    insight("1", "12", "Buy  it today", "1100", "22"),
+    insight("1", "11", "Buy now", "900", "9", "2025-03-02"),
+    insight("2", "21", "Come in", "400"),
+    insight("2", "22", "Come in!", "many", "3"),
+]
+PAGES = [{"data": INSIGHTS[:3], "paging": {"next": "…"}}, {"data": INSIGHTS[3:]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", "\n".join(json.dumps(row) for row in INSIGHTS)),
+        ("rows.json", json.dumps(INSIGHTS, indent=1)),
+        ("page.json", json.dumps({"data": INSIGHTS})),
+        ("pages.json", json.dumps(PAGES)),
+        ("pages.json.gz", gzip.compress("\n".join(json.dumps(page) for page in PAGES).encode())),
+    ],
+)
+def test_meta_insights_in_every_shape_the_api_gives_them(tmp_path, name, content):
+    accepted, rejects = ingested(tmp_path, name, content, "meta-ads")
+    columns = ("ad_id", "variant_id", "text", "impressions", "clicks", "period")
+    assert [tuple(row[column] for column in columns) for row in accepted] == [
+        ("1", "12", "Buy it today", 1100, 22, "2025-03-01"),
+        ("1", "11", "Buy now", 1200, 30, "2025-03-01"),
+        ("1", "11", "Buy now", 900, 9, "2025-03-02"),
+        ("2", "21", "Come in", 400, 0, "2025-03-01"),
+    ]
+    assert {(row["source"], row["advertiser_id"]) for row in accepted} == {("meta-ads", "7")}
+    assert [(row["row_number"], row["reason"]) for row in rejects] == [(5, "impressions is not a whole number")]
+    assert json.loads(rejects[0]["raw_row"]) == INSIGHTS[4]
+
+
+def test_all_clicks_of_meta_are_a_setting(tmp_path):
+    accepted, _ = ingested(tmp_path, "rows.json", json.dumps(INSIGHTS), "meta-ads", meta_clicks="all")
+    assert [row["clicks"] for row in accepted] == [27, 35, 14, 0]
+
+
+def test_insights_without_the_clicks_that_count_are_refused_whole(tmp_path):
+    rows = [{key: value for key, value in row.items() if key != "inline_link_clicks"} for row in INSIGHTS]
+    with pytest.raises(UserError, match="inline_link_clicks or link clicks"):
+        ingested(tmp_path, "rows.json", json.dumps(rows), "meta-ads")
+
+
+def test_the_ads_manager_export_with_thousands_separators(tmp_path):
+    content = (
+        "Reporting starts,Reporting ends,Ad name,Ad ID,Body text,Impressions,Link clicks,Clicks (all)\n"
+        '2025-03-01,2025-03-31,Spring,2,Buy now,"12,345",300,400\n'
+        "2025-03-01,2025-03-31,Spring,1,Buy now,12345,300,400\n"
+        '2025-03-01,2025-03-31,Spring,1,Buy today,"1,100",,9\n'
+        "2025-03-01,2025-03-31,Results,,,24000,600,800\n"
+    )
+    accepted, rejects = ingested(tmp_path, "export.csv", content, "meta-ads")
+    assert [(row["ad_id"], row["impressions"], row["clicks"], row["period"]) for row in accepted] == [
+        ("1", 12345, 300, "2025-03-01/2025-03-31"),
+        ("1", 1100, 0, "2025-03-01/2025-03-31"),
+        ("2", 12345, 300, "2025-03-01/2025-03-31"),
+    ]
+    assert [row["reason"] for row in rejects] == ["missing text"]
+
+
+def asset_view(ad, field, text, impressions, clicks):
+    metrics = {"impressions": impressions} | ({"clicks": clicks} if clicks else {})
+    return {
+        "customer": {"id": "9"},
+        "adGroup": {"id": "5"},
+        "adGroupAd": {"ad": {"id": ad}},
+        "asset": {"textAsset": {"text": text}},
+        "adGroupAdAssetView": {"fieldType": field, "performanceLabel": "GOOD"},
+        "metrics": metrics,
+        "segments": {"date": "2025-03-01"},
+    }
+
+
+EXPECTED_ASSETS = [
+    ("1:5:description", "We deliver.", 800, 0, "Field: description"),
+    ("1:5:headline", "Fresh bread", 900, 12, "Field: headline"),
+    ("1:5:headline", "Warm bread", 700, 14, "Field: headline"),
+]
+
+
+def assets_of(accepted):
+    rows = [tuple(row[c] for c in ("ad_id", "text", "impressions", "clicks", "context")) for row in accepted]
+    return sorted(rows)
+
+
+def test_google_asset_views_from_the_api(tmp_path):
+    rows = [
+        asset_view("1", "HEADLINE", "Fresh bread", "900", "12"),
+        asset_view("1", "HEADLINE", "Warm bread", "700", "14"),
+        asset_view("1", "DESCRIPTION", "We deliver.", "800", None),
+    ]
+    content = json.dumps([{"results": rows[:2], "fieldMask": "…"}, {"results": rows[2:]}])
+    accepted, rejects = ingested(tmp_path, "stream.json", content, "google-ads")
+    assert assets_of(accepted) == EXPECTED_ASSETS
+    assert {(row["advertiser_id"], row["period"]) for row in accepted} == {("9", "2025-03-01")}
+    assert rejects == []
+
+
+def test_google_asset_views_as_csv_of_the_query_language(tmp_path):
+    content = (
+        "ad_group.id,ad_group_ad.ad.id,ad_group_ad_asset_view.field_type,asset.text_asset.text,metrics.impressions,"
+        "metrics.clicks\n"
+        "5,1,HEADLINE,Fresh bread,900,12\n5,1,HEADLINE,Warm bread,700,14\n5,1,DESCRIPTION,We deliver.,800,0\n"
+    )
+    accepted, _ = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert assets_of(accepted) == EXPECTED_ASSETS
+
+
+def test_google_reports_of_the_web_interface_have_titles_above_and_totals_below(tmp_path):
+    content = (
+        "Asset details report\n"
+        '"March 1, 2025 - March 31, 2025"\n'
+        "Ad group ID,Ad ID,Asset,Asset type,Performance,Impr.,Clicks\n"
+        "5,1,Fresh bread,Headline,Good,900,12\n"
+        "5,1,Warm bread,Headline,Best,700,14\n"
+        "5,1,We deliver.,Description,--,800,0\n"
+        "5,1,No data yet,Headline,--,--,--\n"
+        "Total: Account,,,,,2400,26\n"
+    )
+    accepted, rejects = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert assets_of(accepted) == EXPECTED_ASSETS
+    assert sorted((row["row_number"], row["reason"]) for row in rejects) == [
+        (4, "impressions is not a whole number"),
+        (5, "missing text"),
+    ]
+
+
+COLUMN_MAP = "ad_id: campaign\ntext: Headline\nimpressions: shown\nclicks: clicked\n"
+SHAPED = "Campaign;Headline;Shown;Clicked"
+
+
+def column_map(tmp_path, text=COLUMN_MAP):
+    (tmp_path / "map.yaml").write_text(text)
+    return read_column_map(tmp_path / "map.yaml")
+
+
+@pytest.mark.parametrize("name", ["ads.csv", "ads.tsv.zst", "ads.jsonl", "ads.parquet"])
+def test_a_column_map_renames_the_columns_of_any_file(tmp_path, name):
+    rows = [{"campaign": "a", "Headline": f"Text {n}", "shown": 100 + n, "clicked": n} for n in range(3)]
+    if name == "ads.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+    elif name == "ads.jsonl":
+        content = "\n".join(json.dumps(row) for row in rows)
+    else:
+        lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+        content = "\n".join(("," if name == "ads.csv" else "\t").join(line) for line in lines) + "\n"
+    if name.endswith(".zst"):
+        content = pa.Codec("zstd").compress(content.encode(), asbytes=True)
+    accepted, _ = ingested(tmp_path, name, content, "generic", columns=column_map(tmp_path))
+    assert [(r["ad_id"], r["text"], r["impressions"], r["clicks"]) for r in accepted] == [
+        ("a", "Text 0", 100, 0),
+        ("a", "Text 1", 101, 1),
+        ("a", "Text 2", 102, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("txt: headline\n", r"unknown field 'txt': is it text\?"),
+        ("- text\n", "must hold lines `field: column`"),
+        ("text: [a\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_column_map_is_explained(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        column_map(tmp_path, text)
+
+
+def test_a_mapped_column_that_the_file_lacks_is_named_with_the_nearest(tmp_path):
+    content = "campaign,headlines,shown,clicked\na,b,1,1\n"
+    with pytest.raises(UserError, match=r"lacks the column\(s\) Headline or headline.*Is it headlines\?"):
+        ingested(tmp_path, "ads.csv", content, "generic", columns=column_map(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cut.csv.gz", "cut.csv.zst", "cut.json"])
+def test_a_truncated_file_is_refused_whole(tmp_path, name):
+    lines = "ad_id,text,impressions,clicks\n" + "".join(f"a{n},text {n * n},{n + 1},0\n" for n in range(5000))
+    whole = {
+        "cut.csv.gz": gzip.compress(lines.encode()),
+        "cut.csv.zst": pa.Codec("zstd").compress(lines.encode(), asbytes=True),
+        "cut.json": json.dumps([{"ad_id": "a", "text": "t", "impressions": 1, "clicks": 0}] * 50).encode(),
+    }[name]
+    with pytest.raises(UserError, match=r"cannot be read.*complete"):
+        ingested(tmp_path, name, whole[: len(whole) // 2], "generic")
+
+
+def test_patterns_name_files_in_order_and_an_empty_one_is_an_error(tmp_path):
+    for name in ("b.csv", "a.csv", "c.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in matching([str(tmp_path / "*.csv"), str(tmp_path / "a.csv")])] == ["a.csv", "b.csv"]
+    with pytest.raises(UserError, match="No file matches"):
+        matching([str(tmp_path / "*.parquet")])
+
+
+def test_weeks_of_broken_randomisation_are_kept_on_request(tmp_path):
+    header = "clickability_test_id,headline,lede,excerpt,impressions,clicks,test_week,eyecatcher_id\n"
+    content = header + "t,One,l,e,100,3,201330,i\nt,Two,l,e,100,3,201330,i\nu,Three,l,e,100,3,201430,i\n"
+    accepted, rejects = ingested(tmp_path, "p.csv", content, "upworthy")
+    assert (len(accepted), len(rejects)) == (1, 2)
+    accepted, rejects = ingested(tmp_path, "p.csv", content, "upworthy", keep_broken_randomisation=True)
+    assert (len(accepted), len(rejects)) == (3, 0)
