@@ -55,6 +55,12 @@ class PairSettings(Section):
         None, gt=0, le=1, description="pairs with a larger p-value are left out. None: all stay, and soft labels tell"
     )
     max_pairs_per_ad: int | None = Field(None, ge=1, description="pairs sampled from an ad with more. None: all")
+    near_duplicate: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="ads with texts of this Jaccard similarity (word pairs) share a split",
+    )
     validation: float = 0.1
     test: float = 0.15
     evaluation: float = Field(0.25, description="share of clusters kept for the evaluation reward model")

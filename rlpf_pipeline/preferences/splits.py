@@ -1,6 +1,7 @@
-"""Splits without leaks: ads that share an advertiser or a text stay together.
+"""Splits without leaks: ads that share an advertiser or a near-duplicate text stay together.
 
-Ads are nodes; each advertiser and each text (lower case, without punctuation) ties all of its ads together. A connected
+Ads are nodes; each advertiser and each text (lower case, without punctuation) ties its ads and those of texts much like
+it together (`sql/staging/stg_ad_ties.sql`). A connected
 component is a cluster, named by its smallest ad_id. A hash of that name and the seed draws the cluster's split, so an
 ad keeps its split when other clusters come or go, and the order of the rows does not matter.
 """

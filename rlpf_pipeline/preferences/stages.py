@@ -27,7 +27,7 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     ads_<split>.
     """
     raw_rows = warehouse.run_sql("staging/raw_multitext_ads", {"path": str(raw)})
-    ties = warehouse.query(read_sql("staging/stg_ad_ties"))
+    ties = warehouse.query(read_sql("staging/stg_ad_ties"), {"similarity": pairs.near_duplicate})
     warehouse.replace_table("splits", assign_splits(ties, pairs, seed))
     warehouse.run_sql("marts/variant_performance")
     totals = warehouse.query("""
