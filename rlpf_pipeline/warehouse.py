@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 
-from rlpf_pipeline.artifacts import digest_of, file_digest
 from rlpf_pipeline.errors import UserError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
@@ -105,10 +104,6 @@ class Warehouse:
         offenders = self.query(read_sql(f"checks/{name}"))
         return CheckResult(name.split("__")[1], offenders.num_rows, offenders.slice(0, SAMPLE_ROWS).to_pylist())
 
-    def checks_for(self, table: str) -> list[str]:
-        """Names of the checks of `table`, for `check`."""
-        return sorted(path.stem for path in (SQL / "checks").glob(f"{identifier(table)}__*.sql"))
-
     def export(self, table: str, path: Path, order_by: Sequence[str]) -> int:
         """Write `table` as Parquet, ordered by the unique key `order_by`: equal rows give equal bytes. Returns rows."""
         order = ", ".join(identifier(column) for column in order_by)
@@ -152,11 +147,6 @@ class Warehouse:
 def read_sql(name: str) -> str:
     """Text of `sql/<name>.sql`."""
     return (SQL / f"{name}.sql").read_text(encoding="utf-8")
-
-
-def sql_digest(*names: str) -> str:
-    """Digest of the text of the named SQL files (`marts/preference_pairs`) and of the macros they may use."""
-    return digest_of({name: file_digest(SQL / f"{name}.sql") for name in ("macros", *names)})
 
 
 def identifier(name: str) -> str:

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import SQL, Warehouse, identifier, read_sql, sql_digest
+from rlpf_pipeline.warehouse import SQL, Warehouse, identifier, read_sql
 
 HOLD_THE_FILE = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
@@ -78,8 +78,3 @@ def test_every_select_starts_with_a_header_comment_and_is_one_statement():
         text = read_sql(str(path.relative_to(SQL).with_suffix("")))
         assert text.startswith("-- "), path
         assert [statement.type for statement in duckdb.extract_statements(text)] == [duckdb.StatementType.SELECT], path
-
-
-def test_digest_depends_on_the_named_files():
-    assert sql_digest("marts/preference_pairs") == sql_digest("marts/preference_pairs")
-    assert sql_digest("marts/preference_pairs") != sql_digest("marts/variant_performance")

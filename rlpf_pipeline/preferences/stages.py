@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rlpf_pipeline.contracts import SPLITS
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.preferences.splits import assign_splits
+from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.settings import PairSettings
-from rlpf_pipeline.warehouse import Warehouse, read_sql
+from rlpf_pipeline.warehouse import Warehouse
 
 Metrics = dict[str, float | int | str | bool | None]
 
@@ -27,8 +27,8 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     ads_<split>.
     """
     raw_rows = warehouse.run_sql("staging/raw_multitext_ads", {"path": str(raw)})
-    ties = warehouse.query(read_sql("staging/stg_ad_ties"), {"similarity": pairs.near_duplicate})
-    warehouse.replace_table("splits", assign_splits(ties, pairs, seed))
+    warehouse.run_sql("staging/stg_ad_ties", {"similarity": pairs.near_duplicate})
+    build_splits(warehouse, pairs, seed)
     warehouse.run_sql("marts/variant_performance")
     totals = warehouse.query("""
         SELECT

@@ -1,20 +1,30 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.preferences.splits import assign_splits
+from rlpf_pipeline.preferences.splits import build_splits, first_of_cluster
 from rlpf_pipeline.settings import PairSettings
+from rlpf_pipeline.warehouse import Warehouse
 
 
-def assigned(ties, seed=1, **shares):
-    table = pa.table({"ad_id": [ad for ad, _ in ties], "tie": [tie for _, tie in ties]})
-    return {
-        row["ad_id"]: (row["cluster_id"], row["split"])
-        for row in assign_splits(table, PairSettings(**shares), seed).to_pylist()
-    }
+@pytest.fixture
+def assigned(tmp_path):
+    """Cluster and split by ad, from (ad, tie)."""
+
+    def assign(ties, seed=1, **shares):
+        table = pa.table({"ad_id": [ad for ad, _ in ties], "tie": [tie for _, tie in ties]})
+        with Warehouse(tmp_path / "w.duckdb") as warehouse:
+            warehouse.replace_table("stg_ad_ties", table)
+            warehouse.replace_table("raw_multitext_ads", table.select(["ad_id"]))
+            build_splits(warehouse, PairSettings(**shares), seed)
+            rows = warehouse.query("FROM splits").to_pylist()
+        return {row["ad_id"]: (row["cluster_id"], row["split"]) for row in rows}
+
+    return assign
 
 
-def test_ties_are_transitive():
+def test_ties_are_transitive(assigned):
     # a-b share an advertiser, b-c a text, so a and c lie together; d stands alone.
     clusters = assigned(
         [("c", "text:x"), ("b", "text:x"), ("b", "advertiser:1"), ("a", "advertiser:1"), ("d", "text:y")]
@@ -23,13 +33,13 @@ def test_ties_are_transitive():
     assert clusters["a"] == clusters["b"] == clusters["c"]
 
 
-def test_the_order_of_rows_does_not_matter_and_other_clusters_neither():
+def test_the_order_of_rows_does_not_matter_and_other_clusters_neither(assigned):
     ties = [(f"ad{i:03}", f"text:{i // 2}") for i in range(200)]
     assert assigned(ties) == assigned(ties[::-1])
     assert {ad: got for ad, got in assigned(ties).items() if ad < "ad100"} == assigned(ties[:100])
 
 
-def test_shares_are_met_and_the_seed_redraws():
+def test_shares_are_met_and_the_seed_redraws(assigned):
     ties = [(f"ad{i}", f"text:{i}") for i in range(4000)]
     shares = {"validation": 0.1, "test": 0.15, "evaluation": 0.3}
     first, second = assigned(ties, seed=1, **shares), assigned(ties, seed=2, **shares)
@@ -40,6 +50,12 @@ def test_shares_are_met_and_the_seed_redraws():
 
 
 @pytest.mark.parametrize("shares", [{"test": 0.9}, {"validation": -0.1}])
-def test_shares_that_leave_no_training_data_are_refused(shares):
+def test_shares_that_leave_no_training_data_are_refused(assigned, shares):
     with pytest.raises(UserError, match="leave nothing for training"):
         assigned([("a", "text:x")], **shares)
+
+
+def test_long_chains_are_one_cluster_and_strangers_none():
+    chain = np.random.default_rng(3).permutation(1000)
+    first = first_of_cluster(chain[:-1], chain[1:], 1002)
+    assert first.tolist() == [0] * 1000 + [1000, 1001]

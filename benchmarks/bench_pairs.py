@@ -1,0 +1,362 @@
+"""Raw multitext ads to preference pairs to snapshot: DuckDB (ours), polars and pandas on the same rows.
+
+    python -m benchmarks.bench_pairs --rows 1e6 --rows 1e7 --output pairs.json
+
+Every entry runs in a process of its own, so that peak memory is its own. All read the same Parquet file, with the
+splits given, sum counts by ad and text, estimate the prior, make all pairs with their probability and p-value, and
+write both tables sorted as Parquet. At the smallest size the pairs of all entries are compared. Ours alone is timed
+for the splits too (near-duplicates and clusters), which the others have no counterpart for.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import duckdb
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rlpf_pipeline.preferences.splits import build_splits
+from rlpf_pipeline.preferences.stages import build_preference_pairs, export_snapshot
+from rlpf_pipeline.settings import PairSettings
+from rlpf_pipeline.warehouse import Warehouse
+
+PAIRS = PairSettings()
+TEXTS_OF_AD = 4
+WORDS = 3000
+
+# Words are drawn from a Zipf-like vocabulary; one ad in fifty repeats another's texts, one in fifty nearly.
+WRITE_ROWS = """
+COPY (
+    SELECT
+        'bench' AS source,
+        'ad-' || ad AS ad_id,
+        'advertiser-' || hash(ad * 31) % $advertisers AS advertiser_id,
+        'Industry: ' || hash(ad) % 12 AS context,
+        'v' || place AS variant_id,
+        array_to_string(
+            list_transform(
+                range((7 + hash(copied * 5 + place) % 6 + CASE WHEN ad % 50 = 1 THEN 1 ELSE 0 END)::BIGINT),
+                lambda i: 'word' || floor(power($words, (hash(copied * 64 + place * 16 + i) % 100000) / 1e5))::INTEGER
+            ), ' '
+        ) AS text,
+        impressions,
+        least(impressions, (impressions * 0.03 * exp(0.45 * (hash(ad * 7) % 1000 / 500 - 1)
+            + 0.3 * (hash(ad * 8 + place) % 1000 / 500 - 1)))::BIGINT) AS clicks,
+        NULL::VARCHAR AS period
+    FROM (
+        SELECT
+            row // $variants AS ad,
+            row % $variants AS place,
+            CASE WHEN ad % 50 < 2 THEN ad // 2 ELSE ad END AS copied,
+            (100 * exp(hash(row) % 1000 / 200))::BIGINT AS impressions
+        FROM range($rows) AS rows(row)
+    )
+) TO $path (FORMAT parquet, COMPRESSION zstd)
+"""
+
+
+def write_rows(folder: Path, rows: int) -> None:
+    """raw.parquet and splits.parquet of `rows` variants."""
+    with duckdb.connect(config={"memory_limit": "4GB", "preserve_insertion_order": False}) as connection:
+        raw = str(folder / "raw.parquet")
+        sizes = {"rows": rows, "variants": TEXTS_OF_AD, "advertisers": max(rows // 40, 1), "words": WORDS}
+        connection.execute(WRITE_ROWS, {**sizes, "path": raw})
+        connection.execute(
+            """COPY (
+                SELECT DISTINCT ad_id, CASE WHEN hash(ad_id) % 2 = 0 THEN 'train' ELSE 'test' END AS split
+                FROM read_parquet($raw)
+            ) TO $path (FORMAT parquet)""",
+            {"raw": raw, "path": str(folder / "splits.parquet")},
+        )
+
+
+def ours(folder: Path) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    with Warehouse(folder / "bench.duckdb") as warehouse:
+        clock = Clock(seconds)
+        warehouse.run_sql("staging/raw_multitext_ads", {"path": str(folder / "raw.parquet")})
+        clock("load")
+        warehouse.connection.execute(
+            "CREATE TABLE splits AS FROM read_parquet($path)", {"path": str(folder / "splits.parquet")}
+        )
+        warehouse.run_sql("marts/variant_performance")
+        clock("variant performance")
+        build_preference_pairs(warehouse, PAIRS)
+        clock("pairs")
+        export_snapshot(warehouse, folder)
+        clock("snapshot")
+    return seconds
+
+
+def our_splits(folder: Path) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    with Warehouse(folder / "bench.duckdb") as warehouse:
+        warehouse.run_sql("staging/raw_multitext_ads", {"path": str(folder / "raw.parquet")})
+        clock = Clock(seconds)
+        warehouse.run_sql("staging/stg_ad_ties", {"similarity": PAIRS.near_duplicate})
+        clock("near-duplicates")
+        build_splits(warehouse, PAIRS, seed=1)
+        clock("clusters and splits")
+    return seconds
+
+
+def with_polars(folder: Path) -> dict[str, float]:
+    import polars as pl
+    from scipy.special import digamma, ndtr, polygamma
+
+    seconds: dict[str, float] = {}
+    clock = Clock(seconds)
+    raw = pl.scan_parquet(folder / "raw.parquet")
+    variants = (
+        raw.group_by("ad_id", "text")
+        .agg(
+            pl.col("source", "advertiser_id", "context", "variant_id").min(),
+            pl.col("impressions", "clicks").sum(),
+        )
+        .join(pl.scan_parquet(folder / "splits.parquet"), on="ad_id")
+        .with_columns(ctr=pl.col("clicks") / pl.col("impressions"))
+        .sort("ad_id", "variant_id")
+        .collect(engine="streaming")
+    )
+    clock("variant performance")
+    n, k = pl.col("impressions"), pl.col("clicks")
+    ads = variants.group_by("ad_id").agg(N=n.sum(), K=k.sum(), texts=pl.len())
+    ctr = (variants["clicks"].sum() + 0.5) / (variants["impressions"].sum() + 1)
+    moments = (
+        variants.lazy()
+        .join(ads.lazy().filter((pl.col("texts") > 1) & (pl.col("K") > 0) & (pl.col("K") < pl.col("N"))), on="ad_id")
+        .with_columns(m=pl.col("K") / pl.col("N"))
+        .select(
+            excess=(
+                n * (pl.col("ctr") - pl.col("m")) ** 2 / (pl.col("m") * (1 - pl.col("m"))) - (1 - n / pl.col("N"))
+            ).sum(),
+            leverage=((n - 1) * (1 - n / pl.col("N"))).sum(),
+        )
+        .collect(engine="streaming")
+    )
+    rho = max(moments["excess"][0] / moments["leverage"][0], 0)
+    strength = max(min(1 / rho - 1, 1e6), 1) if rho > 0 else 1e6
+    shown = (
+        variants.lazy()
+        .filter(n >= PAIRS.min_impressions)
+        .select("ad_id", "variant_id", "split", "impressions", "clicks")
+    )
+    sums = shown.group_by("ad_id").agg(N=n.sum(), K=k.sum())
+    odds = (
+        shown.join(sums, on="ad_id")
+        .with_columns(centre=(pl.col("K") + 1) / (pl.col("N") + 1 / ctr))
+        .with_columns(a=pl.col("centre") * strength + k, b=(1 - pl.col("centre")) * strength + n - k)
+        .collect(engine="streaming")
+    )
+    a, b = odds["a"].to_numpy(), odds["b"].to_numpy()
+    odds = odds.select("ad_id", "variant_id", "split", "impressions", "clicks").with_columns(
+        mean=pl.Series(digamma(a) - digamma(b)), variance=pl.Series(polygamma(1, a) + polygamma(1, b))
+    )
+    right = odds.lazy().drop("split")
+    left_n, right_n, left_k, right_k = (
+        pl.col(c) for c in ("impressions", "impressions_right", "clicks", "clicks_right")
+    )
+    pooled = (left_k + right_k) / (left_n + right_n)
+    pairs = (
+        odds.lazy()
+        .join(right, on="ad_id")
+        .filter(pl.col("variant_id") < pl.col("variant_id_right"))
+        .select(
+            "ad_id",
+            "split",
+            left_id="variant_id",
+            right_id="variant_id_right",
+            left_impressions=left_n,
+            left_clicks=left_k,
+            right_impressions=right_n,
+            right_clicks=right_k,
+            effect=pl.col("mean") - pl.col("mean_right"),
+            z=(pl.col("mean") - pl.col("mean_right")) / (pl.col("variance") + pl.col("variance_right")).sqrt(),
+            pooled_z=(left_k / left_n - right_k / right_n).abs()
+            / (pooled * (1 - pooled) * (1 / left_n + 1 / right_n)).sqrt(),
+            exposure=(1 + pl.min_horizontal(left_n, right_n)).log(),
+        )
+        .sort("ad_id", "left_id", "right_id")
+        .collect(engine="streaming")
+    )
+    pairs = pairs.with_columns(
+        p_left_better=pl.Series(ndtr(pairs["z"].to_numpy())),
+        p_value=pl.Series(2 * ndtr(-pairs["pooled_z"].fill_nan(0).to_numpy())),
+        weight=pl.col("exposure") / pl.col("exposure").mean(),
+    ).drop("pooled_z", "exposure")
+    clock("pairs")
+    variants.write_parquet(folder / "variants.parquet", compression="zstd")
+    pairs.write_parquet(folder / "pairs.parquet", compression="zstd")
+    clock("snapshot")
+    return seconds
+
+
+def with_pandas(folder: Path) -> dict[str, float]:
+    import pandas as pd
+    from scipy.special import digamma, ndtr, polygamma
+
+    seconds: dict[str, float] = {}
+    clock = Clock(seconds)
+    raw = pd.read_parquet(folder / "raw.parquet")
+    first = dict.fromkeys(("source", "advertiser_id", "context", "variant_id"), "min")
+    variants = raw.groupby(["ad_id", "text"], as_index=False).agg(first | {"impressions": "sum", "clicks": "sum"})
+    variants = variants.merge(pd.read_parquet(folder / "splits.parquet"), on="ad_id")
+    variants = variants.sort_values(["ad_id", "variant_id"], ignore_index=True)
+    variants["ctr"] = variants.clicks / variants.impressions
+    clock("variant performance")
+    ads = variants.groupby("ad_id").agg(N=("impressions", "sum"), K=("clicks", "sum"), texts=("text", "size"))
+    ctr = (variants.clicks.sum() + 0.5) / (variants.impressions.sum() + 1)
+    useful = variants.join(ads[(ads.texts > 1) & (ads.K > 0) & (ads.K < ads.N)], on="ad_id", how="inner")
+    m, share = useful.K / useful.N, useful.impressions / useful.N
+    excess = (useful.impressions * (useful.ctr - m) ** 2 / (m * (1 - m)) - (1 - share)).sum()
+    rho = max(excess / ((useful.impressions - 1) * (1 - share)).sum(), 0)
+    strength = max(min(1 / rho - 1, 1e6), 1) if rho > 0 else 1e6
+    shown = variants.loc[
+        variants.impressions >= PAIRS.min_impressions, ["ad_id", "variant_id", "split", "impressions", "clicks"]
+    ]
+    sums = shown.groupby("ad_id")[["impressions", "clicks"]].transform("sum")
+    centre = (sums.clicks + 1) / (sums.impressions + 1 / ctr)
+    a, b = centre * strength + shown.clicks, (1 - centre) * strength + shown.impressions - shown.clicks
+    shown = shown.assign(mean=digamma(a) - digamma(b), variance=polygamma(1, a) + polygamma(1, b))
+    pairs = shown.merge(shown.drop(columns="split"), on="ad_id", suffixes=("_left", "_right"))
+    pairs = pairs[pairs.variant_id_left < pairs.variant_id_right]
+    effect = pairs.mean_left - pairs.mean_right
+    z = effect / np.sqrt(pairs.variance_left + pairs.variance_right)
+    nl, kl, nr, kr = pairs.impressions_left, pairs.clicks_left, pairs.impressions_right, pairs.clicks_right
+    pooled = (kl + kr) / (nl + nr)
+    with np.errstate(invalid="ignore"):
+        pooled_z = (np.abs(kl / nl - kr / nr) / np.sqrt(pooled * (1 - pooled) * (1 / nl + 1 / nr))).fillna(0)
+    exposure = np.log(1 + np.minimum(nl, nr))
+    pairs = pd.DataFrame(
+        {
+            "ad_id": pairs.ad_id,
+            "left_id": pairs.variant_id_left,
+            "right_id": pairs.variant_id_right,
+            "left_impressions": nl,
+            "left_clicks": kl,
+            "right_impressions": nr,
+            "right_clicks": kr,
+            "effect": effect,
+            "z": z,
+            "p_left_better": ndtr(z),
+            "p_value": 2 * ndtr(-pooled_z),
+            "weight": exposure / exposure.mean(),
+            "split": pairs.split,
+        }
+    ).sort_values(["ad_id", "left_id", "right_id"])
+    clock("pairs")
+    variants.to_parquet(folder / "variants.parquet", compression="zstd", index=False)
+    pairs.to_parquet(folder / "pairs.parquet", compression="zstd", index=False)
+    clock("snapshot")
+    return seconds
+
+
+class Clock:
+    """Seconds between calls, added to a dict under a name."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.last = seconds, time.perf_counter()
+
+    def __call__(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self.last = now - self.last, now
+
+
+ENTRIES: dict[str, Callable[[Path], dict[str, float]]] = {
+    "duckdb (ours)": ours,
+    "polars": with_polars,
+    "pandas": with_pandas,
+    "our splits": our_splits,
+}
+
+CHILD = (
+    "import json, resource, sys, pathlib; from benchmarks.bench_pairs import ENTRIES;"
+    "seconds = ENTRIES[sys.argv[1]](pathlib.Path(sys.argv[2]));"
+    "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20;"
+    "print(json.dumps({'seconds': seconds, 'peak_gib': peak}))"
+)
+
+
+def measure(entry: str, folder: Path) -> dict[str, object]:
+    """Seconds by step and peak memory of one entry in its own process; why it failed, where it did."""
+    done = subprocess.run([sys.executable, "-c", CHILD, entry, str(folder)], capture_output=True, text=True)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Largest difference of any number of the two pair tables; raises where they hold different pairs."""
+    with duckdb.connect() as connection:
+        columns = ("effect", "z", "p_left_better", "p_value", "weight", "left_clicks", "right_impressions")
+        differences = ", ".join(f"max(abs(a.{column} - b.{column}))" for column in columns)
+        query = f"""SELECT count(*), count(a.z), count(b.z), greatest({differences})
+            FROM read_parquet($one) AS a FULL JOIN read_parquet($other) AS b USING (ad_id, left_id, right_id)"""  # noqa: S608
+        rows, left, right, difference = connection.execute(query, {"one": str(one), "other": str(other)}).fetchall()[0]
+    if not rows == left == right:
+        raise RuntimeError(f"The entries made different pairs: {left} and {right} of {rows}.")
+    return float(difference)
+
+
+def main(
+    rows: Annotated[list[float], typer.Option(help="Variants; repeat for several sizes.")] = [1e6, 1e7],  # noqa: B006
+    entry: Annotated[list[str], typer.Option(help="Entries to run.")] = list(ENTRIES),  # noqa: B006
+    pandas_up_to: Annotated[float, typer.Option(help="Rows beyond which pandas and polars are left out.")] = 1e7,
+    folder: Annotated[Path | None, typer.Option(help="Where scratch files go.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
+) -> None:
+    """Measure and print a table. Example: python -m benchmarks.bench_pairs --rows 1e6 --output pairs.json"""
+    results = []
+    for size in sorted(int(number) for number in rows):
+        with TemporaryDirectory(dir=folder) as scratch:
+            write_rows(Path(scratch), size)
+            chosen = [name for name in entry if size <= pandas_up_to or name.endswith(("(ours)", "splits"))]
+            for name in chosen:
+                result = {"rows": size, "entry": name, **measure(name, Path(scratch))}
+                if (Path(scratch) / "pairs.parquet").exists() and name != "our splits":
+                    (Path(scratch) / "pairs.parquet").rename(Path(scratch) / f"pairs {name}.parquet")
+                (Path(scratch) / "bench.duckdb").unlink(missing_ok=True)
+                results.append(result)
+                Console().print(result)
+            if size == min(rows):
+                own = Path(scratch) / "pairs duckdb (ours).parquet"
+                for name in {"polars", "pandas"} & set(chosen):
+                    print(
+                        f"largest difference to {name}: {largest_difference(own, Path(scratch) / f'pairs {name}.parquet'):.2g}"
+                    )
+    Console().print(table_of(results))
+    if output:
+        output.write_text(
+            json.dumps({"machine": platform.processor() or platform.machine(), "results": results}, indent=2)
+        )
+
+
+def table_of(results: list[dict[str, object]]) -> Table:
+    table = Table("rows", "entry", "seconds", "times ours", "peak GiB", title="Raw ads to preference snapshot")
+    total = {(r["rows"], r["entry"]): sum(r["seconds"].values()) for r in results if "seconds" in r}  # type: ignore[attr-defined]
+    for result in results:
+        rows, entry = result["rows"], result["entry"]
+        if (rows, entry) not in total:
+            table.add_row(f"{rows:,}", str(entry), str(result["failed"]))
+            continue
+        seconds, own = total[rows, entry], total.get((rows, "duckdb (ours)"))
+        ratio = f"{seconds / own:.2f}" if own else ""
+        table.add_row(f"{rows:,}", str(entry), f"{seconds:.1f}", ratio, f"{result['peak_gib']:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,23 @@
+-- One row per ad: its cluster, named by the cluster's smallest ad_id, and the split that a hash of that name and the
+-- seed draws: the same on every run, whatever other clusters come or go.
+-- $test, $validation, $evaluation: expected shares of clusters; the rest is train.
+WITH drawn AS (
+    SELECT
+        ads.ad_id,
+        firsts.ad_id AS cluster_id,
+        ('0x' || left(sha256($seed::VARCHAR || ':' || firsts.ad_id), 16))::UBIGINT / 2e0 ** 64 AS draw
+    FROM ad_clusters
+    INNER JOIN stg_ads AS ads USING (ad)
+    INNER JOIN stg_ads AS firsts ON ad_clusters.first_ad = firsts.ad
+)
+
+SELECT
+    ad_id,
+    cluster_id,
+    CASE
+        WHEN draw < $validation THEN 'validation'
+        WHEN draw < $validation + $test THEN 'test'
+        WHEN draw < $validation + $test + $evaluation THEN 'evaluation'
+        ELSE 'train'
+    END AS split
+FROM drawn
