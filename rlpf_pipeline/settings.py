@@ -58,7 +58,7 @@ class PairSettings(Section):
     near_duplicate: float = Field(
         0.9,
         gt=0,
-        le=1,
+        lt=1,
         description="ads with texts of this Jaccard similarity (word pairs) share a split",
     )
     validation: float = 0.1

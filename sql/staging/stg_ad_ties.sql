@@ -1,9 +1,10 @@
 -- One row per ad and thing it shares with its like: its advertiser, each of its texts in lower case without punctuation
 -- (a text of punctuation alone stays as it is), and each such text that is nearly one of its own.
 --
--- Nearly: the sets of word pairs of both texts have a Jaccard similarity of at least $similarity. All such texts are
--- found, none by chance: sets that similar share one of the few rarest pairs of either (prefix filter, Chaudhuri et al.
--- 2006; Bayardo et al. 2007), so only texts with a rare pair in common are compared.
+-- Nearly: the sets of word pairs of both texts have a Jaccard similarity of at least $similarity (below 1). All such
+-- texts are found, none by chance: of two sets that similar, each has one of its size - ceil(similarity * size) + 1
+-- first pairs in common with the other, whatever order all pairs are put in (prefix filter, Chaudhuri et al. 2006;
+-- Bayardo et al. 2007). Frequent pairs come last, so that few texts are compared. A pair of words is a 64-bit hash.
 WITH ad_texts AS (
     SELECT DISTINCT
         ad_id,
@@ -17,36 +18,45 @@ texts AS (
     SELECT
         text,
         row_number() OVER () AS id,
-        list_distinct(
-            list_transform(range(greatest(len(words) - 1, 1)), lambda i: array_to_string(words[i + 1:i + 2], ' '))
+        list_sort(
+            list_distinct(list_transform(range(greatest(len(words) - 1, 1)), lambda i: hash(words[i + 1], words[i + 2])))
         ) AS shingles
     FROM (SELECT text, string_split(text, ' ') AS words FROM (SELECT DISTINCT text FROM ad_texts))
 ),
 
-shingles AS (
-    SELECT id, len(shingles) AS size, unnest(shingles) AS shingle FROM texts
+-- Smaller sets are this similar only when they are equal: one pair more or less is too much.
+large AS (
+    SELECT id, len(shingles) AS size, shingles FROM texts
+    WHERE len(shingles) >= $similarity / (1 - $similarity) - 1e-9
 ),
 
-ranked AS (
+shingles AS (
+    SELECT id, size, unnest(shingles) AS shingle FROM large
+),
+
+frequent AS (
+    SELECT shingle FROM shingles GROUP BY shingle HAVING count(*) > 100
+),
+
+firsts AS (
     SELECT
         id,
-        size,
-        shingle,
-        frequency,
-        row_number() OVER (PARTITION BY id ORDER BY frequency, shingle) AS place
+        any_value(size) AS size,
+        list(shingle ORDER BY frequent.shingle IS NOT NULL, shingle)
+            [:any_value(size - ceil($similarity * size - 1e-9)::BIGINT + 1)] AS shingles
     FROM shingles
-    INNER JOIN (SELECT shingle, count(*) AS frequency FROM shingles GROUP BY shingle) USING (shingle)
+    LEFT JOIN frequent USING (shingle)
+    GROUP BY id
 ),
 
-rarest AS (
-    SELECT id, size, shingle FROM ranked
-    WHERE frequency > 1 AND place <= size - ceil($similarity * size - 1e-9) + 1
+indexed AS (
+    SELECT id, size, unnest(shingles) AS shingle FROM firsts
 ),
 
 candidates AS (
     SELECT DISTINCT l.id AS left_id, r.id AS right_id
-    FROM rarest AS l
-    INNER JOIN rarest AS r
+    FROM indexed AS l
+    INNER JOIN indexed AS r
         ON l.shingle = r.shingle AND l.id < r.id AND least(l.size, r.size) >= $similarity * greatest(l.size, r.size) - 1e-9
 ),
 
@@ -58,6 +68,11 @@ near AS (
     WHERE
         len(list_intersect(l.shingles, r.shingles))
         >= $similarity * (len(l.shingles) + len(r.shingles) - len(list_intersect(l.shingles, r.shingles))) - 1e-9
+    UNION ALL
+    SELECT unnest(list(text)) AS text, min(text) AS like_text
+    FROM texts
+    GROUP BY shingles
+    HAVING count(*) > 1
 )
 
 SELECT ad_id, 'text:' || text AS tie FROM ad_texts
