@@ -110,6 +110,22 @@ VARIANT_PERFORMANCE = Table(
     ),
 )
 
+DELIVERY = Table(
+    "delivery",
+    "one row per ad with several texts",
+    (
+        AD_ID,
+        Column("variants", "BIGINT", "Texts of the ad", "texts"),
+        Column("evenness", "DOUBLE", "Effective number of texts over their number; 1: all had the same impressions"),
+        Column(
+            "early_winner_gain",
+            "DOUBLE",
+            "Later less early share of impressions of the text with the best CTR in the first period; null with one",
+            nullable=True,
+        ),
+    ),
+)
+
 CTR_PRIORS = Table(
     "ctr_priors",
     "one row per source",
@@ -221,6 +237,7 @@ TABLES = (
     RAW_MULTITEXT_ADS,
     REJECTS,
     VARIANT_PERFORMANCE,
+    DELIVERY,
     CTR_PRIORS,
     PREFERENCE_PAIRS,
     CURATED_EXAMPLES,

@@ -32,6 +32,12 @@ class MarketSettings(Section):
     base_ctr: float = Field(0.031, description="CTR of an average text of an average advertiser")
     median_impressions: float = Field(6000.0, description="median impressions of a text; heavy-tailed (log-normal)")
     impressions_sigma: float = Field(0.8, description="standard deviation of log impressions")
+    divergent_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of ads delivered to an audience of each text's own, more where it clicks",
+    )
     advertiser_sigma: float = Field(0.45, description="standard deviation of the advertiser effect on log CTR")
 
 
@@ -55,6 +61,13 @@ class PairSettings(Section):
         None, gt=0, le=1, description="pairs with a larger p-value are left out. None: all stay, and soft labels tell"
     )
     max_pairs_per_ad: int | None = Field(None, ge=1, description="pairs sampled from an ad with more. None: all")
+    min_evenness: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="ads delivered less evenly (marts/delivery.sql) make no pair",
+    )
+    weigh_evenness: bool = Field(False, description="multiply a pair's weight by the evenness of its ad's delivery")
     near_duplicate: float = Field(
         0.9,
         gt=0,

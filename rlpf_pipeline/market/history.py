@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
@@ -19,6 +20,10 @@ from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.market.texts import draw_brief, write_variants
 from rlpf_pipeline.settings import MarketSettings
 
+AUDIENCE_SIGMA = 0.3
+"""Standard deviation of an audience's effect on log CTR, where delivery is divergent."""
+PULL = 4.0
+"""Change of log impressions per unit of an audience's effect."""
 ARROW_TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
 
 
@@ -39,8 +44,12 @@ def simulate_history(market: MarketSettings) -> pa.Table:
     originals = [ad.texts[0] for ad in ads for _ in ad.texts]
     owner = np.repeat([ad.advertiser for ad in ads], market.variants)
     spread = np.exp(market.impressions_sigma * rng.standard_normal(len(texts)))
-    impressions = np.maximum(market.median_impressions * advertisers.budget_scale[owner] * spread, 1).astype(np.int64)
-    ctr = PlantedClickModel(market.seed).ctr(texts, originals, advertisers.effect[owner], market.base_ctr)
+    audience = audience_effects(len(ads), market)
+    pull = np.exp(PULL * audience)
+    impressions = np.maximum(market.median_impressions * advertisers.budget_scale[owner] * spread * pull, 1).astype(
+        np.int64
+    )
+    ctr = PlantedClickModel(market.seed).ctr(texts, originals, advertisers.effect[owner] + audience, market.base_ctr)
     return arrow_table(
         RAW_MULTITEXT_ADS,
         {
@@ -55,6 +64,18 @@ def simulate_history(market: MarketSettings) -> pa.Table:
             "period": [None] * len(texts),
         },
     )
+
+
+def audience_effects(ads: int, market: MarketSettings) -> NDArray[np.float64]:
+    """What the people that a text was shown to add to its log CTR, (ads x variants,), the variants of an ad together.
+
+    Divergent delivery (Braun & Schwartz 2025): in `divergent_share` of the ads the platform finds each text an audience
+    of its own, and shows it the more the more they click. Everywhere else all texts of an ad meet the same people.
+    """
+    rng = np.random.default_rng([market.seed, 1])
+    divergent = rng.random(ads) < market.divergent_share
+    effects = AUDIENCE_SIGMA * rng.standard_normal((ads, market.variants))
+    return np.where(divergent[:, None], effects, 0.0).ravel()
 
 
 def write_ads(advertisers: Advertisers, market: MarketSettings, rng: np.random.Generator) -> list[WrittenAd]:

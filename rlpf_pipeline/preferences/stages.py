@@ -16,20 +16,22 @@ from rlpf_pipeline.warehouse import Warehouse
 
 Metrics = dict[str, float | int | str | bool | None]
 
+SPLIT_SETTINGS = {"near_duplicate", "validation", "test", "evaluation"}
 VARIANTS_FILE = "variants.parquet"
 PAIRS_FILE = "pairs.parquet"
 
 
 def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettings, seed: int) -> Metrics:
-    """Build raw_multitext_ads from the Parquet file `raw`, then splits and variant_performance.
+    """Build raw_multitext_ads from the Parquet file `raw`, then splits, variant_performance and delivery.
 
-    Returns raw_rows, ads, variants, advertisers, impressions, clicks, ctr, clusters, largest_cluster_ads and
-    ads_<split>.
+    Returns raw_rows, ads, variants, advertisers, impressions, clicks, ctr, clusters, largest_cluster_ads, ads_<split>,
+    and of the delivery its mean evenness, and the mean gain of early winners with its z (marts/delivery.sql).
     """
     raw_rows = warehouse.run_sql("staging/raw_multitext_ads", {"path": str(raw)})
     warehouse.run_sql("staging/stg_ad_ties", {"similarity": pairs.near_duplicate})
     build_splits(warehouse, pairs, seed)
     warehouse.run_sql("marts/variant_performance")
+    warehouse.run_sql("marts/delivery")
     totals = warehouse.query("""
         SELECT
             count(DISTINCT ad_id) AS ads,
@@ -44,7 +46,17 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
         SELECT count(*) AS clusters, max(ads) AS largest_cluster_ads
         FROM (SELECT count(*) AS ads FROM splits GROUP BY cluster_id)
     """).to_pylist()[0]
-    return {"raw_rows": raw_rows, **totals, **clusters, **count_by_split(warehouse, "splits", "ads")}
+    # z: the mean gain of early winners over its standard error; beyond 3, delivery followed the clicks.
+    delivery = warehouse.query("""
+        SELECT
+            avg(evenness::DECIMAL(18, 12))::DOUBLE AS delivery_evenness,
+            avg(early_winner_gain::DECIMAL(18, 12))::DOUBLE AS early_winner_gain,
+            avg(early_winner_gain) / nullif(stddev_samp(early_winner_gain) / sqrt(count(early_winner_gain)), 0) AS z
+        FROM delivery
+    """).to_pylist()[0]
+    z = delivery.pop("z")
+    delivery["early_winner_z"] = None if z is None else round(z, 6)
+    return {"raw_rows": raw_rows, **totals, **clusters, **count_by_split(warehouse, "splits", "ads"), **delivery}
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:
@@ -63,7 +75,7 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
             "the columns clicks and impressions of the source."
         )
     warehouse.run_sql("marts/ctr_priors", {"prior_strength": pairs.prior_strength})
-    filters = pairs.model_dump(include={"min_impressions", "min_effect", "max_p_value", "max_pairs_per_ad"})
+    filters = pairs.model_dump(exclude=SPLIT_SETTINGS | {"prior_strength"})
     rows = warehouse.run_sql("marts/preference_pairs", filters)
     if rows == 0:
         raise UserError(no_pair(warehouse, pairs))

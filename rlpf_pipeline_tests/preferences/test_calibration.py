@@ -10,25 +10,38 @@ from rlpf_pipeline.settings import MarketSettings, PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 
 
-def test_a_label_of_p_is_right_with_probability_p(tmp_path):
-    market = MarketSettings(seed=99, advertisers=800)
+def labels_and_truth(folder, market, settings):
+    """p_left_better of every pair, whether the left text truly has the higher planted effect, the stage's metrics."""
     history = simulate_history(market)
-    pq.write_table(history, tmp_path / "raw.parquet")
-    with Warehouse(tmp_path / "w.duckdb") as warehouse:
-        build_variant_performance(warehouse, tmp_path / "raw.parquet", PairSettings(), seed=1)
-        metrics = build_preference_pairs(warehouse, PairSettings())
+    pq.write_table(history, folder / "raw.parquet")
+    with Warehouse(folder / "w.duckdb") as warehouse:
+        build_variant_performance(warehouse, folder / "raw.parquet", settings, seed=1)
+        metrics = build_preference_pairs(warehouse, settings)
         pairs = warehouse.query("SELECT ad_id, left_id, right_id, p_left_better AS p FROM preference_pairs").to_pandas()
     texts = history.to_pandas()
     originals = texts.groupby("ad_id").text.first()
     effects = PlantedClickModel(market.seed).log_effects(texts.text.tolist(), originals.loc[texts.ad_id].tolist())
     truth = dict(zip(zip(texts.ad_id, texts.variant_id, strict=True), effects, strict=True))
     better = np.array([truth[ad, left] > truth[ad, right] for ad, left, right, _ in pairs.itertuples(index=False)])
+    return pairs.p.to_numpy(), better, metrics
 
-    sure = np.maximum(pairs.p, 1 - pairs.p)
-    right = (pairs.p > 0.5) == better
+
+def test_a_label_of_p_is_right_with_probability_p(tmp_path):
+    p, better, metrics = labels_and_truth(tmp_path, MarketSettings(seed=99, advertisers=800), PairSettings())
+    sure, right = np.maximum(p, 1 - p), (p > 0.5) == better
     # About 7,000 pairs of 1,200 ads: the mean's standard error is near 0.005, a bin's near 0.015.
     assert abs(sure.mean() - right.mean()) < 0.015
     assert abs(metrics["noise_ceiling"] - right.mean()) < 0.015
     for low, high in ((0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
         chosen = (sure >= low) & (sure < high)
         assert abs(sure[chosen].mean() - right[chosen].mean()) < 0.045
+
+
+def test_leaving_out_uneven_ads_mends_labels_that_divergent_delivery_spoils(tmp_path):
+    market = MarketSettings(seed=99, advertisers=800, divergent_share=0.5)
+    right = {}
+    for least in (0.0, 0.6):
+        (tmp_path / str(least)).mkdir()
+        p, better, _ = labels_and_truth(tmp_path / str(least), market, PairSettings(min_evenness=least))
+        right[least] = ((p > 0.5) == better).mean()
+    assert right[0.6] > right[0.0] + 0.03

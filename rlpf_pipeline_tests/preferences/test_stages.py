@@ -9,7 +9,7 @@ from scipy.special import digamma, polygamma
 from scipy.stats import beta, norm
 from statsmodels.stats.proportion import proportions_ztest
 
-from rlpf_pipeline.contracts import CTR_PRIORS, PREFERENCE_PAIRS, VARIANT_PERFORMANCE
+from rlpf_pipeline.contracts import CTR_PRIORS, DELIVERY, PREFERENCE_PAIRS, VARIANT_PERFORMANCE
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.settings import PairSettings
@@ -17,7 +17,14 @@ from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row, raw_table
 
 SOURCE_CTR, STRENGTH = 0.011, 200.0
-NO_FILTER = {"min_impressions": 1, "min_effect": 0.0, "max_p_value": None, "max_pairs_per_ad": None}
+NO_FILTER = {
+    "min_impressions": 1,
+    "min_effect": 0.0,
+    "max_p_value": None,
+    "max_pairs_per_ad": None,
+    "min_evenness": 0.0,
+    "weigh_evenness": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +160,40 @@ def test_the_cap_samples_pairs_of_large_ads_only_and_always_the_same(scratch):
     assert [ad for ad, *_ in capped] == ["0000"] * 4 + ["0001"] * 3
     assert set(capped) < everything
     assert capped == [(p["ad_id"], p["left_id"], p["right_id"]) for p in pairs_in(scratch, max_pairs_per_ad=4)]
+
+
+def test_unevenly_delivered_ads_are_left_out_or_weigh_less(scratch):
+    # Effective texts of 100 and 300 impressions: 400^2 / (100^2 + 300^2) = 1.6, of two: evenness 0.8.
+    counts = [(100, 1, 300, 5), (200, 1, 200, 5)]
+    assert [pair["ad_id"] for pair in pairs_of(scratch, counts, min_evenness=0.81)] == ["0001"]
+    assert [pair["ad_id"] for pair in pairs_of(scratch, counts, min_evenness=0.8)] == ["0000", "0001"]
+    plain = [pair["weight"] for pair in pairs_of(scratch, counts)]
+    weighed = [pair["weight"] for pair in pairs_of(scratch, counts, weigh_evenness=True)]
+    assert weighed[0] / weighed[1] == pytest.approx(0.8 * plain[0] / plain[1], rel=1e-6)
+
+
+def test_delivery_tells_evenness_and_what_early_winners_gained(tmp_path):
+    rows = [
+        raw_row("a", "v0", "one", 100, 9, period="2025-01-01"),
+        raw_row("a", "v1", "two", 100, 3, period="2025-01-01"),
+        raw_row("a", "v0", "one", 500, 15, period="2025-01-02"),
+        raw_row("a", "v1", "two", 100, 3, period="2025-01-02"),
+        raw_row("b", "v0", "three", 300, 9),
+        raw_row("b", "v1", "four", 100, 3),
+        raw_row("c", "v0", "five", 100, 3),
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "raw.parquet")
+    with Warehouse(tmp_path / "w.duckdb") as warehouse:
+        metrics = build_variant_performance(warehouse, tmp_path / "raw.parquet", PairSettings(), seed=1)
+        assert warehouse.columns("delivery") == [(column.name, column.type) for column in DELIVERY.columns]
+        ads = {row["ad_id"]: row for row in warehouse.query("FROM delivery").to_pylist()}
+    # a: 600 and 200 impressions; the early winner went from half of them to five sixths.
+    assert ads["a"]["evenness"] == pytest.approx(800**2 / (2 * (600**2 + 200**2)))
+    assert ads["a"]["early_winner_gain"] == pytest.approx(5 / 6 - 1 / 2)
+    assert ads["b"]["evenness"] == pytest.approx(0.8)
+    assert ads["b"]["early_winner_gain"] is None
+    assert set(ads) == {"a", "b"}
+    assert metrics["early_winner_gain"] == pytest.approx(1 / 3)
 
 
 def strength_of(warehouse, ads, prior_strength=None):

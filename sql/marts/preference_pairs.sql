@@ -1,5 +1,6 @@
 -- One row per unordered pair of variants of one ad, both shown at least $min_impressions times.
--- $min_effect, $max_p_value (null: none), $max_pairs_per_ad (null: all): which pairs are kept.
+-- $min_effect, $max_p_value (null: none), $max_pairs_per_ad (null: all), $min_evenness: which pairs are kept.
+-- $weigh_evenness: whether weights also count how evenly the ad was delivered (marts/delivery.sql).
 --
 -- p_left_better: with CTR ~ Beta(a, b), the log odds have mean digamma(a) - digamma(b) and variance
 -- trigamma(a) + trigamma(b), exactly; their difference between two variants is taken as
@@ -14,17 +15,20 @@ ads AS (
         shown.ad_id,
         any_value(priors.prior_strength) AS strength,
         (sum(shown.clicks) + 1) / (sum(shown.impressions) + 1 / any_value(priors.ctr)) AS centre,
-        count(*) * (count(*) - 1) / 2 AS possible_pairs
+        count(*) * (count(*) - 1) / 2 AS possible_pairs,
+        sum(shown.impressions) * sum(shown.impressions)::DOUBLE
+            / (count(*) * sum(shown.impressions * shown.impressions::DOUBLE)) AS evenness
     FROM shown
     INNER JOIN ctr_priors AS priors USING (source)
     GROUP BY shown.ad_id
-    HAVING count(*) > 1
+    HAVING count(*) > 1 AND evenness >= $min_evenness - 1e-9
 ),
 
 posteriors AS (
     SELECT
         shown.*,
         ads.possible_pairs,
+        CASE WHEN $weigh_evenness THEN ads.evenness ELSE 1 END AS evenness,
         ads.centre * ads.strength + shown.clicks AS a,
         (1 - ads.centre) * ads.strength + shown.impressions - shown.clicks AS b
     FROM shown
@@ -49,7 +53,7 @@ pairs AS (
         (l.mean - r.mean) / sqrt(l.variance + r.variance) AS z,
         (l.clicks + r.clicks) / (l.impressions + r.impressions) AS pooled_ctr,
         -- Decimal, because its average does not depend on the order of the rows.
-        ln(1 + least(l.impressions, r.impressions))::DECIMAL(18, 9) AS exposure,
+        (l.evenness * ln(1 + least(l.impressions, r.impressions)))::DECIMAL(18, 9) AS exposure,
         l.possible_pairs,
         l.split
     FROM log_odds AS l
