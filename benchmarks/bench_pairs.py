@@ -4,8 +4,9 @@
 
 Every entry runs in a process of its own, so that peak memory is its own. All read the same Parquet file, with the
 splits given, sum counts by ad and text, estimate the prior, make all pairs with their probability and p-value, and
-write both tables sorted as Parquet. At the smallest size the pairs of all entries are compared. Ours alone is timed
-for the splits too (near-duplicates and clusters), which the others have no counterpart for.
+write three tables in order as Parquet: ads, variants with the number of their ad, pairs with those of their variants.
+At the smallest size the pairs of all entries are compared. Ours alone is timed for the splits and the delivery too
+(near-duplicates and clusters; evenness), which the others have no counterpart for.
 """
 
 from __future__ import annotations
@@ -85,13 +86,13 @@ def ours(folder: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with Warehouse(folder / "bench.duckdb") as warehouse:
         clock = Clock(seconds)
-        warehouse.run_sql("staging/raw_multitext_ads", {"path": str(folder / "raw.parquet")})
-        clock("load")
+        warehouse.view_parquet("raw_multitext_ads", folder / "raw.parquet")
         warehouse.connection.execute(
             "CREATE TABLE splits AS FROM read_parquet($path)", {"path": str(folder / "splits.parquet")}
         )
-        warehouse.run_sql("marts/variant_performance")
-        clock("variant performance")
+        warehouse.run_sql("marts/ads")
+        warehouse.run_sql("marts/variants")
+        clock("variants")
         build_preference_pairs(warehouse, PAIRS)
         clock("pairs")
         export_snapshot(warehouse, folder)
@@ -102,12 +103,14 @@ def ours(folder: Path) -> dict[str, float]:
 def our_splits(folder: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with Warehouse(folder / "bench.duckdb") as warehouse:
-        warehouse.run_sql("staging/raw_multitext_ads", {"path": str(folder / "raw.parquet")})
+        warehouse.view_parquet("raw_multitext_ads", folder / "raw.parquet")
         clock = Clock(seconds)
         warehouse.run_sql("staging/stg_ad_ties", {"similarity": PAIRS.near_duplicate})
         clock("near-duplicates")
         build_splits(warehouse, PAIRS, seed=1)
         clock("clusters and splits")
+        warehouse.run_sql("marts/delivery")
+        clock("delivery")
     return seconds
 
 
@@ -118,86 +121,80 @@ def with_polars(folder: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
     raw = pl.scan_parquet(folder / "raw.parquet")
-    variants = (
-        raw.group_by("ad_id", "text")
-        .agg(
-            pl.col("source", "advertiser_id", "context", "variant_id").min(),
-            pl.col("impressions", "clicks").sum(),
-        )
+    ads = (
+        raw.group_by("ad_id")
+        .agg(pl.col("source", "advertiser_id", "context").min())
         .join(pl.scan_parquet(folder / "splits.parquet"), on="ad_id")
-        .with_columns(ctr=pl.col("clicks") / pl.col("impressions"))
-        .sort("ad_id", "variant_id")
+        .sort("ad_id")
         .collect(engine="streaming")
+        .with_row_index("ad")
     )
-    clock("variant performance")
+    variants = (
+        raw.join(ads.lazy().select("ad_id", "ad", "split"), on="ad_id")
+        .group_by("ad", "text")
+        .agg(pl.col("variant_id").min(), pl.col("impressions", "clicks").sum(), pl.col("split").first())
+        .sort("ad", "variant_id")
+        .collect(engine="streaming")
+        .with_row_index("variant")
+    )
+    clock("variants")
     n, k = pl.col("impressions"), pl.col("clicks")
-    ads = variants.group_by("ad_id").agg(N=n.sum(), K=k.sum(), texts=pl.len())
     ctr = (variants["clicks"].sum() + 0.5) / (variants["impressions"].sum() + 1)
+    counts = variants.select("variant", "ad", "split", "impressions", "clicks")
+    totals = counts.group_by("ad").agg(N=n.sum(), K=k.sum(), texts=pl.len())
     moments = (
-        variants.lazy()
-        .join(ads.lazy().filter((pl.col("texts") > 1) & (pl.col("K") > 0) & (pl.col("K") < pl.col("N"))), on="ad_id")
+        counts.lazy()
+        .join(totals.lazy().filter((pl.col("texts") > 1) & (pl.col("K") > 0) & (pl.col("K") < pl.col("N"))), on="ad")
         .with_columns(m=pl.col("K") / pl.col("N"))
         .select(
-            excess=(
-                n * (pl.col("ctr") - pl.col("m")) ** 2 / (pl.col("m") * (1 - pl.col("m"))) - (1 - n / pl.col("N"))
-            ).sum(),
+            excess=(n * (k / n - pl.col("m")) ** 2 / (pl.col("m") * (1 - pl.col("m"))) - (1 - n / pl.col("N"))).sum(),
             leverage=((n - 1) * (1 - n / pl.col("N"))).sum(),
         )
         .collect(engine="streaming")
     )
     rho = max(moments["excess"][0] / moments["leverage"][0], 0)
     strength = max(min(1 / rho - 1, 1e6), 1) if rho > 0 else 1e6
-    shown = (
-        variants.lazy()
-        .filter(n >= PAIRS.min_impressions)
-        .select("ad_id", "variant_id", "split", "impressions", "clicks")
-    )
-    sums = shown.group_by("ad_id").agg(N=n.sum(), K=k.sum())
+    shown = counts.lazy().filter(n >= PAIRS.min_impressions)
+    sums = shown.group_by("ad").agg(N=n.sum(), K=k.sum())
     odds = (
-        shown.join(sums, on="ad_id")
+        shown.join(sums, on="ad")
         .with_columns(centre=(pl.col("K") + 1) / (pl.col("N") + 1 / ctr))
         .with_columns(a=pl.col("centre") * strength + k, b=(1 - pl.col("centre")) * strength + n - k)
         .collect(engine="streaming")
     )
     a, b = odds["a"].to_numpy(), odds["b"].to_numpy()
-    odds = odds.select("ad_id", "variant_id", "split", "impressions", "clicks").with_columns(
+    odds = odds.select("variant", "ad", "split", "impressions", "clicks").with_columns(
         mean=pl.Series(digamma(a) - digamma(b)), variance=pl.Series(polygamma(1, a) + polygamma(1, b))
     )
-    right = odds.lazy().drop("split")
     left_n, right_n, left_k, right_k = (
         pl.col(c) for c in ("impressions", "impressions_right", "clicks", "clicks_right")
     )
     pooled = (left_k + right_k) / (left_n + right_n)
     pairs = (
         odds.lazy()
-        .join(right, on="ad_id")
-        .filter(pl.col("variant_id") < pl.col("variant_id_right"))
+        .join(odds.lazy().drop("split"), on="ad")
+        .filter(pl.col("variant") < pl.col("variant_right"))
         .select(
-            "ad_id",
-            "split",
-            left_id="variant_id",
-            right_id="variant_id_right",
-            left_impressions=left_n,
-            left_clicks=left_k,
-            right_impressions=right_n,
-            right_clicks=right_k,
+            left_variant="variant",
+            right_variant="variant_right",
+            exposure=pl.min_horizontal(left_n, right_n),
             effect=pl.col("mean") - pl.col("mean_right"),
             z=(pl.col("mean") - pl.col("mean_right")) / (pl.col("variance") + pl.col("variance_right")).sqrt(),
             pooled_z=(left_k / left_n - right_k / right_n).abs()
             / (pooled * (1 - pooled) * (1 / left_n + 1 / right_n)).sqrt(),
-            exposure=(1 + pl.min_horizontal(left_n, right_n)).log(),
+            split="split",
         )
-        .sort("ad_id", "left_id", "right_id")
+        .sort("left_variant", "right_variant")
         .collect(engine="streaming")
     )
     pairs = pairs.with_columns(
         p_left_better=pl.Series(ndtr(pairs["z"].to_numpy())),
         p_value=pl.Series(2 * ndtr(-pairs["pooled_z"].fill_nan(0).to_numpy())),
-        weight=pl.col("exposure") / pl.col("exposure").mean(),
-    ).drop("pooled_z", "exposure")
+        weight=(1 + pl.col("exposure")).log(),
+    ).drop("pooled_z")
     clock("pairs")
-    variants.write_parquet(folder / "variants.parquet", compression="zstd")
-    pairs.write_parquet(folder / "pairs.parquet", compression="zstd")
+    for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
+        table.write_parquet(folder / f"{name}.parquet", compression="zstd")
     clock("snapshot")
     return seconds
 
@@ -209,55 +206,56 @@ def with_pandas(folder: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
     raw = pd.read_parquet(folder / "raw.parquet")
-    first = dict.fromkeys(("source", "advertiser_id", "context", "variant_id"), "min")
-    variants = raw.groupby(["ad_id", "text"], as_index=False).agg(first | {"impressions": "sum", "clicks": "sum"})
-    variants = variants.merge(pd.read_parquet(folder / "splits.parquet"), on="ad_id")
-    variants = variants.sort_values(["ad_id", "variant_id"], ignore_index=True)
-    variants["ctr"] = variants.clicks / variants.impressions
-    clock("variant performance")
-    ads = variants.groupby("ad_id").agg(N=("impressions", "sum"), K=("clicks", "sum"), texts=("text", "size"))
+    shared = dict.fromkeys(("source", "advertiser_id", "context"), "min")
+    ads = raw.groupby("ad_id", as_index=False).agg(shared).merge(pd.read_parquet(folder / "splits.parquet"), on="ad_id")
+    ads = ads.sort_values("ad_id", ignore_index=True)
+    ads.insert(0, "ad", np.arange(len(ads)))
+    raw = raw.merge(ads[["ad_id", "ad", "split"]], on="ad_id")
+    sums = {"variant_id": "min", "impressions": "sum", "clicks": "sum", "split": "first"}
+    variants = raw.groupby(["ad", "text"], as_index=False).agg(sums)
+    variants = variants.sort_values(["ad", "variant_id"], ignore_index=True)
+    variants.insert(0, "variant", np.arange(len(variants)))
+    clock("variants")
+    totals = variants.groupby("ad").agg(N=("impressions", "sum"), K=("clicks", "sum"), texts=("text", "size"))
     ctr = (variants.clicks.sum() + 0.5) / (variants.impressions.sum() + 1)
-    useful = variants.join(ads[(ads.texts > 1) & (ads.K > 0) & (ads.K < ads.N)], on="ad_id", how="inner")
+    counts = variants[["variant", "ad", "split", "impressions", "clicks"]]
+    judgeable = totals[(totals.texts > 1) & (totals.K > 0) & (totals.K < totals.N)]
+    useful = counts.join(judgeable, on="ad", how="inner")
     m, share = useful.K / useful.N, useful.impressions / useful.N
-    excess = (useful.impressions * (useful.ctr - m) ** 2 / (m * (1 - m)) - (1 - share)).sum()
+    deviation = useful.clicks / useful.impressions - m
+    excess = (useful.impressions * deviation**2 / (m * (1 - m)) - (1 - share)).sum()
     rho = max(excess / ((useful.impressions - 1) * (1 - share)).sum(), 0)
     strength = max(min(1 / rho - 1, 1e6), 1) if rho > 0 else 1e6
-    shown = variants.loc[
-        variants.impressions >= PAIRS.min_impressions, ["ad_id", "variant_id", "split", "impressions", "clicks"]
-    ]
-    sums = shown.groupby("ad_id")[["impressions", "clicks"]].transform("sum")
-    centre = (sums.clicks + 1) / (sums.impressions + 1 / ctr)
+    shown = counts[counts.impressions >= PAIRS.min_impressions]
+    sums_of_ad = shown.groupby("ad")[["impressions", "clicks"]].transform("sum")
+    centre = (sums_of_ad.clicks + 1) / (sums_of_ad.impressions + 1 / ctr)
     a, b = centre * strength + shown.clicks, (1 - centre) * strength + shown.impressions - shown.clicks
     shown = shown.assign(mean=digamma(a) - digamma(b), variance=polygamma(1, a) + polygamma(1, b))
-    pairs = shown.merge(shown.drop(columns="split"), on="ad_id", suffixes=("_left", "_right"))
-    pairs = pairs[pairs.variant_id_left < pairs.variant_id_right]
+    pairs = shown.merge(shown.drop(columns="split"), on="ad", suffixes=("_left", "_right"))
+    pairs = pairs[pairs.variant_left < pairs.variant_right]
     effect = pairs.mean_left - pairs.mean_right
     z = effect / np.sqrt(pairs.variance_left + pairs.variance_right)
     nl, kl, nr, kr = pairs.impressions_left, pairs.clicks_left, pairs.impressions_right, pairs.clicks_right
     pooled = (kl + kr) / (nl + nr)
     with np.errstate(invalid="ignore"):
         pooled_z = (np.abs(kl / nl - kr / nr) / np.sqrt(pooled * (1 - pooled) * (1 / nl + 1 / nr))).fillna(0)
-    exposure = np.log(1 + np.minimum(nl, nr))
+    exposure = np.minimum(nl, nr)
     pairs = pd.DataFrame(
         {
-            "ad_id": pairs.ad_id,
-            "left_id": pairs.variant_id_left,
-            "right_id": pairs.variant_id_right,
-            "left_impressions": nl,
-            "left_clicks": kl,
-            "right_impressions": nr,
-            "right_clicks": kr,
+            "left_variant": pairs.variant_left,
+            "right_variant": pairs.variant_right,
+            "exposure": exposure,
             "effect": effect,
             "z": z,
             "p_left_better": ndtr(z),
             "p_value": 2 * ndtr(-pooled_z),
-            "weight": exposure / exposure.mean(),
+            "weight": np.log(1 + exposure),
             "split": pairs.split,
         }
-    ).sort_values(["ad_id", "left_id", "right_id"])
+    ).sort_values(["left_variant", "right_variant"])
     clock("pairs")
-    variants.to_parquet(folder / "variants.parquet", compression="zstd", index=False)
-    pairs.to_parquet(folder / "pairs.parquet", compression="zstd", index=False)
+    for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
+        table.to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
     clock("snapshot")
     return seconds
 
@@ -301,10 +299,10 @@ def measure(entry: str, folder: Path) -> dict[str, Any]:
 def largest_difference(one: Path, other: Path) -> float:
     """Largest difference of any number of the two pair tables; raises where they hold different pairs."""
     with duckdb.connect() as connection:
-        columns = ("effect", "z", "p_left_better", "p_value", "weight", "left_clicks", "right_impressions")
+        columns = ("exposure", "effect", "z", "p_left_better", "p_value", "weight")
         differences = ", ".join(f"max(abs(a.{column} - b.{column}))" for column in columns)
         query = f"""SELECT count(*), count(a.z), count(b.z), greatest({differences})
-            FROM read_parquet($one) AS a FULL JOIN read_parquet($other) AS b USING (ad_id, left_id, right_id)"""  # noqa: S608
+            FROM read_parquet($one) AS a FULL JOIN read_parquet($other) AS b USING (left_variant, right_variant)"""  # noqa: S608
         rows, left, right, difference = connection.execute(query, {"one": str(one), "other": str(other)}).fetchall()[0]
     if not rows == left == right:
         raise RuntimeError(f"The entries made different pairs: {left} and {right} of {rows}.")

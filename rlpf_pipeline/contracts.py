@@ -93,6 +93,58 @@ REJECTS = Table(
     ),
 )
 
+AD = Column("ad", "INTEGER", "Number of the ad, its place in the order of ad_id, from 0")
+
+ADS = Table("ads", "one row per ad, in order", (AD, AD_ID, SOURCE, ADVERTISER_ID, CONTEXT, SPLIT))
+
+VARIANTS = Table(
+    "variants",
+    "one row per ad and distinct text, in order",
+    (
+        Column("variant", "INTEGER", "Number of the variant, its place in the order of ad and variant_id, from 0"),
+        AD,
+        VARIANT_ID,
+        TEXT,
+        IMPRESSIONS,
+        CLICKS,
+        SPLIT,
+    ),
+)
+
+EFFECT = Column(
+    "effect",
+    "DOUBLE",
+    "Difference of posterior mean log odds (left - right), about the log of the CTRs' ratio",
+    "log odds",
+)
+Z = Column("z", "DOUBLE", "Difference of posterior mean log odds (left - right) over its standard deviation")
+P_LEFT_BETTER = Column(
+    "p_left_better", "DOUBLE", "Posterior probability that the left variant's CTR is the higher one", "probability"
+)
+P_VALUE = Column(
+    "p_value",
+    "DOUBLE",
+    "Two-sided p-value of equal CTRs (pooled two-proportion z test); 1 where they are equal",
+    "probability",
+)
+WEIGHT = Column("weight", "DOUBLE", "Exposure weight: log(1 + the smaller side's impressions)")
+
+PAIRS = Table(
+    "pairs",
+    "one row per unordered pair of variants of one ad, in order of both",
+    (
+        Column("left_variant", "INTEGER", "Number of the left variant, the smaller one"),
+        Column("right_variant", "INTEGER", "Number of the right variant"),
+        Column("exposure", "BIGINT", "Impressions of the side that has fewer", "impressions"),
+        EFFECT,
+        Z,
+        P_LEFT_BETTER,
+        P_VALUE,
+        WEIGHT,
+        SPLIT,
+    ),
+)
+
 VARIANT_PERFORMANCE = Table(
     "variant_performance",
     "one row per ad and distinct text",
@@ -159,21 +211,11 @@ PREFERENCE_PAIRS = Table(
         Column("left_clicks", "BIGINT", "Clicks of the left variant", "clicks"),
         Column("right_impressions", "BIGINT", "Impressions of the right variant", "impressions"),
         Column("right_clicks", "BIGINT", "Clicks of the right variant", "clicks"),
-        Column(
-            "effect",
-            "DOUBLE",
-            "Difference of posterior mean log odds (left - right), about the log of the CTRs' ratio",
-            "log odds",
-        ),
-        Column("z", "DOUBLE", "Difference of posterior mean log odds (left - right) over its standard deviation"),
-        Column(
-            "p_left_better",
-            "DOUBLE",
-            "Posterior probability that the left variant's CTR is the higher one",
-            "probability",
-        ),
-        Column("p_value", "DOUBLE", "Two-sided p-value of equal CTRs (pooled two-proportion z test)", "probability"),
-        Column("weight", "DOUBLE", "Exposure weight: log(1 + the smaller side's impressions), scaled to mean 1"),
+        EFFECT,
+        Z,
+        P_LEFT_BETTER,
+        P_VALUE,
+        WEIGHT,
         SPLIT,
     ),
 )
@@ -236,6 +278,9 @@ EXPERIMENT_ADVERTISERS = Table(
 TABLES = (
     RAW_MULTITEXT_ADS,
     REJECTS,
+    ADS,
+    VARIANTS,
+    PAIRS,
     VARIANT_PERFORMANCE,
     DELIVERY,
     CTR_PRIORS,

@@ -1,7 +1,8 @@
 """The warehouse: one DuckDB file, held by one process at a time, whose tables are the SELECTs in `sql/`.
 
-A file `sql/marts/variant_performance.sql` holds one SELECT; `run_sql("marts/variant_performance")` replaces the table
-`variant_performance` by its result, whole or not at all. Training never opens the file: it reads exported Parquet.
+A file `sql/marts/variants.sql` holds one SELECT; `run_sql("marts/variants")` replaces the table
+`variants` by its result, whole or not at all. Training never opens the file: it reads exported Parquet.
+Where a SELECT ends in ORDER BY, the table keeps that order, and `rowid` numbers its rows from 0.
 `sql/macros.sql` holds the functions that DuckDB lacks; they are there on every connection.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -64,17 +65,42 @@ class Warehouse:
 
         parameters: values of the $names in the SELECT.
         """
-        select = read_sql(name)
-        table = identifier(Path(name).name)
+        table = Path(name).name
         with self.transaction():
-            self.connection.execute(f"CREATE OR REPLACE TABLE {table} AS {select}", dict(parameters or {}))
+            self.drop(table)
+            self.connection.execute(f"CREATE TABLE {identifier(table)} AS {read_sql(name)}", dict(parameters or {}))
         return self.count(table)
+
+    def run_view(self, name: str) -> None:
+        """Replace the view named like the file `sql/<name>.sql` by that SELECT, which has no parameters."""
+        view = Path(name).name
+        with self.transaction():
+            self.drop(view)
+            self.connection.execute(f"CREATE VIEW {identifier(view)} AS {read_sql(name)}")
+
+    def view_parquet(self, view: str, path: Path) -> int:
+        """Make `view` show the rows of a Parquet file, which stay there; returns their count."""
+        with self.transaction():
+            self.drop(view)
+            self.connection.read_parquet(str(path)).create_view(identifier(view), replace=False)
+        return self.count(view)
 
     def replace_table(self, table: str, rows: Any) -> int:
         """Replace `table` by `rows` (a pyarrow Table); returns its row count."""
         with self.transaction(), self._registered(rows) as view:
-            self.connection.execute(f"CREATE OR REPLACE TABLE {identifier(table)} AS FROM {view}")
+            self.drop(table)
+            self.connection.execute(f"CREATE TABLE {identifier(table)} AS FROM {view}")
         return self.count(table)
+
+    def drop(self, name: str) -> None:
+        """Drop the table or view of that name, if there is one."""
+        kinds = self.connection.execute(
+            "SELECT CASE table_type WHEN 'VIEW' THEN 'VIEW' ELSE 'TABLE' END FROM information_schema.tables "
+            "WHERE table_schema = 'main' AND table_name = $name",
+            {"name": name},
+        ).fetchall()
+        for (kind,) in kinds:
+            self.connection.execute(f"DROP {kind} {identifier(name)}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -104,13 +130,20 @@ class Warehouse:
         offenders = self.query(read_sql(f"checks/{name}"))
         return CheckResult(name.split("__")[1], offenders.num_rows, offenders.slice(0, SAMPLE_ROWS).to_pylist())
 
-    def export(self, table: str, path: Path, order_by: Sequence[str]) -> int:
-        """Write `table` as Parquet, ordered by the unique key `order_by`: equal rows give equal bytes. Returns rows."""
-        order = ", ".join(identifier(column) for column in order_by)
-        self.connection.execute(
-            f"COPY (FROM query_table($table) ORDER BY {order}) TO $path (FORMAT parquet, COMPRESSION zstd)",
-            {"table": table, "path": str(path)},
-        )
+    def export(self, table: str, path: Path, number: str | None = None) -> int:
+        """Write `table` as Parquet, in its own order: equal tables give equal bytes. Returns the row count.
+
+        number: name of a first column with the row's number, by which other tables refer to it.
+        """
+        columns = f"rowid::INTEGER AS {identifier(number)}, *" if number else "*"
+        self.connection.execute("SET preserve_insertion_order = true")
+        try:
+            self.connection.execute(
+                f"COPY (SELECT {columns} FROM {identifier(table)}) TO $path (FORMAT parquet, COMPRESSION zstd)",  # noqa: S608
+                {"path": str(path)},
+            )
+        finally:
+            self.connection.execute("SET preserve_insertion_order = false")
         return self.count(table)
 
     @contextmanager

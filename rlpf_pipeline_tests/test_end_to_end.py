@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS, PREFERENCE_PAIRS, RAW_MULTITEXT_ADS, VARIANT_PERFORMANCE
+from rlpf_pipeline.contracts import ADS, EXPERIMENT_ADVERTISERS, PAIRS, RAW_MULTITEXT_ADS, VARIANTS
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of
 from rlpf_pipeline.settings import Settings, load_settings
 
@@ -79,8 +79,9 @@ def test_what_was_complete_before_the_kill_is_kept(first: str) -> None:
 def test_tables_have_the_columns_of_their_contracts(first: str, settings: Settings) -> None:
     files = {
         RAW_MULTITEXT_ADS: folder_of("raw_multitext_ads", settings) / "multitext_ads.parquet",
-        VARIANT_PERFORMANCE: folder_of("preference_snapshot", settings) / "variants.parquet",
-        PREFERENCE_PAIRS: folder_of("preference_snapshot", settings) / "pairs.parquet",
+        ADS: folder_of("preference_snapshot", settings) / "ads.parquet",
+        VARIANTS: folder_of("preference_snapshot", settings) / "variants.parquet",
+        PAIRS: folder_of("preference_snapshot", settings) / "pairs.parquet",
         EXPERIMENT_ADVERTISERS: folder_of("ab_experiment", settings) / "advertisers.parquet",
     }
     for table, path in files.items():

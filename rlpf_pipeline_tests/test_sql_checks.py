@@ -11,12 +11,13 @@ from rlpf_pipeline_tests.preferences.raw_rows import raw_table
 OFFENDERS = {
     "raw_multitext_ads__counts_valid": "UPDATE raw_multitext_ads SET clicks = impressions + 1 WHERE text = 'ad0 0'",
     "raw_multitext_ads__text_not_empty": "UPDATE raw_multitext_ads SET text = ' ' WHERE text = 'ad0 0'",
-    "variant_performance__unique_variant": "UPDATE variant_performance SET variant_id = 'v0' WHERE ad_id = 'ad0'",
-    "variant_performance__clicks_within_impressions": "UPDATE variant_performance SET clicks = -1 WHERE text = 'ad0 0'",
-    "variant_performance__one_split_per_ad": "UPDATE variant_performance SET split = 'other' WHERE text = 'ad0 0'",
-    "preference_pairs__probability_in_range": "UPDATE preference_pairs SET p_left_better = 'nan' WHERE ad_id = 'ad0'",
-    "preference_pairs__both_sides_exist": "DELETE FROM variant_performance WHERE text = 'ad0 0'",
-    "preference_pairs__no_self_pair": "UPDATE preference_pairs SET right_id = left_id WHERE ad_id = 'ad0'",
+    "variants__unique_in_order": "UPDATE variants SET variant_id = 'v0' WHERE ad = 0",
+    "variants__clicks_within_impressions": "UPDATE variants SET clicks = -1 WHERE text = 'ad0 0'",
+    "variants__split_of_the_ad": "UPDATE variants SET split = 'other' WHERE text = 'ad0 0'",
+    "variants__counts_conserved": "DELETE FROM variants WHERE ad = 0",
+    "pairs__probability_in_range": "UPDATE pairs SET p_left_better = 'nan' WHERE left_variant = 0",
+    "pairs__sides_of_one_ad": "DELETE FROM variants WHERE text = 'ad0 0'",
+    "pairs__each_pair_once": "INSERT INTO pairs FROM pairs LIMIT 1",
     "splits__advertiser_in_one_split": "UPDATE raw_multitext_ads SET advertiser_id = 'everyone'",
     "splits__cluster_in_one_split": "UPDATE splits SET cluster_id = 'everyone'",
     "splits__text_in_one_split": "UPDATE raw_multitext_ads SET text = 'the same'",
@@ -42,6 +43,8 @@ def test_clean_data_passes_every_check(warehouse):
 
 @pytest.mark.parametrize("name", OFFENDERS)
 def test_a_planted_offender_is_found(warehouse, name):
+    raw = warehouse.query("FROM raw_multitext_ads")
+    warehouse.replace_table("raw_multitext_ads", raw)
     warehouse.connection.execute(OFFENDERS[name])
     result = warehouse.check(name)
     assert result.rule == name.split("__")[1]

@@ -3,6 +3,9 @@ import sys
 import time
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlpf_pipeline.errors import UserError
@@ -52,19 +55,37 @@ def test_an_exception_closes_the_file_and_undoes_the_transaction(tmp_path):
 
 def test_a_failing_select_leaves_the_former_table(tmp_path):
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
-        warehouse.connection.execute("CREATE TABLE raw_multitext_ads AS SELECT 'former' AS ad_id")
+        warehouse.connection.execute("CREATE TABLE ads AS SELECT 'former' AS ad_id")
+        with pytest.raises(Exception, match="raw_multitext_ads does not exist"):
+            warehouse.run_sql("marts/ads")
+        warehouse.connection.execute("CREATE TABLE raw_multitext_ads AS SELECT 1 AS value")
         with pytest.raises(Exception, match="No files found"):
-            warehouse.run_sql("staging/raw_multitext_ads", {"path": str(tmp_path / "missing.parquet")})
-        assert warehouse.query("FROM raw_multitext_ads").to_pylist() == [{"ad_id": "former"}]
+            warehouse.view_parquet("raw_multitext_ads", tmp_path / "missing.parquet")
+        assert warehouse.query("FROM ads").to_pylist() == [{"ad_id": "former"}]
+        assert warehouse.query("FROM raw_multitext_ads").to_pylist() == [{"value": 1}]
 
 
-def test_export_writes_the_same_bytes_for_the_same_rows_in_another_order(tmp_path):
+def test_a_name_can_change_between_table_and_view(tmp_path):
+    pq.write_table(pa.table({"value": [2, 3]}), tmp_path / "rows.parquet")
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
-        warehouse.connection.execute("CREATE TABLE forth AS SELECT i AS key, hash(i) AS value FROM range(200000) t(i)")
-        warehouse.connection.execute("CREATE TABLE back AS FROM forth ORDER BY value")
-        for table in ("forth", "back"):
-            assert warehouse.export(table, tmp_path / f"{table}.parquet", ("key",)) == 200000
+        assert warehouse.replace_table("rows", pa.table({"value": [1]})) == 1
+        assert warehouse.view_parquet("rows", tmp_path / "rows.parquet") == 2
+        assert warehouse.replace_table("rows", pa.table({"value": [1]})) == 1
+
+
+def test_an_ordered_table_keeps_its_order_and_exports_to_the_same_bytes(tmp_path):
+    with Warehouse(tmp_path / "w.duckdb") as warehouse:
+        for name, values in (("forth", np.arange(400_000)), ("back", np.arange(400_000)[::-1])):
+            warehouse.replace_table("numbers", pa.table({"value": values}))
+            warehouse.connection.execute(
+                f"CREATE TABLE {name} AS SELECT hash(value) AS key, * FROM numbers ORDER BY key"
+            )
+            assert warehouse.export(name, tmp_path / f"{name}.parquet", number="place") == 400_000
+        assert warehouse.connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone() == (False,)
     assert (tmp_path / "forth.parquet").read_bytes() == (tmp_path / "back.parquet").read_bytes()
+    rows = pq.read_table(tmp_path / "forth.parquet")
+    assert rows["place"].to_pylist() == list(range(400_000))
+    assert np.all(np.diff(rows["key"].to_numpy().astype(np.float64)) >= 0)
 
 
 @pytest.mark.parametrize("name", ["a; DROP TABLE b", "A", "a1", "", "a-b", 'a"b'])

@@ -10,8 +10,8 @@ from rlpf_pipeline.defs.resources import PipelineSettings
 ASSET_OF_TABLE = {
     "raw_multitext_ads": "variant_performance",
     "splits": "variant_performance",
-    "variant_performance": "variant_performance",
-    "preference_pairs": "preference_pairs",
+    "variants": "variant_performance",
+    "pairs": "preference_pairs",
 }
 """The asset that a table's checks belong to: the one whose materialisation puts the table into the warehouse."""
 

@@ -1,7 +1,9 @@
 """The stages from raw multitext ads to the preference snapshot: thin Python over `sql/`.
 
-Raw Parquet → raw_multitext_ads → splits → variant_performance → preference_pairs → variants.parquet, pairs.parquet.
-Each returns counts, which become the metrics of its manifest.
+Raw Parquet → splits → ads, variants → pairs → ads.parquet, variants.parquet, pairs.parquet. Names and texts are stored
+once: a variant holds the number of its ad, a pair those of its two variants. The views variant_performance and
+preference_pairs put names and counts beside them, for whoever asks the warehouse. Each stage returns counts, which
+become the metrics of its manifest.
 """
 
 from __future__ import annotations
@@ -17,30 +19,30 @@ from rlpf_pipeline.warehouse import Warehouse
 Metrics = dict[str, float | int | str | bool | None]
 
 SPLIT_SETTINGS = {"near_duplicate", "validation", "test", "evaluation"}
-VARIANTS_FILE = "variants.parquet"
-PAIRS_FILE = "pairs.parquet"
 
 
 def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettings, seed: int) -> Metrics:
-    """Build raw_multitext_ads from the Parquet file `raw`, then splits, variant_performance and delivery.
+    """Build splits, ads, variants and delivery from the Parquet file `raw`, which raw_multitext_ads shows.
 
     Returns raw_rows, ads, variants, advertisers, impressions, clicks, ctr, clusters, largest_cluster_ads, ads_<split>,
     and of the delivery its mean evenness, and the mean gain of early winners with its z (marts/delivery.sql).
     """
-    raw_rows = warehouse.run_sql("staging/raw_multitext_ads", {"path": str(raw)})
+    raw_rows = warehouse.view_parquet("raw_multitext_ads", raw)
     warehouse.run_sql("staging/stg_ad_ties", {"similarity": pairs.near_duplicate})
     build_splits(warehouse, pairs, seed)
-    warehouse.run_sql("marts/variant_performance")
+    warehouse.run_sql("marts/ads")
+    warehouse.run_sql("marts/variants")
+    warehouse.run_view("marts/variant_performance")
     warehouse.run_sql("marts/delivery")
     totals = warehouse.query("""
         SELECT
-            count(DISTINCT ad_id) AS ads,
+            (SELECT count(*) FROM ads) AS ads,
             count(*) AS variants,
-            count(DISTINCT advertiser_id) AS advertisers,
+            (SELECT count(DISTINCT advertiser_id) FROM ads) AS advertisers,
             sum(impressions)::BIGINT AS impressions,
             sum(clicks)::BIGINT AS clicks,
             sum(clicks) / sum(impressions) AS ctr
-        FROM variant_performance
+        FROM variants
     """).to_pylist()[0]
     clusters = warehouse.query("""
         SELECT count(*) AS clusters, max(ads) AS largest_cluster_ads
@@ -60,14 +62,14 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:
-    """Build ctr_priors and preference_pairs from variant_performance.
+    """Build ctr_priors and pairs from ads and variants.
 
     Returns pairs, pairs_<split>, tied_pairs (equal observed CTR), significant_share (p-value below 0.05) with the share
     of the weight and the noise ceiling that a filter for significance would keep, prior_strength_<source>, and
     noise_ceiling overall, by split and by impressions. Raises UserError where no pair survives.
     """
     clicks, impressions = warehouse.connection.execute(
-        "SELECT sum(clicks)::BIGINT, sum(impressions)::BIGINT FROM variant_performance"
+        "SELECT sum(clicks)::BIGINT, sum(impressions)::BIGINT FROM variants"
     ).fetchall()[0]
     if not 0 < clicks < impressions:
         raise UserError(
@@ -76,35 +78,37 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
         )
     warehouse.run_sql("marts/ctr_priors", {"prior_strength": pairs.prior_strength})
     filters = pairs.model_dump(exclude=SPLIT_SETTINGS | {"prior_strength"})
-    rows = warehouse.run_sql("marts/preference_pairs", filters)
+    rows = warehouse.run_sql("marts/pairs", filters)
     if rows == 0:
         raise UserError(no_pair(warehouse, pairs))
+    warehouse.run_view("marts/preference_pairs")
     shares = warehouse.query("""
         SELECT
-            count(*) FILTER (left_clicks * right_impressions = right_clicks * left_impressions) AS tied_pairs,
+            count(*) FILTER (p_value = 1) AS tied_pairs,
             count(*) FILTER (p_value < 0.05) / count(*) AS significant_share,
             sum(weight::DECIMAL(18, 9)) FILTER (p_value < 0.05)
                 / sum(weight::DECIMAL(18, 9)) AS significant_weight_share
-        FROM preference_pairs
+        FROM pairs
     """).to_pylist()[0]
     priors = warehouse.query("SELECT source, prior_strength FROM ctr_priors ORDER BY source").to_pylist()
     return {
         "pairs": rows,
         **{f"prior_strength_{row['source']}": row["prior_strength"] for row in priors},
         **shares,
-        **count_by_split(warehouse, "preference_pairs", "pairs"),
+        **count_by_split(warehouse, "pairs", "pairs"),
         **noise_ceilings(warehouse),
     }
 
 
 def export_snapshot(warehouse: Warehouse, folder: Path) -> Metrics:
-    """Write variants.parquet (by ad_id, variant_id) and pairs.parquet (by ad_id, left_id, right_id) into `folder`.
+    """Write ads.parquet, variants.parquet and pairs.parquet (contracts.ADS, VARIANTS, PAIRS) into `folder`.
 
-    Equal tables give equal bytes. Returns the row counts variants and pairs.
+    Equal tables give equal bytes. Returns the row counts ads, variants and pairs.
     """
     return {
-        "variants": warehouse.export("variant_performance", folder / VARIANTS_FILE, ("ad_id", "variant_id")),
-        "pairs": warehouse.export("preference_pairs", folder / PAIRS_FILE, ("ad_id", "left_id", "right_id")),
+        "ads": warehouse.export("ads", folder / "ads.parquet", number="ad"),
+        "variants": warehouse.export("variants", folder / "variants.parquet", number="variant"),
+        "pairs": warehouse.export("pairs", folder / "pairs.parquet"),
     }
 
 
@@ -134,11 +138,11 @@ def noise_ceilings(warehouse: Warehouse) -> Metrics:
         FROM (
             SELECT
                 split,
-                floor(log10(least(left_impressions, right_impressions)))::INTEGER AS decade,
+                floor(log10(exposure))::INTEGER AS decade,
                 p_value < 0.05 AS significant,
                 p_left_better
-            FROM preference_pairs
-            WHERE left_clicks * right_impressions <> right_clicks * left_impressions
+            FROM pairs
+            WHERE p_value < 1
         )
         GROUP BY GROUPING SETS ((), (split), (decade), (significant))
         HAVING grouping(significant) = 1 OR significant
@@ -153,7 +157,7 @@ def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:
         SELECT count(*), max(second)
         FROM (
             SELECT list_sort(list(impressions), 'DESC')[2] AS second
-            FROM variant_performance GROUP BY ad_id HAVING count(*) > 1
+            FROM variants GROUP BY ad HAVING count(*) > 1
         )
     """).fetchall()[0]
     if several == 0:

@@ -28,23 +28,24 @@ class Ad(NamedTuple):
 def read_ads(snapshot: Path, split: str) -> list[Ad]:
     """Ads of a split that have at least one pair, ordered by ad_id."""
     kept = [("split", "==", split)]
+    ads = pd.read_parquet(snapshot / "ads.parquet", filters=kept).set_index("ad")
     variants = pd.read_parquet(snapshot / "variants.parquet", filters=kept)
     pairs = pd.read_parquet(snapshot / "pairs.parquet", filters=kept)
-    by_ad = dict(tuple(variants.groupby("ad_id", sort=True)))
-    return [_ad(ad_id, by_ad[ad_id], group) for ad_id, group in pairs.groupby("ad_id", sort=True)]
+    pairs["ad"] = variants.set_index("variant")["ad"].loc[pairs["left_variant"]].to_numpy()
+    by_ad = dict(tuple(variants.groupby("ad")))
+    return [_ad(ads.loc[ad], by_ad[ad], group) for ad, group in pairs.groupby("ad", sort=True)]
 
 
-def _ad(ad_id: str, variants: pd.DataFrame, pairs: pd.DataFrame) -> Ad:
-    index = {variant: i for i, variant in enumerate(variants["variant_id"])}
-    context = variants["context"].iloc[0]
+def _ad(ad: pd.Series, variants: pd.DataFrame, pairs: pd.DataFrame) -> Ad:
+    first = variants["variant"].iloc[0]
     return Ad(
-        ad_id,
-        context if isinstance(context, str) else None,
+        ad["ad_id"],
+        ad["context"] if isinstance(ad["context"], str) else None,
         tuple(variants["text"]),
         tuple(variants["impressions"].tolist()),
         tuple(variants["clicks"].tolist()),
-        pairs["left_id"].map(index).to_numpy(),
-        pairs["right_id"].map(index).to_numpy(),
+        (pairs["left_variant"] - first).to_numpy(),
+        (pairs["right_variant"] - first).to_numpy(),
         pairs["p_left_better"].to_numpy(),
         pairs["p_value"].to_numpy(),
         pairs["weight"].to_numpy(),

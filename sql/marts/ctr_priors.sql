@@ -6,35 +6,43 @@
 -- and N the ad's; rho makes the sum over all ads of a source equal to what was observed (method of moments). Differences
 -- between ads do not enter: a pair never compares across ads. $prior_strength: a strength to use instead, or null.
 -- Decimals, because their sum does not depend on the order of the rows.
-WITH ads AS (
+WITH totals AS (
     SELECT
-        ad_id,
-        any_value(source) AS source,
+        variants.ad,
+        any_value(ads.source) AS source,
         count(*) AS texts,
-        sum(clicks) AS clicks,
-        sum(impressions) AS impressions,
-        sum(clicks) / sum(impressions) AS ctr
-    FROM variant_performance
-    GROUP BY ad_id
+        sum(variants.clicks) AS clicks,
+        sum(variants.impressions) AS impressions,
+        sum(variants.clicks) / sum(variants.impressions) AS ctr
+    FROM variants
+    INNER JOIN ads ON variants.ad = ads.rowid
+    GROUP BY variants.ad
+),
+
+shares AS (
+    SELECT
+        totals.source,
+        variants.impressions,
+        variants.impressions / totals.impressions AS share,
+        variants.clicks / variants.impressions - totals.ctr AS deviation,
+        totals.ctr * (1 - totals.ctr) AS variance
+    FROM variants
+    INNER JOIN totals USING (ad)
+    WHERE totals.texts > 1 AND totals.clicks > 0 AND totals.clicks < totals.impressions
 ),
 
 moments AS (
     SELECT
-        texts.source,
-        sum(
-            (texts.impressions * (texts.ctr - ads.ctr) * (texts.ctr - ads.ctr) / (ads.ctr * (1 - ads.ctr))
-                - (1 - texts.impressions / ads.impressions))::DECIMAL(28, 9)
-        )::DOUBLE AS excess,
-        sum(((texts.impressions - 1) * (1 - texts.impressions / ads.impressions))::DECIMAL(28, 9))::DOUBLE AS leverage
-    FROM variant_performance AS texts
-    INNER JOIN ads USING (ad_id)
-    WHERE ads.texts > 1 AND ads.clicks > 0 AND ads.clicks < ads.impressions
-    GROUP BY texts.source
+        source,
+        sum((impressions * deviation * deviation / variance - (1 - share))::DECIMAL(28, 9))::DOUBLE AS excess,
+        sum(((impressions - 1) * (1 - share))::DECIMAL(28, 9))::DOUBLE AS leverage
+    FROM shares
+    GROUP BY source
 ),
 
 sources AS (
     SELECT source, count(*) AS ads, (sum(clicks) + 0.5::DOUBLE) / (sum(impressions) + 1) AS ctr
-    FROM ads
+    FROM totals
     GROUP BY source
 ),
 

@@ -4,15 +4,20 @@
 -- evenness: effective number of texts, (sum n)^2 / sum n^2, over their number: 1 when all had the same impressions.
 -- early_winner_gain: later less early share of impressions of the text with the highest CTR in the ad's first period;
 -- null with one period. Its mean is 0 when delivery does not look at clicks.
-WITH texts AS (
+WITH firsts AS (
+    SELECT ad_id, min(period) AS period FROM raw_multitext_ads GROUP BY ad_id
+),
+
+texts AS (
     SELECT
-        ad_id,
-        text,
-        sum(impressions) AS impressions,
-        sum(impressions) FILTER (period = first_period) AS early_impressions,
-        sum(clicks) FILTER (period = first_period) AS early_clicks
-    FROM (SELECT *, min(period) OVER (PARTITION BY ad_id) AS first_period FROM raw_multitext_ads)
-    GROUP BY ad_id, text
+        raw.ad_id,
+        raw.text,
+        sum(raw.impressions) AS impressions,
+        sum(raw.impressions) FILTER (raw.period = firsts.period) AS early_impressions,
+        sum(raw.clicks) FILTER (raw.period = firsts.period) AS early_clicks
+    FROM raw_multitext_ads AS raw
+    INNER JOIN firsts USING (ad_id)
+    GROUP BY raw.ad_id, raw.text
 ),
 
 ads AS (

@@ -7,8 +7,8 @@ WITH drawn AS (
         firsts.ad_id AS cluster_id,
         ('0x' || left(sha256($seed::VARCHAR || ':' || firsts.ad_id), 16))::UBIGINT / 2e0 ** 64 AS draw
     FROM ad_clusters
-    INNER JOIN stg_ads AS ads USING (ad)
-    INNER JOIN stg_ads AS firsts ON ad_clusters.first_ad = firsts.ad
+    INNER JOIN stg_ads AS ads ON ad_clusters.ad = ads.rowid
+    INNER JOIN stg_ads AS firsts ON ad_clusters.first_ad = firsts.rowid
 )
 
 SELECT

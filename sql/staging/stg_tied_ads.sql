@@ -1,6 +1,6 @@
--- One row per ad and tie it shares with an ad of smaller rank: an edge to the tie's first ad.
+-- One row per ad and tie it shares with an ad of smaller number: an edge to the tie's first ad.
 WITH ties AS (
-    SELECT stg_ads.ad, stg_ad_ties.tie
+    SELECT stg_ads.rowid AS ad, stg_ad_ties.tie
     FROM stg_ad_ties
     INNER JOIN stg_ads USING (ad_id)
 ),

@@ -35,7 +35,7 @@ def raw_multitext_ads(pipeline: PipelineSettings) -> dg.MaterializeResult:
     owners=OWNERS,
     kinds={"duckdb", "sql"},
     tags={"layer": "mart"},
-    metadata=described(contracts.VARIANT_PERFORMANCE) | lineage("marts/variant_performance"),
+    metadata=described(contracts.VARIANT_PERFORMANCE) | lineage("marts/variants"),
     code_version=source_digest(*STAGES["variant_performance"].code),
     pool="duckdb",
 )
@@ -51,7 +51,7 @@ def variant_performance(pipeline: PipelineSettings) -> dg.MaterializeResult:
     owners=OWNERS,
     kinds={"duckdb", "sql"},
     tags={"layer": "mart"},
-    metadata=described(contracts.PREFERENCE_PAIRS) | lineage("marts/preference_pairs"),
+    metadata=described(contracts.PREFERENCE_PAIRS) | lineage("marts/pairs"),
     code_version=source_digest(*STAGES["preference_pairs"].code),
     pool="duckdb",
 )

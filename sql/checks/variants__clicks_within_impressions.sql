@@ -1,4 +1,4 @@
 -- Offenders: variants with more clicks than impressions, or without impressions. Their CTR means nothing.
-SELECT * FROM variant_performance
+SELECT * FROM variants
 WHERE impressions < 1 OR clicks < 0 OR clicks > impressions
-ORDER BY ad_id, variant_id
+ORDER BY ad, variant_id

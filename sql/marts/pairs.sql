@@ -1,0 +1,134 @@
+-- One row per unordered pair of variants of one ad, both shown at least $min_impressions times, in order of both; sides are
+-- row numbers of `variants`, the left one the smaller.
+-- $min_effect, $max_p_value (null: none), $max_pairs_per_ad (null: all), $min_evenness: which pairs are kept.
+-- $weigh_evenness: whether weights also count how evenly the ad was delivered (marts/delivery.sql).
+--
+-- p_left_better: with CTR ~ Beta(a, b), the log odds have mean digamma(a) - digamma(b) and variance
+-- trigamma(a) + trigamma(b), exactly; their difference between two variants is taken as
+-- normal. Against integration p is off by at most 0.01 where both a are 32 or more, by 0.05 where one is 2.
+-- The prior (ctr_priors) is centred on the ad's own CTR, to which one click at the source's CTR is added.
+WITH shown AS (
+    SELECT rowid::INTEGER AS variant, ad, impressions, clicks, split
+    FROM variants
+    WHERE impressions >= $min_impressions
+),
+
+totals AS (
+    SELECT
+        ad,
+        sum(impressions) AS impressions,
+        sum(clicks) AS clicks,
+        count(*) * (count(*) - 1) / 2 AS possible_pairs,
+        sum(impressions) * sum(impressions)::DOUBLE / (count(*) * sum(impressions * impressions::DOUBLE)) AS evenness
+    FROM shown
+    GROUP BY ad
+    HAVING count(*) > 1 AND evenness >= $min_evenness - 1e-9
+),
+
+centres AS (
+    SELECT
+        totals.ad,
+        totals.possible_pairs,
+        CASE WHEN $weigh_evenness THEN totals.evenness ELSE 1 END AS evenness,
+        (totals.clicks + 1) / (totals.impressions + 1 / priors.ctr) AS centre,
+        priors.prior_strength AS strength
+    FROM totals
+    INNER JOIN ads ON totals.ad = ads.rowid
+    INNER JOIN ctr_priors AS priors USING (source)
+),
+
+posteriors AS (
+    SELECT
+        shown.*,
+        centres.possible_pairs,
+        centres.evenness,
+        centres.centre * centres.strength + shown.clicks AS a,
+        (1 - centres.centre) * centres.strength + shown.impressions - shown.clicks AS b
+    FROM shown
+    INNER JOIN centres USING (ad)
+),
+
+log_odds AS MATERIALIZED (
+    SELECT
+        variant,
+        ad,
+        impressions,
+        clicks,
+        split,
+        possible_pairs,
+        evenness,
+        digamma(a) - digamma(b) AS mean,
+        trigamma(a) + trigamma(b) AS variance
+    FROM posteriors
+),
+
+sides AS NOT MATERIALIZED (
+    SELECT
+        l.ad,
+        l.variant AS left_variant,
+        r.variant AS right_variant,
+        l.possible_pairs,
+        l.mean - r.mean AS effect,
+        (l.mean - r.mean) / sqrt(l.variance + r.variance) AS z,
+        l.clicks / l.impressions AS left_ctr,
+        r.clicks / r.impressions AS right_ctr,
+        (l.clicks + r.clicks) / (l.impressions + r.impressions) AS pooled_ctr,
+        1 / l.impressions + 1 / r.impressions AS inverse_impressions,
+        least(l.impressions, r.impressions) AS exposure,
+        l.evenness,
+        l.split
+    FROM log_odds AS l
+    INNER JOIN log_odds AS r ON l.ad = r.ad AND l.variant < r.variant
+),
+
+pooled AS NOT MATERIALIZED (
+    SELECT
+        *,
+        abs(left_ctr - right_ctr) / nullif(sqrt(pooled_ctr * (1 - pooled_ctr) * inverse_impressions), 0) AS pooled_z
+    FROM sides
+),
+
+wanted AS NOT MATERIALIZED (
+    SELECT
+        *,
+        -- One branch per sign: exchanging the sides then turns p into 1 - p to the bit; equal posteriors give one half.
+        CASE WHEN z = 0 THEN 0.5 WHEN z > 0 THEN 1 - upper_tail(z) ELSE upper_tail(-z) END::DOUBLE AS p_left_better,
+        -- No click at all, or a click on every impression: nothing speaks against equal CTRs.
+        CASE WHEN coalesce(pooled_z, 0) = 0 THEN 1 ELSE 2 * upper_tail(pooled_z) END::DOUBLE AS p_value
+    FROM pooled
+    WHERE abs(effect) >= $min_effect AND ($max_p_value IS NULL OR p_value <= $max_p_value)
+),
+
+-- Only ads with too many pairs are sampled, by a hash: the same pairs on every run, whatever else is in the table.
+sampled AS (
+    SELECT wanted.*
+    FROM wanted
+    INNER JOIN ads ON wanted.ad = ads.rowid
+    INNER JOIN variants AS l ON wanted.left_variant = l.rowid
+    INNER JOIN variants AS r ON wanted.right_variant = r.rowid
+    WHERE wanted.possible_pairs > $max_pairs_per_ad
+    QUALIFY
+        row_number() OVER (
+            PARTITION BY wanted.ad
+            ORDER BY md5(concat_ws(chr(31), ads.ad_id, l.variant_id, r.variant_id)), wanted.left_variant, wanted.right_variant
+        ) <= $max_pairs_per_ad
+),
+
+kept AS (
+    FROM wanted WHERE coalesce(possible_pairs <= $max_pairs_per_ad, true)
+    UNION ALL
+    FROM sampled
+)
+
+SELECT
+    left_variant,
+    right_variant,
+    exposure,
+    effect,
+    z,
+    p_left_better,
+    p_value,
+    evenness * ln(1 + exposure) AS weight,
+    split
+FROM kept
+ORDER BY left_variant, right_variant
