@@ -290,7 +290,7 @@ def measure(entry: str, folder: Path) -> dict[str, Any]:
     """Seconds by step and peak memory of one entry in its own process; why it failed, where it did."""
     done = subprocess.run([sys.executable, "-c", CHILD, entry, str(folder)], capture_output=True, text=True)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
+        said = [line for line in done.stderr.splitlines() if "Error" in line or "Exception" in line]
         return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

@@ -182,22 +182,39 @@ def ab_report(
 
 @app.command()
 def simulate(
-    advertisers: Annotated[int, typer.Option(min=1, help="Advertisers of the market.")], output: OutputFolder
+    advertisers: Annotated[int, typer.Option(min=1, help="Advertisers of the market; about six texts each.")],
+    output: OutputFolder,
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days an ad runs; a text has a row a day.")] = 1,
+    novelty: Annotated[float, typer.Option(help="Log CTR that a text has more on its first day.")] = 0.0,
+    early_winner: Annotated[float, typer.Option(min=0, help="How much later days show what was clicked.")] = 0.0,
+    divergent_share: Annotated[float, typer.Option(min=0, max=1, help="Ads with an audience for each text.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Of the market.  [default: the profile's]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
-    """Simulate an ad market's history: multitext ads with impressions and clicks, as Parquet.
+    """Simulate an ad market's history: multitext ads with impressions and clicks, as Parquet, at any size.
 
     Example: rlpf simulate --advertisers 500 --output market
+
+    Example: rlpf simulate --advertisers 2000 --days 14 --early-winner 2 --output market
     """
-    import pyarrow.parquet as pq
+    from rich.progress import Progress
 
-    from rlpf_pipeline.market.history import simulate_history
+    from rlpf_pipeline.market.history import write_history
 
-    market = load_settings().market.model_copy(update={"advertisers": advertisers})
-    table = simulate_history(market)
+    chosen = {
+        "advertisers": advertisers,
+        "days": days,
+        "novelty": novelty,
+        "early_winner": early_winner,
+        "divergent_share": divergent_share,
+    }
+    market = load_settings().market.model_copy(update=chosen | ({} if seed is None else {"seed": seed}))
     output.mkdir(parents=True, exist_ok=True)
     path = output / "multitext_ads.parquet"
-    pq.write_table(table, path)
-    print(f"{table.num_rows} variants of {advertisers} advertisers: {path}")
+    with Progress(transient=True) as bar:
+        task = bar.add_task("advertisers", total=advertisers)
+        rows = write_history(market, path, workers, lambda done, _: bar.update(task, completed=done))
+    print(f"{rows} rows of {advertisers} advertisers: {path}")
 
 
 def read_table(path: Path) -> object:

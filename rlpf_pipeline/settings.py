@@ -22,6 +22,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Relevance = Literal["words", "minilm"]
+
+
 class MarketSettings(Section):
     """The simulated ad market that stands in for an ads platform. Only data generation and evaluation read it."""
 
@@ -39,6 +42,12 @@ class MarketSettings(Section):
         description="share of ads delivered to an audience of each text's own, more where it clicks",
     )
     advertiser_sigma: float = Field(0.45, description="standard deviation of the advertiser effect on log CTR")
+    days: int = Field(1, ge=1, le=366, description="days an ad runs; with several, a text has a row a day")
+    novelty: float = Field(0.0, description="log CTR that a text has more on its first day; halved every two days")
+    early_winner: float = Field(
+        0.0, ge=0, description="power of a text's CTR so far by which later days show it more. 0: all alike"
+    )
+    relevance: Relevance = Field("words", description="to the original: shared words, or MiniLM embeddings")
 
 
 class IngestSettings(Section):

@@ -77,9 +77,8 @@ def test_an_ordered_table_keeps_its_order_and_exports_to_the_same_bytes(tmp_path
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
         for name, values in (("forth", np.arange(400_000)), ("back", np.arange(400_000)[::-1])):
             warehouse.replace_table("numbers", pa.table({"value": values}))
-            warehouse.connection.execute(
-                f"CREATE TABLE {name} AS SELECT hash(value) AS key, * FROM numbers ORDER BY key"
-            )
+            create = f"CREATE TABLE {name} AS SELECT hash(value) AS key, * FROM numbers ORDER BY key"  # noqa: S608
+            warehouse.connection.execute(create)
             assert warehouse.export(name, tmp_path / f"{name}.parquet", number="place") == 400_000
         assert warehouse.connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone() == (False,)
     assert (tmp_path / "forth.parquet").read_bytes() == (tmp_path / "back.parquet").read_bytes()

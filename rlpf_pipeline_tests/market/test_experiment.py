@@ -8,7 +8,7 @@ import pytest
 from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS, SUGGESTIONS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.market.assignment import assign
-from rlpf_pipeline.market.click_model import planted_ctr
+from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.market.experiment import simulate_experiment
 from rlpf_pipeline.market.history import ARROW_TYPES, arrow_table
 from rlpf_pipeline.settings import ExperimentSettings, MarketSettings
@@ -95,7 +95,8 @@ def test_truth_is_the_mean_planted_ctr_where_all_advertisers_run_the_same_text()
     market = MARKET.model_copy(update={"advertiser_sigma": 0.0})
     truth = simulate_experiment(EXPERIMENT, market, suggestions(("",), ("",), one)).truth
     original = list(one.values())
-    assert truth.control_ctr == pytest.approx(planted_ctr(original, original, market))
+    planted = PlantedClickModel.of(market).ctr(original, original, 0.0, market.base_ctr, ["Bakery"])
+    assert truth.control_ctr == pytest.approx(planted[0])
 
 
 def test_treatment_changes_neither_covariates_nor_ads(result):

