@@ -2,7 +2,8 @@
 
 A file `sql/marts/variants.sql` holds one SELECT; `run_sql("marts/variants")` replaces the table
 `variants` by its result, whole or not at all. Training never opens the file: it reads exported Parquet.
-Where a SELECT ends in ORDER BY, the table keeps that order, and `rowid` numbers its rows from 0.
+Where a SELECT ends in ORDER BY, the table keeps that order, and `rowid` numbers its rows from 0, once it is committed:
+inside the transaction that makes it, DuckDB numbers them otherwise.
 `sql/macros.sql` holds the functions that DuckDB lacks; they are there on every connection.
 """
 

@@ -2,11 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rlpf_pipeline.artifacts import Manifest, Recipe
 from rlpf_pipeline.definitions import defs
+from rlpf_pipeline.defs.checks import raw_multitext_ads__rows_conserved
+from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES
 
 EXPECTED = """
@@ -72,12 +78,28 @@ def test_one_pool_guards_the_warehouse_and_one_the_memory() -> None:
     assert {n for n, pool in by_pool.items() if pool == "training"} == {n for n, stage in STAGES.items() if stage.job}
 
 
+@pytest.mark.parametrize(("read", "passes"), [(3, True), (4, False)])
+def test_rows_lost_in_ingest_fail_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: int, passes: bool
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    folder = tmp_path / "tiny" / "raw"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["a", "b"]}), folder / "multitext_ads.parquet")
+    pq.write_table(pa.table({"reason": ["no text"]}), folder / "rejects.parquet")
+    manifest = Manifest(recipe=Recipe(stage="raw_multitext_ads"), metrics={"read": read})
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    result = raw_multitext_ads__rows_conserved(PipelineSettings(profile="tiny"))
+    assert result.passed is passes
+
+
 def test_every_sql_check_is_a_blocking_asset_check() -> None:
     from rlpf_pipeline.warehouse import SQL
 
     graph = defs.resolve_asset_graph()
     checks = {key.name: graph.get_check_spec(key) for key in graph.asset_check_keys}
-    assert set(checks) == {path.stem for path in (SQL / "checks").glob("*.sql")}
+    in_sql = {path.stem for path in (SQL / "checks").glob("*.sql")}
+    assert set(checks) == in_sql | {"raw_multitext_ads__rows_conserved"}
     assert all(spec.blocking and spec.description for spec in checks.values())
 
 

@@ -1,4 +1,7 @@
-"""The rules in `sql/checks/` as asset checks. All block: training on rows that break one would be wrong."""
+"""The rules in `sql/checks/` and the count of ingested rows, as asset checks.
+
+All block: training on rows that break one would be wrong.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -46,6 +49,23 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
     return run_checks
 
 
+@dg.asset_check(asset="raw_multitext_ads", blocking=True)
+def raw_multitext_ads__rows_conserved(pipeline: PipelineSettings) -> dg.AssetCheckResult:
+    """Every row read from the files is in multitext_ads.parquet or in rejects.parquet, once."""
+    import pyarrow.parquet as pq
+
+    from rlpf_pipeline.defs.stages import folder_of, manifest_of
+    from rlpf_pipeline.sources.ingest import ACCEPTED_FILE, REJECTS_FILE
+
+    settings = pipeline.load()
+    folder = folder_of("raw_multitext_ads", settings)
+    read = manifest_of("raw_multitext_ads", settings).metrics["read"]
+    accepted, rejected = (pq.read_metadata(folder / file).num_rows for file in (ACCEPTED_FILE, REJECTS_FILE))
+    return dg.AssetCheckResult(
+        passed=read == accepted + rejected, metadata={"read": read, "accepted": accepted, "rejected": rejected}
+    )
+
+
 def header(sql: str) -> str:
     """The comment on top of a check, which says what offends."""
     lines = [line.removeprefix("--").strip() for line in sql.splitlines() if line.startswith("--")]
@@ -53,4 +73,5 @@ def header(sql: str) -> str:
 
 
 def all_checks() -> Sequence[dg.AssetChecksDefinition]:
-    return [table_checks(asset) for asset in dict.fromkeys(ASSET_OF_TABLE.values())]
+    of_tables = [table_checks(asset) for asset in dict.fromkeys(ASSET_OF_TABLE.values())]
+    return [raw_multitext_ads__rows_conserved, *of_tables]

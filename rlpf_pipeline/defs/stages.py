@@ -6,8 +6,11 @@ manifest holds the recipe that this table gives. Nothing here imports Dagster.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -241,7 +244,7 @@ def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Out
     folder, recipe = folder_of(name, settings), recipe_of(name, settings)
     if is_current(folder, recipe):
         return outcome_of(name, settings, reused=True)
-    with publish(folder, recipe) as (building, metrics):
+    with full_disk_explained(settings.home), publish(folder, recipe) as (building, metrics):
         metrics |= work(building)
     return outcome_of(name, settings, reused=False)
 
@@ -258,9 +261,25 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
     if is_current(folder, recipe):
         return outcome_of(name, settings, reused=True)
     shutil.rmtree(folder, ignore_errors=True)
-    with publish(folder, recipe) as (_, metrics):
+    with full_disk_explained(settings.home), publish(folder, recipe) as (_, metrics):
         metrics |= work()
     return outcome_of(name, settings, reused=False)
+
+
+@contextmanager
+def full_disk_explained(home: Path) -> Iterator[None]:
+    """Turns the system's word for a full disk, whichever library passes it on, into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        for building in home.rglob(".*.building"):
+            shutil.rmtree(building, ignore_errors=True)
+        raise UserError(
+            f"The disk of {home} is full. What was complete is as it was before. "
+            "Free some space, or set RLPF_HOME to a larger disk, and run again."
+        ) from error
 
 
 def outcome_of(name: str, settings: Settings, reused: bool) -> Outcome:

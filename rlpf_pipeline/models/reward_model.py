@@ -6,7 +6,7 @@ within one ad mean something; its zero is the mean score of the training texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encod
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
 SCORING_TOKENS = 4096
+TOKENIZER_BATCH = 10_000
 
 
 class RewardModel(nn.Module):
@@ -49,20 +50,26 @@ class RewardModel(nn.Module):
         last = hidden[packed.last()].float()
         return self.head(last).squeeze(-1) * hidden.shape[-1] ** -0.5 - self.center
 
-    def tokenize(self, context: str | None, texts: Sequence[str]) -> Group:
-        """Token ids of one ad: [start, context…] and [text…, end] for each text, cut at the card's limits."""
-        start = self.tokenizer.bos_token_id
-        prefix = [self.tokenizer.eos_token_id if start is None else start]
-        if context:
-            prefix += _ids(self.tokenizer, context)[: self.card.max_context_tokens]
-        ends = [*(_ids(self.tokenizer, text)[: self.card.max_text_tokens] for text in texts)]
-        return Group(prefix, [[*ids, self.tokenizer.eos_token_id] for ids in ends])
+    def tokenize(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[Group]:
+        """Token ids of each (context, texts): [start, context…], and [text…, end] a text, cut at the card's limits.
+
+        Texts and contexts that occur several times are tokenised once.
+        """
+        end, longest, card = self.tokenizer.eos_token_id, self.card.max_text_tokens, self.card
+        start = end if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
+        ids = token_ids(self.tokenizer, [text for context, texts in ads for text in (context or "", *texts)])
+        return [
+            Group(
+                [start, *ids[context or ""][: card.max_context_tokens]], [[*ids[text][:longest], end] for text in texts]
+            )
+            for context, texts in ads
+        ]
 
     @torch.inference_mode()
     def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[list[float]]:
         """Scores of the texts of each (context, texts), in the order given."""
         self.eval()
-        groups = [self.tokenize(context, texts) for context, texts in ads]
+        groups = self.tokenize(ads)
         scores: list[list[float]] = [[] for _ in groups]
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
             packed = pack([groups[i] for i in batch], self.tokenizer.pad_token_id, self.head.weight.device)
@@ -107,5 +114,13 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
     return model.eval()
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> dict[str, list[int]]:
+    """Token ids of each distinct text, without special tokens, in batches."""
+    distinct = list(dict.fromkeys(texts))
+    ids: dict[str, list[int]] = {}
+    for place in range(0, len(distinct), TOKENIZER_BATCH):
+        batch = distinct[place : place + TOKENIZER_BATCH]
+        ids |= zip(
+            batch, tokenizer(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"], strict=True
+        )
+    return ids

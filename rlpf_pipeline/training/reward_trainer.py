@@ -27,7 +27,7 @@ def train_reward_model(
 ) -> dict[str, float]:
     """Train `model` in place on the ads' pairs and centre its scores; returns the last epoch's loss and accuracy."""
     accelerate = accelerator()
-    groups = [model.tokenize(ad.context, ad.texts) for ad in ads]
+    groups = model.tokenize([(ad.context, ad.texts) for ad in ads])
     batches = batches_by_tokens([group.length for group in groups], settings.tokens_per_batch)
     total = settings.epochs * math.ceil(len(batches) / accelerate.num_processes)
     head = [*model.head.parameters()]

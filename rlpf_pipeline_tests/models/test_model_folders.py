@@ -47,6 +47,22 @@ def test_a_score_does_not_depend_on_its_neighbours(cache: Path) -> None:
     assert alone[0] == pytest.approx(model.score(ADS)[1][0], abs=1e-6)
 
 
+def test_a_text_that_occurs_often_is_tokenised_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = reward_model(cache), []
+    tokenizer = model.tokenizer
+
+    def counting(texts: list[str], **options: object) -> object:
+        seen.extend(texts)
+        return tokenizer(texts, **options)
+
+    counting.eos_token_id, counting.bos_token_id = tokenizer.eos_token_id, tokenizer.bos_token_id
+    model.tokenizer = counting
+    groups = model.tokenize([*ADS, *ADS, ("Bookshop", ["Bread."])])
+    assert sorted(seen) == sorted({"", "Bookshop", *(text for _, texts in ADS for text in texts)})
+    assert groups[:2] == groups[2:4]
+    assert groups[4].texts[0] == groups[1].texts[0] == [*tokenizer("Bread.")["input_ids"], tokenizer.eos_token_id]
+
+
 def test_only_the_chosen_top_layers_are_trained(cache: Path) -> None:
     model = attach_lora(load_causal_lm(TINY, cache), LoraSettings(top_layers=1))
     trained = {name.split("layers.")[1].split(".")[0] for name, p in model.named_parameters() if p.requires_grad}

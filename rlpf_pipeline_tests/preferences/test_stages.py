@@ -294,6 +294,35 @@ def test_the_snapshot_does_not_depend_on_the_order_of_the_rows(tmp_path):
         assert (tmp_path / "forth" / file).read_bytes() == (tmp_path / "back" / file).read_bytes()
 
 
+raw_rows = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from(["one", "two", "three"]), st.sampled_from("vw"),
+              st.integers(1, 500), st.integers(0, 1)),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(raw_rows, st.randoms(use_true_random=False))
+def test_counts_are_conserved_whatever_the_rows_and_their_order(tmp_path_factory, drawn, random):
+    rows = [raw_row(ad, variant, text, n, min(k, n)) for ad, text, variant, n, k in drawn]
+    expected = {}
+    for row in rows:
+        n, k, names = expected.get((row["ad_id"], row["text"]), (0, 0, []))
+        expected[row["ad_id"], row["text"]] = n + row["impressions"], k + row["clicks"], [*names, row["variant_id"]]
+    built = []
+    for order in (rows, random.sample(rows, len(rows))):
+        folder = tmp_path_factory.mktemp("conserved")
+        pq.write_table(pa.Table.from_pylist(order, schema=SCHEMA), folder / "raw.parquet")
+        with Warehouse(folder / "w.duckdb") as warehouse:
+            build_variant_performance(warehouse, folder / "raw.parquet", PairSettings(), seed=3)
+            built.append([warehouse.query(f"FROM {table}").to_pylist() for table in ("ads", "variants")])
+            merged = warehouse.query("FROM variant_performance").to_pylist()
+    assert built[0] == built[1]
+    assert {(v["ad_id"], v["text"]): (v["impressions"], v["clicks"], v["variant_id"]) for v in merged} == {
+        key: (n, k, min(names)) for key, (n, k, names) in expected.items()
+    }
+
+
 def test_ads_with_a_text_alike_but_for_case_and_punctuation_share_a_split(tmp_path):
     table = raw_table(ads=60)
     alike = [
