@@ -1,5 +1,5 @@
--- One row per ad and distinct text, in order of ad and variant_id (and text, should ids repeat): counts summed over periods and over arms that showed
--- the same text. The row's number (rowid) is the variant's number in `pairs`.
+-- One row per ad and distinct text, in order of ad and variant_id (and text, should ids repeat): counts summed over periods
+-- and over arms that showed the same text. The row's number (rowid) is the variant's number in `pairs`.
 SELECT
     ads.rowid::INTEGER AS ad,
     min(raw.variant_id) AS variant_id,
