@@ -105,10 +105,8 @@ def our_splits(folder: Path) -> dict[str, float]:
     with Warehouse(folder / "bench.duckdb") as warehouse:
         warehouse.view_parquet("raw_multitext_ads", folder / "raw.parquet")
         clock = Clock(seconds)
-        warehouse.run_sql("staging/stg_ad_ties", {"similarity": PAIRS.near_duplicate})
-        clock("near-duplicates")
         build_splits(warehouse, PAIRS, seed=1)
-        clock("clusters and splits")
+        clock("near-duplicates, clusters, splits")
         warehouse.run_sql("marts/delivery")
         clock("delivery")
     return seconds

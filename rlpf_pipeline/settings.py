@@ -79,7 +79,7 @@ class PairSettings(Section):
     weigh_evenness: bool = Field(False, description="multiply a pair's weight by the evenness of its ad's delivery")
     near_duplicate: float = Field(
         0.9,
-        gt=0,
+        gt=0.5,
         lt=1,
         description="ads with texts of this Jaccard similarity (word pairs) share a split",
     )

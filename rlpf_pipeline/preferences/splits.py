@@ -1,7 +1,8 @@
 """Splits without leaks: ads that share an advertiser or a near-duplicate text stay together.
 
 Ads are nodes; each advertiser and each text (lower case, without punctuation) ties its ads and those of texts much like
-it together (`sql/staging/stg_ad_ties.sql`). A connected component is a cluster; `sql/marts/splits.sql` draws its split.
+it together (`sql/staging/stg_near_texts.sql`, `stg_ad_ties.sql`). A connected component is a cluster;
+`sql/marts/splits.sql` draws its split.
 Names stay in DuckDB: only numbers of ads pass through memory.
 """
 
@@ -19,7 +20,7 @@ from rlpf_pipeline.warehouse import Warehouse
 
 
 def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
-    """Build the table splits (ad_id, cluster_id, split) from raw_multitext_ads and stg_ad_ties (ad_id, tie).
+    """Build the table splits (ad_id, cluster_id, split) from raw_multitext_ads.
 
     The shares of `pairs` are expected shares of clusters. Raises UserError where they leave nothing for training.
     """
@@ -29,14 +30,28 @@ def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
         raise UserError(
             f"The shares {named} leave nothing for training. Choose shares of at least 0 whose sum is below 1."
         )
-    ads = warehouse.run_sql("staging/stg_ads")
-    warehouse.run_sql("staging/stg_tied_ads")
+    ads = tie_ads(warehouse, pairs.near_duplicate)
     edges = warehouse.query("FROM stg_tied_ads")
     first = first_of_cluster(edges["ad"].to_numpy(), edges["first_ad"].to_numpy(), ads)
     warehouse.replace_table("ad_clusters", pa.table({"ad": np.arange(ads), "first_ad": first}))
     warehouse.run_sql("marts/splits", {"seed": seed, **shares})
     for table in ("ad_clusters", "stg_tied_ads", "stg_ads"):
-        warehouse.connection.execute(f"DROP TABLE {table}")
+        warehouse.drop(table)
+
+
+def tie_ads(warehouse: Warehouse, similarity: float) -> int:
+    """Build stg_ads (numbered) and stg_tied_ads, whose components are the clusters; returns the number of ads.
+
+    similarity: least Jaccard similarity of near-duplicate texts, above a half and below 1.
+    """
+    ads = warehouse.run_sql("staging/stg_ads")
+    warehouse.run_sql("staging/stg_ad_texts")
+    warehouse.run_sql("staging/stg_near_texts", {"similarity": similarity})
+    warehouse.run_sql("staging/stg_ad_ties")
+    warehouse.run_sql("staging/stg_tied_ads")
+    for table in ("stg_ad_texts", "stg_near_texts", "stg_ad_ties"):
+        warehouse.drop(table)
+    return ads
 
 
 def first_of_cluster(ad: NDArray[np.int64], other: NDArray[np.int64], ads: int) -> NDArray[np.int64]:

@@ -28,7 +28,6 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     and of the delivery its mean evenness, and the mean gain of early winners with its z (marts/delivery.sql).
     """
     raw_rows = warehouse.view_parquet("raw_multitext_ads", raw)
-    warehouse.run_sql("staging/stg_ad_ties", {"similarity": pairs.near_duplicate})
     build_splits(warehouse, pairs, seed)
     warehouse.run_sql("marts/ads")
     warehouse.run_sql("marts/variants")

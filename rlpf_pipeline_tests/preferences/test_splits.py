@@ -6,6 +6,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.splits import build_splits, first_of_cluster
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
+from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row
 
 
 @pytest.fixture
@@ -13,10 +14,14 @@ def assigned(tmp_path):
     """Cluster and split by ad, from (ad, tie)."""
 
     def assign(ties, seed=1, **shares):
-        table = pa.table({"ad_id": [ad for ad, _ in ties], "tie": [tie for _, tie in ties]})
+        rows = [
+            raw_row(ad, "v", tie, 100, 1)
+            if tie.startswith("text:")
+            else {**raw_row(ad, "w", f"of {ad}", 100, 1), "advertiser_id": tie}
+            for ad, tie in ties
+        ]
         with Warehouse(tmp_path / "w.duckdb") as warehouse:
-            warehouse.replace_table("stg_ad_ties", table)
-            warehouse.replace_table("raw_multitext_ads", table.select(["ad_id"]))
+            warehouse.replace_table("raw_multitext_ads", pa.Table.from_pylist(rows, schema=SCHEMA))
             build_splits(warehouse, PairSettings(**shares), seed)
             rows = warehouse.query("FROM splits").to_pylist()
         return {row["ad_id"]: (row["cluster_id"], row["split"]) for row in rows}
