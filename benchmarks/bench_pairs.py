@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -28,15 +29,16 @@ from rich.console import Console
 from rich.table import Table
 
 from rlpf_pipeline.preferences.splits import build_splits
-from rlpf_pipeline.preferences.stages import build_preference_pairs, export_snapshot
+from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 
 PAIRS = PairSettings()
 TEXTS_OF_AD = 4
+OURS = "ours (DuckDB)"
 WORDS = 3000
 
-# Words are drawn from a Zipf-like vocabulary; one ad in fifty repeats another's texts, one in fifty nearly.
+# In order of ad_id, as ingest leaves the raw table. Words are drawn from a Zipf-like vocabulary; one ad in fifty repeats another's texts, one in fifty nearly.
 WRITE_ROWS = """
 COPY (
     SELECT
@@ -63,47 +65,50 @@ COPY (
             (100 * exp(hash(row) % 1000 / 200))::BIGINT AS impressions
         FROM range($rows) AS rows(row)
     )
+    ORDER BY ad_id, variant_id
 ) TO $path (FORMAT parquet, COMPRESSION zstd)
 """
 
 
 def write_rows(folder: Path, rows: int) -> None:
     """raw.parquet and splits.parquet of `rows` variants."""
-    with duckdb.connect(config={"memory_limit": "4GB", "preserve_insertion_order": False}) as connection:
+    with duckdb.connect(str(folder / "scratch.duckdb"), config={"memory_limit": "4GB"}) as connection:
         raw = str(folder / "raw.parquet")
         sizes = {"rows": rows, "variants": TEXTS_OF_AD, "advertisers": max(rows // 40, 1), "words": WORDS}
         connection.execute(WRITE_ROWS, {**sizes, "path": raw})
         connection.execute(
             """COPY (
-                SELECT DISTINCT ad_id, CASE WHEN hash(ad_id) % 2 = 0 THEN 'train' ELSE 'test' END AS split
-                FROM read_parquet($raw)
+                SELECT
+                    (row_number() OVER (ORDER BY ad_id) - 1)::INTEGER AS ad,
+                    ad_id,
+                    CASE WHEN hash(ad_id) % 2 = 0 THEN 'train' ELSE 'test' END AS split
+                FROM (SELECT DISTINCT ad_id FROM read_parquet($raw))
             ) TO $path (FORMAT parquet)""",
             {"raw": raw, "path": str(folder / "splits.parquet")},
         )
 
 
-def ours(folder: Path) -> dict[str, float]:
+def ours(given: Path, output: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    with Warehouse(folder / "bench.duckdb") as warehouse:
+    with Warehouse(output / "bench.duckdb") as warehouse:
         clock = Clock(seconds)
-        warehouse.view_parquet("raw_multitext_ads", folder / "raw.parquet")
+        warehouse.view_parquet("raw_multitext_ads", given / "raw.parquet")
         warehouse.connection.execute(
-            "CREATE TABLE splits AS FROM read_parquet($path)", {"path": str(folder / "splits.parquet")}
+            "CREATE TABLE splits AS FROM read_parquet($path)", {"path": str(given / "splits.parquet")}
         )
-        warehouse.run_sql("marts/ads")
-        warehouse.run_sql("marts/variants")
+        build_ads_and_variants(warehouse)
         clock("variants")
         build_preference_pairs(warehouse, PAIRS)
         clock("pairs")
-        export_snapshot(warehouse, folder)
+        export_snapshot(warehouse, output)
         clock("snapshot")
     return seconds
 
 
-def our_splits(folder: Path) -> dict[str, float]:
+def our_splits(given: Path, output: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    with Warehouse(folder / "bench.duckdb") as warehouse:
-        warehouse.view_parquet("raw_multitext_ads", folder / "raw.parquet")
+    with Warehouse(output / "bench.duckdb") as warehouse:
+        warehouse.view_parquet("raw_multitext_ads", given / "raw.parquet")
         clock = Clock(seconds)
         build_splits(warehouse, PAIRS, seed=1)
         clock("near-duplicates, clusters, splits")
@@ -112,20 +117,19 @@ def our_splits(folder: Path) -> dict[str, float]:
     return seconds
 
 
-def with_polars(folder: Path) -> dict[str, float]:
+def with_polars(given: Path, output: Path) -> dict[str, float]:
     import polars as pl
     from scipy.special import digamma, ndtr, polygamma
 
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
-    raw = pl.scan_parquet(folder / "raw.parquet")
+    raw = pl.scan_parquet(given / "raw.parquet")
     ads = (
         raw.group_by("ad_id")
         .agg(pl.col("source", "advertiser_id", "context").min())
-        .join(pl.scan_parquet(folder / "splits.parquet"), on="ad_id")
-        .sort("ad_id")
+        .join(pl.scan_parquet(given / "splits.parquet"), on="ad_id")
+        .sort("ad")
         .collect(engine="streaming")
-        .with_row_index("ad")
     )
     variants = (
         raw.join(ads.lazy().select("ad_id", "ad", "split"), on="ad_id")
@@ -192,22 +196,21 @@ def with_polars(folder: Path) -> dict[str, float]:
     ).drop("pooled_z")
     clock("pairs")
     for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
-        table.write_parquet(folder / f"{name}.parquet", compression="zstd")
+        table.write_parquet(output / f"{name}.parquet", compression="zstd")
     clock("snapshot")
     return seconds
 
 
-def with_pandas(folder: Path) -> dict[str, float]:
+def with_pandas(given: Path, output: Path) -> dict[str, float]:
     import pandas as pd
     from scipy.special import digamma, ndtr, polygamma
 
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
-    raw = pd.read_parquet(folder / "raw.parquet")
+    raw = pd.read_parquet(given / "raw.parquet")
     shared = dict.fromkeys(("source", "advertiser_id", "context"), "min")
-    ads = raw.groupby("ad_id", as_index=False).agg(shared).merge(pd.read_parquet(folder / "splits.parquet"), on="ad_id")
-    ads = ads.sort_values("ad_id", ignore_index=True)
-    ads.insert(0, "ad", np.arange(len(ads)))
+    ads = raw.groupby("ad_id", as_index=False).agg(shared).merge(pd.read_parquet(given / "splits.parquet"), on="ad_id")
+    ads = ads.sort_values("ad", ignore_index=True)
     raw = raw.merge(ads[["ad_id", "ad", "split"]], on="ad_id")
     sums = {"variant_id": "min", "impressions": "sum", "clicks": "sum", "split": "first"}
     variants = raw.groupby(["ad", "text"], as_index=False).agg(sums)
@@ -253,7 +256,7 @@ def with_pandas(folder: Path) -> dict[str, float]:
     ).sort_values(["left_variant", "right_variant"])
     clock("pairs")
     for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
-        table.to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+        table.to_parquet(output / f"{name}.parquet", compression="zstd", index=False)
     clock("snapshot")
     return seconds
 
@@ -269,24 +272,27 @@ class Clock:
         self.seconds[name], self.last = now - self.last, now
 
 
-ENTRIES: dict[str, Callable[[Path], dict[str, float]]] = {
-    "duckdb (ours)": ours,
+ENTRIES: dict[str, Callable[[Path, Path], dict[str, float]]] = {
+    OURS: ours,
     "polars": with_polars,
     "pandas": with_pandas,
     "our splits": our_splits,
 }
 
+# VmHWM and not ru_maxrss, which a child process inherits from the one that wrote the rows.
 CHILD = (
-    "import json, resource, sys, pathlib; from benchmarks.bench_pairs import ENTRIES;"
-    "seconds = ENTRIES[sys.argv[1]](pathlib.Path(sys.argv[2]));"
-    "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20;"
+    "import json, re, sys, pathlib; from benchmarks.bench_pairs import ENTRIES;"
+    "seconds = ENTRIES[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]));"
+    "peak = int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) / 2**20;"
     "print(json.dumps({'seconds': seconds, 'peak_gib': peak}))"
 )
 
 
-def measure(entry: str, folder: Path) -> dict[str, Any]:
+def measure(entry: str, given: Path, output: Path) -> dict[str, Any]:
     """Seconds by step and peak memory of one entry in its own process; why it failed, where it did."""
-    done = subprocess.run([sys.executable, "-c", CHILD, entry, str(folder)], capture_output=True, text=True)
+    output.mkdir()
+    child = [sys.executable, "-c", CHILD, entry, str(given), str(output)]
+    done = subprocess.run(child, capture_output=True, text=True)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if "Error" in line or "Exception" in line]
         return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
@@ -319,18 +325,18 @@ def main(
     for size in sorted(int(number) for number in rows):
         with TemporaryDirectory(dir=folder) as scratch:
             write_rows(Path(scratch), size)
-            chosen = [name for name in entry if size <= pandas_up_to or name.endswith(("(ours)", "splits"))]
+            chosen = [name for name in entry if size <= pandas_up_to or name in (OURS, "our splits")]
             for name in chosen:
-                result = {"rows": size, "entry": name, **measure(name, Path(scratch))}
-                if (Path(scratch) / "pairs.parquet").exists() and name != "our splits":
-                    (Path(scratch) / "pairs.parquet").rename(Path(scratch) / f"pairs {name}.parquet")
-                (Path(scratch) / "bench.duckdb").unlink(missing_ok=True)
+                output_folder = Path(scratch) / name
+                result = {"rows": size, "entry": name, **measure(name, Path(scratch), output_folder)}
+                if size > min(rows):
+                    shutil.rmtree(output_folder)
                 results.append(result)
                 Console().print(result)
             if size == min(rows):
-                own = Path(scratch) / "pairs duckdb (ours).parquet"
+                own = Path(scratch) / OURS / "pairs.parquet" / "*.parquet"
                 for name in {"polars", "pandas"} & set(chosen):
-                    difference = largest_difference(own, Path(scratch) / f"pairs {name}.parquet")
+                    difference = largest_difference(own, Path(scratch) / name / "pairs.parquet")
                     print(f"largest difference to {name}: {difference:.2g}")
     Console().print(table_of(results))
     if output:
@@ -347,7 +353,7 @@ def table_of(results: list[dict[str, Any]]) -> Table:
         if (rows, entry) not in total:
             table.add_row(f"{rows:,}", str(entry), str(result["failed"]))
             continue
-        seconds, own = total[rows, entry], total.get((rows, "duckdb (ours)"))
+        seconds, own = total[rows, entry], total.get((rows, OURS))
         ratio = f"{seconds / own:.2f}" if own else ""
         table.add_row(f"{rows:,}", str(entry), f"{seconds:.1f}", ratio, f"{result['peak_gib']:.2f}")
     return table

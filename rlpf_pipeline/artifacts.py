@@ -8,6 +8,7 @@ and input digests); a folder whose manifest holds the same recipe need not be bu
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import shutil
@@ -121,6 +122,16 @@ def swap_into_place(building: Path, folder: Path) -> None:
         folder.rename(former)
     building.rename(folder)
     shutil.rmtree(former, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same content under a second name: a hard link, or a copy on a file system that has none."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,24 +1,29 @@
 """The warehouse: one DuckDB file, held by one process at a time, whose tables are the SELECTs in `sql/`.
 
-A file `sql/marts/variants.sql` holds one SELECT; `run_sql("marts/variants")` replaces the table
-`variants` by its result, whole or not at all. Training never opens the file: it reads exported Parquet.
-Where a SELECT ends in ORDER BY, the table keeps that order, and `rowid` numbers its rows from 0, once it is committed:
-inside the transaction that makes it, DuckDB numbers them otherwise.
+A file `sql/marts/splits.sql` holds one SELECT; `run_sql("marts/splits")` replaces the table `splits` by its result,
+whole or not at all. A table as large as the data (`parts`) is a folder of Parquet files in `marts/` beside the DuckDB
+file, which shows it as a view: it is written once, a range of ads at a time, so that memory and caches hold what is
+worked on however many ads there are; training reads links to its files and never opens the warehouse.
+Where the SELECT of a table ends in ORDER BY, the table keeps that order, and `rowid` numbers its rows from 0, once it
+is committed: inside the transaction that makes it, DuckDB numbers them otherwise.
 `sql/macros.sql` holds the functions that DuckDB lacks; they are there on every connection.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import duckdb
 
+from rlpf_pipeline.artifacts import swap_into_place
 from rlpf_pipeline.errors import UserError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
@@ -41,7 +46,7 @@ class Warehouse:
     lock_timeout: seconds to wait for another process to let go of the file. Raises UserError when it does not.
     """
 
-    def __init__(self, path: Path, memory_limit: str = "4GB", lock_timeout: float = 30.0) -> None:
+    def __init__(self, path: Path, memory_limit: str = "3600MB", lock_timeout: float = 30.0) -> None:
         self.path = path
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
@@ -72,6 +77,37 @@ class Warehouse:
             self.connection.execute(f"CREATE TABLE {identifier(table)} AS {read_sql(name)}", dict(parameters or {}))
         return self.count(table)
 
+    @contextmanager
+    def parts(self, name: str) -> Iterator[Callable[[Mapping[str, object]], int]]:
+        """Replace the table named like the file `sql/<name>.sql` by files that are written inside the `with` statement.
+
+        Each call of what is yielded writes the SELECT's result with the given parameters as the next file, and returns
+        its row count. The SELECT ends in ORDER BY: equal rows give equal bytes. On an exception the former files stay.
+        """
+        folder = self.folder_of(Path(name).name)
+        building = folder.with_name(f".{folder.name}.building")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        numbers = count()
+
+        def write(parameters: Mapping[str, object]) -> int:
+            path = str(building / f"part-{next(numbers):05}.parquet")
+            copy = f"COPY ({read_sql(name)}) TO $path (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+            return int(self.connection.execute(copy, {**parameters, "path": path}).fetchall()[0][0])
+
+        self.connection.execute("SET preserve_insertion_order = true")
+        try:
+            yield write
+            swap_into_place(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+            self.connection.execute("SET preserve_insertion_order = false")
+        self.view_parquet(Path(name).name, folder / "*.parquet")
+
+    def folder_of(self, table: str) -> Path:
+        """Folder of the Parquet files of a table that is written in parts."""
+        return self.path.with_name("marts") / f"{table}.parquet"
+
     def run_view(self, name: str) -> None:
         """Replace the view named like the file `sql/<name>.sql` by that SELECT, which has no parameters."""
         view = Path(name).name
@@ -80,7 +116,7 @@ class Warehouse:
             self.connection.execute(f"CREATE VIEW {identifier(view)} AS {read_sql(name)}")
 
     def view_parquet(self, view: str, path: Path) -> int:
-        """Make `view` show the rows of a Parquet file, which stay there; returns their count."""
+        """Make `view` show the rows of a Parquet file (or of all that a pattern fits); returns their count."""
         with self.transaction():
             self.drop(view)
             self.connection.read_parquet(str(path)).create_view(identifier(view), replace=False)
@@ -130,22 +166,6 @@ class Warehouse:
         """Run `sql/checks/<name>.sql`, which returns the rows that break the rule."""
         offenders = self.query(read_sql(f"checks/{name}"))
         return CheckResult(name.split("__")[1], offenders.num_rows, offenders.slice(0, SAMPLE_ROWS).to_pylist())
-
-    def export(self, table: str, path: Path, number: str | None = None) -> int:
-        """Write `table` as Parquet, in its own order: equal tables give equal bytes. Returns the row count.
-
-        number: name of a first column with the row's number, by which other tables refer to it.
-        """
-        columns = f"rowid::INTEGER AS {identifier(number)}, *" if number else "*"
-        self.connection.execute("SET preserve_insertion_order = true")
-        try:
-            self.connection.execute(
-                f"COPY (SELECT {columns} FROM {identifier(table)}) TO $path (FORMAT parquet, COMPRESSION zstd)",  # noqa: S608
-                {"path": str(path)},
-            )
-        finally:
-            self.connection.execute("SET preserve_insertion_order = false")
-        return self.count(table)
 
     @contextmanager
     def _registered(self, rows: Any) -> Iterator[str]:

@@ -37,7 +37,7 @@ def tables():
 
 
 def files():
-    return {str(path): path.read_bytes() for path in (disk / "production").rglob("*.parquet")}
+    return {str(path): path.read_bytes() for path in (disk / "production").rglob("*.parquet") if path.is_file()}
 
 
 def leave(bytes_free):

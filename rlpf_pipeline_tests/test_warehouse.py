@@ -55,13 +55,13 @@ def test_an_exception_closes_the_file_and_undoes_the_transaction(tmp_path):
 
 def test_a_failing_select_leaves_the_former_table(tmp_path):
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
-        warehouse.connection.execute("CREATE TABLE ads AS SELECT 'former' AS ad_id")
+        warehouse.connection.execute("CREATE TABLE stg_ads AS SELECT 'former' AS ad_id")
         with pytest.raises(Exception, match="raw_multitext_ads does not exist"):
-            warehouse.run_sql("marts/ads")
+            warehouse.run_sql("staging/stg_ads")
         warehouse.connection.execute("CREATE TABLE raw_multitext_ads AS SELECT 1 AS value")
         with pytest.raises(Exception, match="No files found"):
             warehouse.view_parquet("raw_multitext_ads", tmp_path / "missing.parquet")
-        assert warehouse.query("FROM ads").to_pylist() == [{"ad_id": "former"}]
+        assert warehouse.query("FROM stg_ads").to_pylist() == [{"ad_id": "former"}]
         assert warehouse.query("FROM raw_multitext_ads").to_pylist() == [{"value": 1}]
 
 
@@ -73,18 +73,52 @@ def test_a_name_can_change_between_table_and_view(tmp_path):
         assert warehouse.replace_table("rows", pa.table({"value": [1]})) == 1
 
 
-def test_an_ordered_table_keeps_its_order_and_exports_to_the_same_bytes(tmp_path):
+@pytest.fixture
+def own_sql(tmp_path, monkeypatch):
+    """A folder to write SELECTs into that takes the place of `sql/`."""
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "macros.sql").write_text("CREATE OR REPLACE TEMP MACRO one() AS 1")
+    monkeypatch.setattr("rlpf_pipeline.warehouse.SQL", tmp_path / "sql")
+    return tmp_path / "sql"
+
+
+def test_parts_are_in_order_and_the_same_bytes_whatever_the_order_of_the_rows(tmp_path, own_sql):
+    (own_sql / "keys.sql").write_text("SELECT hash(value) AS key, * FROM numbers WHERE value % 2 = $odd ORDER BY key")
+    written = []
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
-        for name, values in (("forth", np.arange(400_000)), ("back", np.arange(400_000)[::-1])):
+        for values in (np.arange(800_000), np.arange(800_000)[::-1]):
             warehouse.replace_table("numbers", pa.table({"value": values}))
-            create = f"CREATE TABLE {name} AS SELECT hash(value) AS key, * FROM numbers ORDER BY key"  # noqa: S608
-            warehouse.connection.execute(create)
-            assert warehouse.export(name, tmp_path / f"{name}.parquet", number="place") == 400_000
-        assert warehouse.connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone() == (False,)
-    assert (tmp_path / "forth.parquet").read_bytes() == (tmp_path / "back.parquet").read_bytes()
-    rows = pq.read_table(tmp_path / "forth.parquet")
-    assert rows["place"].to_pylist() == list(range(400_000))
-    assert np.all(np.diff(rows["key"].to_numpy().astype(np.float64)) >= 0)
+            with warehouse.parts("keys") as write:
+                assert [write({"odd": odd}) for odd in (0, 1)] == [400_000, 400_000]
+            files = sorted(warehouse.folder_of("keys").iterdir())
+            written.append([path.read_bytes() for path in files])
+        assert warehouse.connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall() == [
+            (False,)
+        ]
+        assert warehouse.count("keys") == 800_000
+    assert written[0] == written[1]
+    for odd, path in enumerate(files):
+        part = pq.read_table(path)
+        assert set(part["value"].to_numpy() % 2) == {odd}
+        assert np.all(np.diff(part["key"].to_numpy().astype(np.float64)) >= 0)
+
+
+def test_parts_that_fail_leave_the_former_ones(tmp_path, own_sql):
+    (own_sql / "ratios.sql").write_text(
+        "SELECT CASE WHEN $of = 0 THEN error('in between') ELSE $of END AS ratio ORDER BY 1"
+    )
+
+    def write_all(warehouse, values):
+        with warehouse.parts("ratios") as write:
+            for value in values:
+                write({"of": value})
+
+    with Warehouse(tmp_path / "w.duckdb") as warehouse:
+        write_all(warehouse, [7])
+        with pytest.raises(Exception, match="in between"):
+            write_all(warehouse, [8, 0])
+        assert warehouse.query("SELECT ratio::INTEGER AS ratio FROM ratios").to_pylist() == [{"ratio": 7}]
+    assert [path.name for path in (tmp_path / "marts").iterdir()] == ["ratios.parquet"]
 
 
 @pytest.mark.parametrize("name", ["a; DROP TABLE b", "A", "a1", "", "a-b", 'a"b'])

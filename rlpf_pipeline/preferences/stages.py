@@ -1,15 +1,17 @@
 """The stages from raw multitext ads to the preference snapshot: thin Python over `sql/`.
 
-Raw Parquet → splits → ads, variants → pairs → ads.parquet, variants.parquet, pairs.parquet. Names and texts are stored
-once: a variant holds the number of its ad, a pair those of its two variants. The views variant_performance and
-preference_pairs put names and counts beside them, for whoever asks the warehouse. Each stage returns counts, which
+Raw Parquet → splits → ads.parquet, variants.parquet → pairs.parquet → the snapshot, which links them. Names and texts
+are stored once: a variant holds the number of its ad, a pair those of its two variants. The views variant_performance
+and preference_pairs put names and counts beside them, for whoever asks the warehouse. Each stage returns counts, which
 become the metrics of its manifest.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from rlpf_pipeline.artifacts import link_or_copy
 from rlpf_pipeline.contracts import SPLITS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.splits import build_splits
@@ -18,6 +20,8 @@ from rlpf_pipeline.warehouse import Warehouse
 
 Metrics = dict[str, float | int | str | bool | None]
 
+PART_ROWS = 1_000_000
+SNAPSHOT = ("ads", "variants", "pairs")
 SPLIT_SETTINGS = {"near_duplicate", "validation", "test", "evaluation"}
 
 
@@ -29,8 +33,7 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     """
     raw_rows = warehouse.view_parquet("raw_multitext_ads", raw)
     build_splits(warehouse, pairs, seed)
-    warehouse.run_sql("marts/ads")
-    warehouse.run_sql("marts/variants")
+    build_ads_and_variants(warehouse)
     warehouse.run_view("marts/variant_performance")
     warehouse.run_sql("marts/delivery")
     totals = warehouse.query("""
@@ -57,15 +60,46 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     """).to_pylist()[0]
     z = delivery.pop("z")
     delivery["early_winner_z"] = None if z is None else round(z, 6)
-    return {"raw_rows": raw_rows, **totals, **clusters, **count_by_split(warehouse, "splits", "ads"), **delivery}
+    return {
+        "raw_rows": raw_rows,
+        **totals,
+        **clusters,
+        **count_by_split(warehouse, "count(*)", "splits", "ads"),
+        **delivery,
+    }
+
+
+def build_ads_and_variants(warehouse: Warehouse) -> None:
+    """Build ads and variants from raw_multitext_ads and splits; fast where the raw file is in order of ad_id."""
+    ranges = ranges_of_ads(warehouse, "first_id", "last_id")
+    with warehouse.parts("marts/ads") as write:
+        for own in ranges:
+            write(own)
+    first_variant = 0
+    with warehouse.parts("marts/variants") as write:
+        for own in ranges:
+            first_variant += write(own | {"first_variant": first_variant})
+
+
+def ranges_of_ads(warehouse: Warehouse, *bounds: str) -> list[dict[str, object]]:
+    """Ranges of ads that have about PART_ROWS raw rows each, in order; of each the named bounds."""
+    ads, rows = warehouse.count("splits"), warehouse.count("raw_multitext_ads")
+    ranges = warehouse.query(
+        """
+        SELECT min(ad) AS first_ad, max(ad) AS last_ad, min(ad_id) AS first_id, max(ad_id) AS last_id
+        FROM splits
+        GROUP BY ad // $ads
+        ORDER BY first_ad
+        """,
+        {"ads": math.ceil(ads * PART_ROWS / rows)},
+    )
+    return ranges.select(bounds).to_pylist()
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:
     """Build ctr_priors and pairs from ads and variants.
 
-    Returns pairs, pairs_<split>, tied_pairs (equal observed CTR), significant_share (p-value below 0.05) with the share
-    of the weight and the noise ceiling that a filter for significance would keep, prior_strength_<source>, and
-    noise_ceiling overall, by split and by impressions. Raises UserError where no pair survives.
+    Returns pairs, prior_strength_<source> and `label_metrics`. Raises UserError where no pair survives.
     """
     clicks, impressions = warehouse.connection.execute(
         "SELECT sum(clicks)::BIGINT, sum(impressions)::BIGINT FROM variants"
@@ -77,78 +111,75 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
         )
     warehouse.run_sql("marts/ctr_priors", {"prior_strength": pairs.prior_strength})
     filters = pairs.model_dump(exclude=SPLIT_SETTINGS | {"prior_strength"})
-    rows = warehouse.run_sql("marts/pairs", filters)
+    with warehouse.parts("marts/pairs") as write:
+        rows = sum(write(filters | own) for own in ranges_of_ads(warehouse, "first_ad", "last_ad"))
     if rows == 0:
         raise UserError(no_pair(warehouse, pairs))
     warehouse.run_view("marts/preference_pairs")
-    shares = warehouse.query("""
-        SELECT
-            count(*) FILTER (p_value = 1) AS tied_pairs,
-            count(*) FILTER (p_value < 0.05) / count(*) AS significant_share,
-            sum(weight::DECIMAL(18, 9)) FILTER (p_value < 0.05)
-                / sum(weight::DECIMAL(18, 9)) AS significant_weight_share
-        FROM pairs
-    """).to_pylist()[0]
     priors = warehouse.query("SELECT source, prior_strength FROM ctr_priors ORDER BY source").to_pylist()
     return {
         "pairs": rows,
         **{f"prior_strength_{row['source']}": row["prior_strength"] for row in priors},
-        **shares,
-        **count_by_split(warehouse, "pairs", "pairs"),
-        **noise_ceilings(warehouse),
+        **label_metrics(warehouse),
     }
 
 
 def export_snapshot(warehouse: Warehouse, folder: Path) -> Metrics:
-    """Write ads.parquet, variants.parquet and pairs.parquet (contracts.ADS, VARIANTS, PAIRS) into `folder`.
+    """Put ads.parquet, variants.parquet and pairs.parquet (contracts.ADS, VARIANTS, PAIRS) into `folder`.
 
-    Equal tables give equal bytes. Returns the row counts ads, variants and pairs.
+    They are folders of files, links to the warehouse's own, which are replaced and never changed. Returns row counts.
     """
-    return {
-        "ads": warehouse.export("ads", folder / "ads.parquet", number="ad"),
-        "variants": warehouse.export("variants", folder / "variants.parquet", number="variant"),
-        "pairs": warehouse.export("pairs", folder / "pairs.parquet"),
-    }
+    for table in SNAPSHOT:
+        (folder / f"{table}.parquet").mkdir()
+        for part in sorted(warehouse.folder_of(table).iterdir()):
+            link_or_copy(part, folder / f"{table}.parquet" / part.name)
+    return {table: warehouse.count(table) for table in SNAPSHOT}
 
 
-def count_by_split(warehouse: Warehouse, table: str, what: str) -> Metrics:
-    counted = warehouse.query(
-        "SELECT split, count(*) AS rows FROM query_table($table) GROUP BY split", {"table": table}
-    ).to_pylist()
-    rows = {row["split"]: row["rows"] for row in counted}
-    return {f"{what}_{split}": rows.get(split, 0) for split in SPLITS}
+def label_metrics(warehouse: Warehouse) -> Metrics:
+    """What the labels of `pairs` are worth (marts/label_counts.sql).
 
-
-def noise_ceilings(warehouse: Warehouse) -> Metrics:
-    """Noise ceilings (`noise_ceiling.py`), each pair counted once; pairs of equal observed CTR are left out.
-
-    noise_ceiling over all, _<split>, _significant (p-value below 0.05), and _from_<n>_impressions: pairs whose smaller
-    side has n to 10 n impressions. None where there is no pair.
+    tied_pairs (equal observed CTR), pairs_<split>, significant_share (p-value below 0.05) and the share of the weight
+    that a filter for significance would keep. Noise ceilings (`noise_ceiling.py`), each pair counted once and ties left
+    out: noise_ceiling over all, _<split>, _significant, and _from_<n>_impressions: pairs whose smaller side has n to
+    10 n impressions. None where there is no pair.
     """
+    warehouse.run_sql("marts/label_counts")
+    shares = warehouse.query("""
+        SELECT
+            coalesce(sum(pairs) FILTER (exposure_from IS NULL), 0)::BIGINT AS tied_pairs,
+            coalesce(sum(pairs) FILTER (significant), 0)::BIGINT / sum(pairs) AS significant_share,
+            coalesce(sum(weight) FILTER (significant), 0) / sum(weight) AS significant_weight_share
+        FROM label_counts
+    """).to_pylist()[0]
     rows = warehouse.query("""
         SELECT
-            CASE grouping(split, decade, significant)
+            CASE grouping(split, exposure_from, significant)
                 WHEN 7 THEN 'noise_ceiling'
                 WHEN 3 THEN 'noise_ceiling_' || split
-                WHEN 5 THEN 'noise_ceiling_from_' || (10 ** decade)::BIGINT || '_impressions'
+                WHEN 5 THEN 'noise_ceiling_from_' || exposure_from || '_impressions'
                 ELSE 'noise_ceiling_significant'
             END AS name,
-            avg(greatest(p_left_better, 1 - p_left_better)::DECIMAL(18, 15))::DOUBLE AS ceiling
-        FROM (
-            SELECT
-                split,
-                floor(log10(exposure))::INTEGER AS decade,
-                p_value < 0.05 AS significant,
-                p_left_better
-            FROM pairs
-            WHERE p_value < 1
-        )
-        GROUP BY GROUPING SETS ((), (split), (decade), (significant))
+            sum(sure) / sum(pairs) AS ceiling
+        FROM label_counts
+        WHERE exposure_from IS NOT NULL
+        GROUP BY GROUPING SETS ((), (split), (exposure_from), (significant))
         HAVING grouping(significant) = 1 OR significant
         ORDER BY name
     """).to_pylist()
     expected = ["noise_ceiling", *(f"noise_ceiling_{split}" for split in SPLITS), "noise_ceiling_significant"]
-    return {**dict.fromkeys(expected), **{row["name"]: row["ceiling"] for row in rows}}
+    return {
+        **shares,
+        **count_by_split(warehouse, "sum(pairs)::BIGINT", "label_counts", "pairs"),
+        **dict.fromkeys(expected),
+        **{row["name"]: row["ceiling"] for row in rows},
+    }
+
+
+def count_by_split(warehouse: Warehouse, count: str, table: str, what: str) -> Metrics:
+    counted = warehouse.query(f"SELECT split, {count} AS rows FROM {table} GROUP BY split").to_pylist()  # noqa: S608
+    rows = {row["split"]: row["rows"] for row in counted}
+    return {f"{what}_{split}": rows.get(split, 0) for split in SPLITS}
 
 
 def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:

@@ -22,11 +22,11 @@ def raw_row(ad_id, variant_id, text, impressions, clicks, advertiser_id=None, pe
     }
 
 
-def raw_table(ads):
-    """`ads` ads of one advertiser each with two texts, so that every ad is a cluster and makes one pair."""
-    rows = []
-    for number in range(ads):
-        ad_id, advertiser = f"ad{number}", f"advertiser{number}"
-        rows.append(raw_row(ad_id, "v0", f"{ad_id} 0", 1000 + number, 10 + number % 7, advertiser))
-        rows.append(raw_row(ad_id, "v1", f"{ad_id} 1", 1500 - number, 12 + number % 5, advertiser))
+def raw_table(ads, variants=2):
+    """`ads` ads of one advertiser each, so that every ad is a cluster, each with `variants` texts."""
+    rows = [
+        raw_row(f"ad{ad}", f"v{v}", f"ad{ad} {v}", 1000 + 500 * v + ad, 10 + (ad + 3 * v) % 7, f"advertiser{ad}")
+        for ad in range(ads)
+        for v in range(variants)
+    ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -17,7 +17,10 @@ from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row, raw_table
 
 SOURCE_CTR, STRENGTH = 0.011, 200.0
+SHOWN = (VARIANT_PERFORMANCE, PREFERENCE_PAIRS, ADS, VARIANTS, PAIRS)
 NO_FILTER = {
+    "first_ad": 0,
+    "last_ad": 1_000_000,
     "min_impressions": 1,
     "min_effect": 0.0,
     "max_p_value": None,
@@ -35,12 +38,13 @@ def scratch(tmp_path_factory):
 
 def fill(warehouse, ads):
     """The tables ads and variants, from ads of (impressions, clicks) each; variants v0, v1, … in order."""
-    names = [{"ad_id": f"{number:04}", "source": "test", "split": "train"} for number in range(len(ads))]
-    variants = [
-        {"ad": number, "variant_id": f"v{place}", "impressions": n, "clicks": k, "split": "train"}
-        for number, texts in enumerate(ads)
+    names = [{"ad": ad, "ad_id": f"{ad:04}", "source": "test", "split": "train"} for ad in range(len(ads))]
+    rows = [
+        {"ad": ad, "variant_id": f"v{place}", "impressions": n, "clicks": k, "split": "train"}
+        for ad, texts in enumerate(ads)
         for place, (n, k) in enumerate(texts)
     ]
+    variants = [{"variant": number, **row} for number, row in enumerate(rows)]
     warehouse.replace_table("ads", pa.Table.from_pylist(names))
     warehouse.replace_table("variants", pa.Table.from_pylist(variants))
 
@@ -54,7 +58,8 @@ def pairs_of(warehouse, counts, **filters):
 def pairs_in(warehouse, **filters):
     priors = pa.table({"source": ["test"], "ctr": [SOURCE_CTR], "prior_strength": [STRENGTH]})
     warehouse.replace_table("ctr_priors", priors)
-    warehouse.run_sql("marts/pairs", NO_FILTER | filters)
+    with warehouse.parts("marts/pairs") as write:
+        write(NO_FILTER | filters)
     warehouse.run_view("marts/preference_pairs")
     return warehouse.query("FROM preference_pairs ORDER BY ad_id, left_id, right_id").to_pylist()
 
@@ -252,20 +257,16 @@ def build(tmp_path, table, name="w", **pairs):
         performance = build_variant_performance(warehouse, tmp_path / f"{name}.parquet", PairSettings(**pairs), seed=3)
         preferences = build_preference_pairs(warehouse, PairSettings(**pairs))
         snapshot = export_snapshot(warehouse, tmp_path / name)
-        types = [warehouse.columns(table) for table in ("variant_performance", "preference_pairs")]
-        types += [columns_of(warehouse, tmp_path / name / f"{table}.parquet") for table in ("ads", "variants", "pairs")]
+        types = [warehouse.columns(contract.name) for contract in SHOWN]
     return performance, preferences, snapshot, types
-
-
-def columns_of(warehouse, parquet):
-    described = warehouse.connection.execute("DESCRIBE FROM read_parquet($path)", {"path": str(parquet)}).fetchall()
-    return [(name, type_) for name, type_, *_ in described]
 
 
 def test_tables_are_those_of_the_contract(tmp_path):
     *_, types = build(tmp_path, raw_table(ads=10))
-    for contract, columns in zip((VARIANT_PERFORMANCE, PREFERENCE_PAIRS, ADS, VARIANTS, PAIRS), types, strict=True):
+    for contract, columns in zip(SHOWN, types, strict=True):
         assert columns == [(column.name, column.type) for column in contract.columns]
+    for contract in (ADS, VARIANTS, PAIRS):
+        assert pq.read_table(tmp_path / "w" / f"{contract.name}.parquet").column_names == list(contract.column_names)
 
 
 def test_equal_texts_of_an_ad_are_merged_and_counts_conserved(tmp_path):
@@ -286,12 +287,29 @@ def test_equal_texts_of_an_ad_are_merged_and_counts_conserved(tmp_path):
     assert preferences["pairs"] == snapshot["pairs"] == 1
 
 
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.parquet") if path.is_file()}
+
+
 def test_the_snapshot_does_not_depend_on_the_order_of_the_rows(tmp_path):
     table = raw_table(ads=300)
     build(tmp_path, table, "forth")
     build(tmp_path, table.take(list(range(table.num_rows))[::-1]), "back")
-    for file in ("ads.parquet", "variants.parquet", "pairs.parquet"):
-        assert (tmp_path / "forth" / file).read_bytes() == (tmp_path / "back" / file).read_bytes()
+    assert len(files_in(tmp_path / "forth")) == 3
+    assert files_in(tmp_path / "forth") == files_in(tmp_path / "back")
+
+
+@pytest.mark.parametrize("filters", [{}, {"max_pairs_per_ad": 2}])
+def test_tables_are_the_same_in_one_part_or_in_many(tmp_path, monkeypatch, filters):
+    table = raw_table(ads=100, variants=4)
+    build(tmp_path, table, "one", **filters)
+    monkeypatch.setattr("rlpf_pipeline.preferences.stages.PART_ROWS", 90)
+    build(tmp_path, table, "many", **filters)
+    assert len(files_in(tmp_path / "many")) == 15
+    for name in ("ads", "variants", "pairs"):
+        one, many = (pq.read_table(tmp_path / run / f"{name}.parquet") for run in ("one", "many"))
+        assert one.num_rows == {"ads": 100, "variants": 400, "pairs": 200 if filters else 600}[name]
+        assert one.to_pylist() == many.to_pylist()
 
 
 raw_rows = st.lists(

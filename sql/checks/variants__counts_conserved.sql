@@ -6,7 +6,7 @@ WITH raw AS (
 merged AS (
     SELECT ads.ad_id, sum(variants.impressions) AS impressions, sum(variants.clicks) AS clicks
     FROM variants
-    INNER JOIN ads ON variants.ad = ads.rowid
+    INNER JOIN ads ON variants.ad = ads.ad
     GROUP BY ads.ad_id
 )
 

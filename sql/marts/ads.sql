@@ -1,8 +1,9 @@
--- One row per ad, in order of ad_id: what its variants share. The row's number (rowid) is the ad's number in `variants`.
+-- One row per ad from $first_id to $last_id, in order of ad_id: its number and what its variants share.
 -- Names are keys of the grouping and not aggregated, for aggregates of text cannot leave memory for the disk; only ads
 -- whose rows disagree take the smallest of each.
 WITH named AS MATERIALIZED (
     SELECT DISTINCT ad_id, source, advertiser_id, context FROM raw_multitext_ads
+    WHERE ad_id BETWEEN $first_id AND $last_id
 ),
 
 disagreeing AS (
@@ -17,7 +18,7 @@ ads AS (
     GROUP BY ad_id
 )
 
-SELECT ads.ad_id, ads.source, ads.advertiser_id, ads.context, splits.split
+SELECT splits.ad, ads.ad_id, ads.source, ads.advertiser_id, ads.context, splits.split
 FROM ads
 INNER JOIN splits USING (ad_id)
-ORDER BY ads.ad_id
+ORDER BY splits.ad

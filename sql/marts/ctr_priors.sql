@@ -15,7 +15,7 @@ WITH totals AS (
         sum(variants.impressions) AS impressions,
         sum(variants.clicks) / sum(variants.impressions) AS ctr
     FROM variants
-    INNER JOIN ads ON variants.ad = ads.rowid
+    INNER JOIN ads ON variants.ad = ads.ad
     GROUP BY variants.ad
 ),
 

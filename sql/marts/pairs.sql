@@ -1,5 +1,5 @@
--- One row per unordered pair of variants of one ad, both shown at least $min_impressions times, in order of both; sides are
--- row numbers of `variants`, the left one the smaller.
+-- One row per unordered pair of variants of one ad, both shown at least $min_impressions times, in order of both; sides
+-- are numbers of `variants`, the left one the smaller. $first_ad, $last_ad: whose pairs to make.
 -- $min_effect, $max_p_value (null: none), $max_pairs_per_ad (null: all), $min_evenness: which pairs are kept.
 -- $weigh_evenness: whether weights also count how evenly the ad was delivered (marts/delivery.sql).
 --
@@ -7,18 +7,22 @@
 -- trigamma(a) + trigamma(b), exactly; their difference between two variants is taken as
 -- normal. Against integration p is off by at most 0.01 where both a are 32 or more, by 0.05 where one is 2.
 -- The prior (ctr_priors) is centred on the ad's own CTR, to which one click at the source's CTR is added.
+--
+-- Variants of an ad have consecutive numbers, so the right sides of a left one are the numbers up to the ad's last: each is
+-- looked up by itself, and no pair is made that is not wanted.
 WITH shown AS (
-    SELECT rowid::INTEGER AS variant, ad, impressions, clicks, split
+    SELECT variant, ad, impressions, clicks, split
     FROM variants
-    WHERE impressions >= $min_impressions
+    WHERE impressions >= $min_impressions AND ad BETWEEN $first_ad AND $last_ad
 ),
 
 totals AS (
     SELECT
         ad,
+        max(variant) AS last_variant,
         sum(impressions) AS impressions,
         sum(clicks) AS clicks,
-        count(*) * (count(*) - 1) / 2 AS possible_pairs,
+        count(*) * (count(*) - 1) // 2 AS possible_pairs,
         sum(impressions) * sum(impressions)::DOUBLE / (count(*) * sum(impressions * impressions::DOUBLE)) AS evenness
     FROM shown
     GROUP BY ad
@@ -28,18 +32,20 @@ totals AS (
 centres AS (
     SELECT
         totals.ad,
+        totals.last_variant,
         totals.possible_pairs,
         CASE WHEN $weigh_evenness THEN totals.evenness ELSE 1 END AS evenness,
         (totals.clicks + 1) / (totals.impressions + 1 / priors.ctr) AS centre,
         priors.prior_strength AS strength
     FROM totals
-    INNER JOIN ads ON totals.ad = ads.rowid
+    INNER JOIN (SELECT ad, source FROM ads WHERE ad BETWEEN $first_ad AND $last_ad) USING (ad)
     INNER JOIN ctr_priors AS priors USING (source)
 ),
 
 posteriors AS (
     SELECT
         shown.*,
+        centres.last_variant,
         centres.possible_pairs,
         centres.evenness,
         centres.centre * centres.strength + shown.clicks AS a,
@@ -55,6 +61,7 @@ log_odds AS MATERIALIZED (
         impressions,
         clicks,
         split,
+        last_variant,
         possible_pairs,
         evenness,
         digamma(a) - digamma(b) AS mean,
@@ -62,11 +69,15 @@ log_odds AS MATERIALIZED (
     FROM posteriors
 ),
 
+lefts AS (
+    SELECT *, unnest(range(variant + 1, last_variant + 1))::INTEGER AS right_variant FROM log_odds
+),
+
 sides AS NOT MATERIALIZED (
     SELECT
         l.ad,
         l.variant AS left_variant,
-        r.variant AS right_variant,
+        l.right_variant,
         l.possible_pairs,
         l.mean - r.mean AS effect,
         (l.mean - r.mean) / sqrt(l.variance + r.variance) AS z,
@@ -77,8 +88,8 @@ sides AS NOT MATERIALIZED (
         least(l.impressions, r.impressions) AS exposure,
         l.evenness,
         l.split
-    FROM log_odds AS l
-    INNER JOIN log_odds AS r ON l.ad = r.ad AND l.variant < r.variant
+    FROM lefts AS l
+    INNER JOIN log_odds AS r ON l.right_variant = r.variant
 ),
 
 pooled AS NOT MATERIALIZED (
@@ -99,18 +110,24 @@ wanted AS NOT MATERIALIZED (
     WHERE abs(effect) >= $min_effect AND ($max_p_value IS NULL OR p_value <= $max_p_value)
 ),
 
+names AS (
+    SELECT variants.variant, ads.ad_id, variants.variant_id
+    FROM variants
+    INNER JOIN ads USING (ad)
+    WHERE ad BETWEEN $first_ad AND $last_ad AND $max_pairs_per_ad IS NOT NULL
+),
+
 -- Only ads with too many pairs are sampled, by a hash: the same pairs on every run, whatever else is in the table.
 sampled AS (
     SELECT wanted.*
     FROM wanted
-    INNER JOIN ads ON wanted.ad = ads.rowid
-    INNER JOIN variants AS l ON wanted.left_variant = l.rowid
-    INNER JOIN variants AS r ON wanted.right_variant = r.rowid
+    INNER JOIN names AS l ON wanted.left_variant = l.variant
+    INNER JOIN names AS r ON wanted.right_variant = r.variant
     WHERE wanted.possible_pairs > $max_pairs_per_ad
     QUALIFY
         row_number() OVER (
             PARTITION BY wanted.ad
-            ORDER BY md5(concat_ws(chr(31), ads.ad_id, l.variant_id, r.variant_id)), wanted.left_variant, wanted.right_variant
+            ORDER BY md5(concat_ws(chr(31), l.ad_id, l.variant_id, r.variant_id)), wanted.left_variant, wanted.right_variant
         ) <= $max_pairs_per_ad
 ),
 

@@ -14,6 +14,6 @@ SELECT
     pairs.weight,
     pairs.split
 FROM pairs
-INNER JOIN variants AS l ON pairs.left_variant = l.rowid
-INNER JOIN variants AS r ON pairs.right_variant = r.rowid
-INNER JOIN ads ON l.ad = ads.rowid
+INNER JOIN variants AS l ON pairs.left_variant = l.variant
+INNER JOIN variants AS r ON pairs.right_variant = r.variant
+INNER JOIN ads ON l.ad = ads.ad

@@ -1,8 +1,9 @@
--- One row per ad: its cluster, named by the cluster's smallest ad_id, and the split that a hash of that name and the
--- seed draws: the same on every run, whatever other clusters come or go.
+-- One row per ad: its number in order of ad_id, its cluster, named by the cluster's smallest ad_id, and the split that a
+-- hash of that name and the seed draws: the same on every run, whatever other clusters come or go.
 -- $test, $validation, $evaluation: expected shares of clusters; the rest is train.
 WITH drawn AS (
     SELECT
+        ads.rowid::INTEGER AS ad,
         ads.ad_id,
         firsts.ad_id AS cluster_id,
         ('0x' || left(sha256($seed::VARCHAR || ':' || firsts.ad_id), 16))::UBIGINT / 2e0 ** 64 AS draw
@@ -12,6 +13,7 @@ WITH drawn AS (
 )
 
 SELECT
+    ad,
     ad_id,
     cluster_id,
     CASE

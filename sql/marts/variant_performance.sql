@@ -11,4 +11,4 @@ SELECT
     variants.clicks / variants.impressions AS ctr,
     variants.split
 FROM variants
-INNER JOIN ads ON variants.ad = ads.rowid
+INNER JOIN ads ON variants.ad = ads.ad

@@ -1,13 +1,28 @@
--- One row per ad and distinct text, in order of ad and variant_id (and text, should ids repeat): counts summed over periods
--- and over arms that showed the same text. The row's number (rowid) is the variant's number in `pairs`.
-SELECT
-    ads.rowid::INTEGER AS ad,
-    min(raw.variant_id) AS variant_id,
-    raw.text,
-    sum(raw.impressions)::BIGINT AS impressions,
-    sum(raw.clicks)::BIGINT AS clicks,
-    ads.split
-FROM raw_multitext_ads AS raw
-INNER JOIN ads USING (ad_id)
-GROUP BY ALL
-ORDER BY ad, variant_id, raw.text
+-- One row per ad from $first_id to $last_id and distinct text, in order of ad and variant_id (and text, should ids repeat):
+-- counts summed over periods and over arms that showed the same text. Rows are numbered on from $first_variant.
+WITH own_ads AS (
+    SELECT ad, ad_id, split FROM ads WHERE ad_id BETWEEN $first_id AND $last_id
+),
+
+merged AS (
+    SELECT
+        own_ads.ad,
+        min(raw.variant_id) AS variant_id,
+        raw.text,
+        sum(raw.impressions)::BIGINT AS impressions,
+        sum(raw.clicks)::BIGINT AS clicks
+    FROM raw_multitext_ads AS raw
+    INNER JOIN own_ads USING (ad_id)
+    WHERE raw.ad_id BETWEEN $first_id AND $last_id
+    GROUP BY ALL
+),
+
+ordered AS (
+    SELECT merged.*, own_ads.split
+    FROM merged
+    INNER JOIN own_ads USING (ad)
+    ORDER BY merged.ad, merged.variant_id, merged.text
+)
+
+SELECT ($first_variant + row_number() OVER () - 1)::INTEGER AS variant, ordered.*
+FROM ordered
