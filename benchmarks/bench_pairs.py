@@ -38,7 +38,8 @@ TEXTS_OF_AD = 4
 OURS = "ours (DuckDB)"
 WORDS = 3000
 
-# In order of ad_id, as ingest leaves the raw table. Words are drawn from a Zipf-like vocabulary; one ad in fifty repeats another's texts, one in fifty nearly.
+# In order of ad_id, as ingest leaves the raw table.
+# Words are drawn from a Zipf-like vocabulary; one ad in fifty repeats another's texts, one in fifty nearly.
 WRITE_ROWS = """
 COPY (
     SELECT
