@@ -1,7 +1,7 @@
 """The tables of the pipeline: every column's name, type, unit and meaning, in one place.
 
 Sources fill `RAW_MULTITEXT_ADS`; SQL in `sql/` turns it into the others; training, evaluation and the A/B
-analysis read them. Dagster's column schemas and `docs/data.md` are generated from here. Standard library only:
+analysis read them. Dagster's column schemas are made from here. Standard library only:
 every other module may import this one, and it imports none of them.
 """
 
@@ -200,6 +200,25 @@ CTR_PRIORS = Table(
     ),
 )
 
+LABEL_COUNTS = Table(
+    "label_counts",
+    "one row per split, decade of exposure and significance",
+    (
+        SPLIT,
+        Column(
+            "exposure_from",
+            "BIGINT",
+            "Pairs whose smaller side has this many impressions to ten times as many; null for equal observed CTRs",
+            "impressions",
+            nullable=True,
+        ),
+        Column("significant", "BOOLEAN", "p-value below 0.05"),
+        Column("pairs", "BIGINT", "Pairs of that kind", "pairs"),
+        Column("weight", "DOUBLE", "Sum of their weights"),
+        Column("sure", "DOUBLE", "Sum of the probability that the favoured side is better: noise ceiling times pairs"),
+    ),
+)
+
 PREFERENCE_PAIRS = Table(
     "preference_pairs",
     "one row per unordered pair of variants of one ad",
@@ -284,6 +303,7 @@ TABLES = (
     VARIANT_PERFORMANCE,
     DELIVERY,
     CTR_PRIORS,
+    LABEL_COUNTS,
     PREFERENCE_PAIRS,
     CURATED_EXAMPLES,
     SUGGESTIONS,

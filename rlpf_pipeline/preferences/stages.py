@@ -93,7 +93,7 @@ def ranges_of_ads(warehouse: Warehouse, *bounds: str) -> list[dict[str, object]]
         """,
         {"ads": math.ceil(ads * PART_ROWS / rows)},
     )
-    return ranges.select(bounds).to_pylist()
+    return [dict(own) for own in ranges.select(bounds).to_pylist()]
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:

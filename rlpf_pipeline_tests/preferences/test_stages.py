@@ -9,7 +9,16 @@ from scipy.special import digamma, polygamma
 from scipy.stats import beta, norm
 from statsmodels.stats.proportion import proportions_ztest
 
-from rlpf_pipeline.contracts import ADS, CTR_PRIORS, DELIVERY, PAIRS, PREFERENCE_PAIRS, VARIANT_PERFORMANCE, VARIANTS
+from rlpf_pipeline.contracts import (
+    ADS,
+    CTR_PRIORS,
+    DELIVERY,
+    LABEL_COUNTS,
+    PAIRS,
+    PREFERENCE_PAIRS,
+    VARIANT_PERFORMANCE,
+    VARIANTS,
+)
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.settings import PairSettings
@@ -17,7 +26,7 @@ from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row, raw_table
 
 SOURCE_CTR, STRENGTH = 0.011, 200.0
-SHOWN = (VARIANT_PERFORMANCE, PREFERENCE_PAIRS, ADS, VARIANTS, PAIRS)
+SHOWN = (VARIANT_PERFORMANCE, PREFERENCE_PAIRS, ADS, VARIANTS, PAIRS, LABEL_COUNTS)
 NO_FILTER = {
     "first_ad": 0,
     "last_ad": 1_000_000,
