@@ -129,6 +129,9 @@ class RewardSettings(Section):
     max_text_tokens: int = 48
     warmup: float = 0.1
     weight_decay: float = 0.01
+    heads: int = Field(
+        5, ge=1, description="score heads, each on a bootstrap sample of the ads; they tell how sure a score is"
+    )
     lora: LoraSettings = LoraSettings()
 
 

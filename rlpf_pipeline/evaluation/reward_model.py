@@ -19,7 +19,7 @@ def score_pairs(model: RewardModel, ads: Sequence[Ad]) -> pd.DataFrame:
     Columns: ad_id, margin (log odds), p_left_better, p_value, left_won (observed CTR), left_longer, min_impressions.
     """
     scores = model.score([(ad.context, ad.texts) for ad in ads])
-    return pd.concat([_pairs(ad, np.array(own)) for ad, own in zip(ads, scores, strict=True)], ignore_index=True)
+    return pd.concat([_pairs(ad, own.mean(axis=1)) for ad, own in zip(ads, scores, strict=True)], ignore_index=True)
 
 
 def _pairs(ad: Ad, scores: np.ndarray) -> pd.DataFrame:

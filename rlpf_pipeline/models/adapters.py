@@ -36,6 +36,7 @@ class ModelCard(BaseModel):
     adapters: list[str]
     max_context_tokens: int | None = None
     max_text_tokens: int | None = None
+    heads: int = 1
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard:

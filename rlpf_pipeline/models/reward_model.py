@@ -1,7 +1,9 @@
 """The Bradley-Terry performance reward model: a trunk with LoRA, and a linear score at each text's last token.
 
 score(text | context) is a log odds: sigmoid(score_left - score_right) = P(CTR_left > CTR_right). Only differences
-within one ad mean something; its zero is the mean score of the training texts.
+within one ad mean something; its zero is the mean score of the training texts. Several heads on the one trunk, each
+trained on its own bootstrap sample of the ads, say how sure a score is: their mean is the score, their standard
+deviation the spread (Osband et al. 2016).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -40,15 +43,15 @@ class RewardModel(nn.Module):
         super().__init__()
         self.trunk, self.tokenizer, self.card = trunk, tokenizer, card
         hidden = trunk.config.hidden_size
-        self.head = nn.Linear(hidden, 1, bias=False, device=trunk.device, dtype=torch.float32)
+        self.head = nn.Linear(hidden, card.heads, bias=False, device=trunk.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
-        self.register_buffer("center", torch.zeros((), device=trunk.device))
+        self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
 
     def forward(self, packed: Packed) -> Tensor:
-        """Scores (texts,) in the order of the batch, float32."""
+        """Scores (texts, heads) in the order of the batch, float32."""
         hidden = encode(self.trunk, packed)
         last = hidden[packed.last()].float()
-        return self.head(last).squeeze(-1) * hidden.shape[-1] ** -0.5 - self.center
+        return self.head(last) * hidden.shape[-1] ** -0.5 - self.center
 
     def tokenize(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[Group]:
         """Token ids of each (context, texts): [start, context…], and [text…, end] a text, cut at the card's limits.
@@ -66,16 +69,19 @@ class RewardModel(nn.Module):
         ]
 
     @torch.inference_mode()
-    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[list[float]]:
-        """Scores of the texts of each (context, texts), in the order given."""
+    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
+        """Scores of each (context, texts), in the order given: float32 (texts, heads) per ad.
+
+        The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
+        """
         self.eval()
         groups = self.tokenize(ads)
-        scores: list[list[float]] = [[] for _ in groups]
+        scores = [np.empty((0, self.card.heads), np.float32)] * len(groups)
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
             packed = pack([groups[i] for i in batch], self.tokenizer.pad_token_id, self.head.weight.device)
-            values = iter(self(packed).tolist())
-            for i in batch:
-                scores[i] = [next(values) for _ in groups[i].texts]
+            ends = np.cumsum([len(groups[i].texts) for i in batch])
+            for i, own in zip(batch, np.split(self(packed).cpu().numpy(), ends[:-1]), strict=True):
+                scores[i] = own
         return scores
 
 
@@ -89,6 +95,7 @@ def new_reward_model(
         adapters=[name],
         max_context_tokens=settings.max_context_tokens,
         max_text_tokens=settings.max_text_tokens,
+        heads=settings.heads,
     )
     return RewardModel(attach_lora(load_trunk(base, cache), lora), load_tokenizer(base, cache), card)
 

@@ -10,13 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def bradley_terry_loss(left: Tensor, right: Tensor, p_left_better: Tensor, weight: Tensor) -> Tensor:
+def bradley_terry_loss(left: Tensor, right: Tensor, p_left_better: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """Weighted cross-entropy of sigmoid(left - right) against the soft label (Bradley & Terry 1952).
 
-    All (pairs,). Returns the sum over pairs of weight x cross-entropy over the sum of weights, a scalar in nats.
+    left, right: (pairs, heads). p_left_better, weight: (pairs,). counts: (pairs, heads), how often each head sees the
+    pair. Returns the sum over pairs and heads of count x weight x cross-entropy, over heads x the sum of weights: a
+    scalar in nats.
     """
-    losses = F.binary_cross_entropy_with_logits(left - right, p_left_better, reduction="none")
-    return (weight * losses).sum() / weight.sum()
+    losses = F.binary_cross_entropy_with_logits(left - right, p_left_better[:, None].expand_as(left), reduction="none")
+    return (counts * weight[:, None] * losses).sum() / (weight.sum() * left.shape[1])
 
 
 def token_log_probs(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:

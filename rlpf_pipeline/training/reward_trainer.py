@@ -16,6 +16,7 @@ from torch import Tensor
 from rlpf_pipeline.models.packing import Packed, batches_by_tokens, pack
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import RewardSettings
+from rlpf_pipeline.training.bootstrap import bootstrap_counts
 from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.losses import bradley_terry_loss
 from rlpf_pipeline.training.reporter import Reporter
@@ -29,6 +30,7 @@ def train_reward_model(
     accelerate = accelerator()
     groups = model.tokenize([(ad.context, ad.texts) for ad in ads])
     batches = batches_by_tokens([group.length for group in groups], settings.tokens_per_batch)
+    counts = bootstrap_counts([ad.ad_id for ad in ads], settings.heads, seed)
     total = settings.epochs * math.ceil(len(batches) / accelerate.num_processes)
     head = [*model.head.parameters()]
     adapter = [p for p in model.trunk.parameters() if p.requires_grad]
@@ -47,7 +49,8 @@ def train_reward_model(
             packed = pack([groups[i] for i in batch], model.tokenizer.pad_token_id, accelerate.device)
             left, right = _pair_scores(trained(packed), packed, [ads[i] for i in batch])
             p, weight = _labels([ads[i] for i in batch], left)
-            loss = bradley_terry_loss(left, right, p, weight)
+            seen = np.repeat(counts[batch], [len(ads[i].left) for i in batch], axis=0)
+            loss = bradley_terry_loss(left, right, p, weight, torch.from_numpy(seen).to(left))
             accelerate.backward(loss)
             accelerate.clip_grad_norm_([*adapter, *head], 1.0)
             optimizer.step()
@@ -56,7 +59,7 @@ def train_reward_model(
             step += 1
             texts += len(packed.lengths)
             losses.append(loss.item())
-            correct += ((left > right) == (p > 0.5)).sum().item()
+            correct += ((left.mean(1) > right.mean(1)) == (p > 0.5)).sum().item()
             pairs += len(p)
             reporter.progress(step, total, rate=(texts, "texts"), loss=float(np.mean(losses)), accuracy=correct / pairs)
     _centre(model, ads)
@@ -94,4 +97,4 @@ def _warmup_cosine(step: int, total: int, warmup: float) -> float:
 def _centre(model: RewardModel, ads: Sequence[Ad]) -> None:
     """Shift scores to mean 0 over a sample of training texts: a Bradley-Terry score is free up to a constant."""
     scores = model.score([(ad.context, ad.texts) for ad in ads[:64]])
-    model.center += float(np.mean([score for ad in scores for score in ad]))
+    model.center += torch.from_numpy(np.concatenate(scores).mean(axis=0)).to(model.center)

@@ -21,7 +21,7 @@ def ad(clicks: tuple[int, ...]) -> Ad:
 
 class ScoresByLength:
     def score(self, ads):  # type: ignore[no-untyped-def]
-        return [[float(len(text)) for text in texts] for _, texts in ads]
+        return [np.array([[len(text)] for text in texts], np.float32) for _, texts in ads]
 
 
 def test_pairs_are_judged_by_the_observed_winner() -> None:

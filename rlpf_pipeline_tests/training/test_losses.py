@@ -20,20 +20,29 @@ def tensor(*values: object) -> torch.Tensor:
 
 
 def test_equal_scores_cost_log_two_whatever_the_label() -> None:
-    loss = bradley_terry_loss(tensor(0.3, 1.0), tensor(0.3, 1.0), tensor(0.9, 0.2), tensor(1.0, 5.0))
+    scores = tensor([0.3], [1.0])
+    loss = bradley_terry_loss(scores, scores, tensor(0.9, 0.2), tensor(1.0, 5.0), tensor([1.0], [1.0]))
     assert loss.item() == pytest.approx(math.log(2))
 
 
 def test_bradley_terry_gradient_is_weight_times_probability_less_label() -> None:
-    left = tensor(1.0, 0.0).requires_grad_()
-    bradley_terry_loss(left, tensor(0.0, 0.0), tensor(0.7, 0.5), tensor(1.0, 3.0)).backward()
+    left, once = tensor([1.0], [0.0]).requires_grad_(), tensor([1.0], [1.0])
+    bradley_terry_loss(left, tensor([0.0], [0.0]), tensor(0.7, 0.5), tensor(1.0, 3.0), once).backward()
     sigmoid_of_one = 1 / (1 + math.exp(-1))
-    assert left.grad.tolist() == pytest.approx([(sigmoid_of_one - 0.7) * 1 / 4, 0.0])
+    assert left.grad.flatten().tolist() == pytest.approx([(sigmoid_of_one - 0.7) * 1 / 4, 0.0])
 
 
 def test_a_pair_of_weight_zero_does_not_count() -> None:
-    loss = bradley_terry_loss(tensor(2.0, 9.0), tensor(0.0, 0.0), tensor(1.0, 0.0), tensor(1.0, 0.0))
+    left, right, once = tensor([2.0], [9.0]), tensor([0.0], [0.0]), tensor([1.0], [1.0])
+    loss = bradley_terry_loss(left, right, tensor(1.0, 0.0), tensor(1.0, 0.0), once)
     assert loss.item() == pytest.approx(math.log1p(math.exp(-2.0)))
+
+
+def test_a_head_learns_from_a_pair_as_often_as_it_drew_it() -> None:
+    left = tensor([0.0, 0.0, 0.0]).requires_grad_()
+    bradley_terry_loss(left, tensor([0.0, 0.0, 0.0]), tensor(1.0), tensor(4.0), tensor([0.0, 1.0, 2.0])).backward()
+    # (1/2 - 1) x count x weight over 3 heads x weight 4
+    assert left.grad.tolist() == [pytest.approx([0.0, -0.5 / 3, -1.0 / 3])]
 
 
 def test_advantages_by_hand() -> None:
