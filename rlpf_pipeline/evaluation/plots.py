@@ -1,4 +1,4 @@
-"""The evaluation's pictures, as Vega-Lite specifications in the report's style: each returns one, and computes nothing."""
+"""The evaluation's pictures, as Vega-Lite specifications in the report's style. They show an Evaluation and compute nothing."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ from typing import Any
 
 import altair as alt
 
-from rlpf_pipeline.evaluation.pair_metrics import ReliabilityBin
-from rlpf_pipeline.evaluation.reward_model import Band, Figures
-from rlpf_pipeline.evaluation.shortcuts import Effect, LengthBin
+from rlpf_pipeline.evaluation.reward_model import MODELS, Band, Evaluation, Figures
 from rlpf_pipeline.report.plots import INK, styled
 
 MODEL, PEOPLE, OTHER = "#3b82c4", "#e0812f", "#8a8f98"
+REWARD, CLICKS = "reward", "clicks"
+RELIABILITY_OF = ("reward_model", "evaluation_reward_model", "tfidf")
 INTERVAL = 1.96
 """Standard errors to either side of a 95 % interval."""
 
 
-def comparison_plot(figures: Mapping[str, Figures], conditions: Figures, titles: Mapping[str, str]) -> dict[str, Any]:
+def pictures(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Name → specification of every picture that the evaluation has data for."""
+    drawn = {
+        "accuracy": comparison_plot(evaluation),
+        "selection_lift": lift_plot(evaluation),
+        "accuracy_by_effect_and_impressions": bands_plot(evaluation),
+        "reliability": reliability_plot(evaluation),
+    }
+    if evaluation.by_length:
+        drawn["reward_by_length"] = length_plot(evaluation)
+    if evaluation.style:
+        drawn["reward_by_style"] = style_plot(evaluation)
+    return drawn
+
+
+def comparison_plot(evaluation: Evaluation) -> dict[str, Any]:
     """Accuracy of every model on all and on significant pairs, with 95 % intervals, up to the noise ceiling."""
     panels = []
     for title, metric, ceiling in (
@@ -25,142 +40,144 @@ def comparison_plot(figures: Mapping[str, Figures], conditions: Figures, titles:
         ("significant pairs (p < .05)", "accuracy_significant", "noise_ceiling_significant"),
     ):
         rows = [
-            interval_row(titles[name], own[metric], own.get(f"{metric}_standard_error"))
-            for name, own in figures.items()
-            if metric in own
+            interval_row(MODELS[name], own[metric], own.get(f"{metric}_standard_error"))
+            for name, own in evaluation.models.items()
+            if metric in own and name != "chance"
         ]
+        lines = [{"at": 0.5, "line": "chance"}, {"at": evaluation.conditions.get(ceiling), "line": "noise ceiling"}]
         if rows:
-            lines = [{"at": 0.5, "line": "chance"}]
-            lines += [{"at": conditions[ceiling], "line": "noise ceiling"}] if ceiling in conditions else []
-            names = list(titles.values()) if not panels else None
-            panels.append(dot_panel(rows, lines, title, "Accuracy", ".2f", names, list(titles.values())))
+            panels.append(dot_panel(rows, lines, "Accuracy, " + title, ".2f", show_names=not panels))
     return styled(alt.hconcat(*panels).properties(description="Pairwise accuracy of models and baselines"))
 
 
-def lift_plot(figures: Mapping[str, Figures], conditions: Figures, titles: Mapping[str, str]) -> dict[str, Any]:
-    """CTR of the text that each model picks, beside that of a text picked by chance, of half the test, of the oracle."""
-    found = {titles[name]: lift_of("selection_lift", own) for name, own in figures.items() if "selection_lift" in own}
-    found["the test, half of its traffic"] = lift_of("half_test_lift", conditions)
-    found["oracle: true CTRs known"] = lift_of("oracle_lift", conditions)
-    rows = [{"name": name, **row} for name, row in found.items() if row]
-    lines = [{"at": 0.0, "line": "a text by chance"}]
-    order = [row["name"] for row in rows]
-    panel = dot_panel(rows, lines, "", "CTR of the picked text over the mean text of its ad", "+.0%", order, order)
-    return styled(panel.properties(description="Selection lift with 95 % intervals"))
+def lift_plot(evaluation: Evaluation) -> dict[str, Any]:
+    """CTR of the text that each model picks over that of a text picked by chance, beside half the test and the oracle."""
+    rows = [
+        lift_row(MODELS[name], "selection_lift", own)
+        for name, own in evaluation.models.items()
+        if "selection_lift" in own and name != "chance"
+    ]
+    rows += [
+        lift_row(title, name, evaluation.conditions)
+        for title, name in (("half of the test's own clicks", "half_test_lift"), ("oracle: true CTRs known", "oracle_lift"))
+        if name in evaluation.conditions
+    ]
+    title = "CTR of the picked text over the mean text of its ad"
+    panel = dot_panel(rows, [{"at": 0.0, "line": "a text by chance"}], title, "+.0%", show_names=True)
+    return styled(panel.properties(width=400, description="Selection lift with 95 % intervals"))
 
 
-def reliability_plot(bins: Mapping[str, Sequence[ReliabilityBin]], titles: Mapping[str, str]) -> dict[str, Any]:
+def reliability_plot(evaluation: Evaluation) -> dict[str, Any]:
     """Mean soft label of the side that a model favours, over the probability that the model gives it."""
-    rows = [{"model": titles[name], **bin_._asdict()} for name, own in bins.items() for bin_ in own]
-    highest = max([1.0 if row["predicted"] > 0.9 else row["predicted"] + 0.05 for row in rows])
-    domain = [min(0.5, *(row["label"] - 0.02 for row in rows)), highest]
+    rows = [
+        {"model": MODELS[name], **bin_._asdict()}
+        for name in RELIABILITY_OF
+        for bin_ in evaluation.reliability.get(name, [])
+    ]
+    highest = min(1.0, max([row["predicted"] for row in rows]) + 0.03)
+    domain = [min(0.45, *(row["label"] - 0.03 for row in rows)), max(highest, *(row["label"] + 0.03 for row in rows))]
     x = alt.X("predicted:Q", title="Predicted: P(favoured text is better)", axis=number_axis(), scale=scale([0.5, highest]))
     y = alt.Y("label:Q", title="Mean label of those pairs", axis=number_axis(), scale=scale(domain))
-    color = alt.Color("model:N", title=None, scale=alt.Scale(range=[MODEL, PEOPLE, OTHER]), legend=legend())
-    base = alt.Chart(alt.Data(values=rows))
-    lines = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(x=x, y=y, color=color)
-    size = alt.Size("pairs:Q", title="pairs", scale=alt.Scale(range=[30, 320]), legend=legend())
-    points = base.mark_point(filled=True, opacity=0.9).encode(x=x, y=y, color=color, size=size)
+    color = alt.Color("model:N", title=None, sort=None, scale=alt.Scale(range=[MODEL, PEOPLE, OTHER]), legend=legend())
+    lines = alt.Chart(alt.Data(values=rows)).mark_line(point=True, strokeWidth=2).encode(x=x, y=y, color=color)
     ideal = alt.Data(values=[{"at": 0.5}, {"at": highest}])
     diagonal = alt.Chart(ideal).mark_line(strokeDash=[4, 3], color=INK, opacity=0.5).encode(x="at:Q", y="at:Q")
-    return styled((diagonal + lines + points).properties(width=340, height=300, description="Reliability diagram"))
+    return styled((diagonal + lines).properties(width=380, height=300, description="Reliability diagram"))
 
 
-def bands_plot(by_effect: Sequence[Band], by_impressions: Sequence[Band]) -> dict[str, Any]:
+def bands_plot(evaluation: Evaluation) -> dict[str, Any]:
     """Accuracy in quarters of the pairs by effect size and by impressions, beside each quarter's noise ceiling."""
-    panels = []
-    for title, bands, label in (
-        ("Difference of the texts, log odds", by_effect, lambda band: f"{band.low:.2f} – {band.high:.2f}"),
-        ("Impressions of the smaller text", by_impressions, lambda band: f"{band.low:,.0f} – {band.high:,.0f}"),
-    ):
-        rows = [
-            {**interval_row(label(band), band.accuracy, band.standard_error), "ceiling": band.ceiling} for band in bands
-        ]
-        base = alt.Chart(alt.Data(values=rows)).encode(
-            x=alt.X("name:N", sort=[row["name"] for row in rows], title=title, axis=alt.Axis(labelAngle=-20, grid=False))
-        )
-        y = alt.Y("value:Q", title="Accuracy" if not panels else None, scale=scale([0.4, 1.0]), axis=number_axis())
-        whiskers = base.mark_rule(color=MODEL, strokeWidth=2).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
-        points = base.mark_point(filled=True, size=70, color=MODEL, opacity=1).encode(y=y)
-        ceilings = base.mark_tick(color=PEOPLE, thickness=3, width=34).encode(y=alt.Y("ceiling:Q", title=None))
-        ceiling_text = base.mark_text(dy=-9, color=PEOPLE, fontSize=10).encode(
-            y=alt.Y("ceiling:Q", title=None), text=alt.value("ceiling")
-        )
-        panels.append((chance_line() + whiskers + ceilings + ceiling_text + points).properties(width=260, height=240))
+    panels = [
+        bands_panel(evaluation.by_effect, "Difference of the two texts, log odds", ".2f", "Accuracy"),
+        bands_panel(evaluation.by_impressions, "Impressions of the text shown less", ",.0f", None),
+    ]
     return styled(alt.hconcat(*panels).properties(description="Accuracy by effect size and by impressions"))
 
 
-def length_plot(curve: Sequence[LengthBin]) -> dict[str, Any]:
+def bands_panel(bands: Sequence[Band], title: str, number: str, y_title: str | None) -> alt.LayerChart:
+    rows = [
+        {
+            **interval_row(f"{band.low:{number}} – {band.high:{number}}", band.accuracy, band.standard_error),
+            "ceiling": band.ceiling,
+        }
+        for band in bands
+    ]
+    axis = alt.Axis(labelAngle=0, grid=False)
+    base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("name:N", sort=None, title=title, axis=axis))
+    y = alt.Y("value:Q", title=y_title, scale=scale([0.4, 1.0]), axis=number_axis())
+    whiskers = base.mark_rule(color=MODEL, strokeWidth=2).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
+    points = base.mark_point(filled=True, size=70, color=MODEL, opacity=1).encode(y=y)
+    ceiling = alt.Y("ceiling:Q", title=y_title)
+    ceilings = base.mark_tick(color=PEOPLE, thickness=3, width=34).encode(y=ceiling)
+    text = base.mark_text(dy=-9, color=PEOPLE, fontSize=10).encode(y=ceiling, text=alt.value("ceiling"))
+    chance = alt.Chart(alt.Data(values=[{"at": 0.5}])).mark_rule(strokeDash=[4, 3], color=INK, opacity=0.6)
+    return (chance.encode(y="at:Q") + whiskers + ceilings + text + points).properties(width=380, height=240)
+
+
+def length_plot(evaluation: Evaluation) -> dict[str, Any]:
     """Reward over a text's length relative to its ad, beside what clicks say (95 % intervals)."""
-    rows = []
-    for own in curve:
-        error = INTERVAL * own.clicks_standard_error
-        rows.append({"length": own.relative_length, "value": own.reward, "what": REWARD, "low": None, "high": None})
-        limits = {"low": own.clicks - error, "high": own.clicks + error}
-        rows.append({"length": own.relative_length, "value": own.clicks, "what": CLICKS} | limits)
-    x = alt.X("length:Q", title="Length of the text over its ad's mean", axis=number_axis(), scale=alt.Scale(type="log", nice=False, padding=12))
-    return styled(
-        two_voices(alt.Chart(alt.Data(values=rows)).encode(x=x), alt.Y("value:Q", title="Above the ad's mean, log odds"))
-        .properties(width=420, height=260, description="Reward and clicks over length")
+    rows: list[dict[str, Any]] = []
+    for own in evaluation.by_length:
+        rows.append({"length": own.relative_length, **interval_row(REWARD, own.reward, None)})
+        rows.append({"length": own.relative_length, **interval_row(CLICKS, own.clicks, own.clicks_standard_error)})
+    length = alt.Scale(type="log", nice=False, padding=12)
+    ticks = alt.Axis(format=".2~f", values=[0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4])
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("length:Q", title="Length of the text over its ad's mean", axis=ticks, scale=length),
+        color=voice_color(),
     )
+    y_title = "Above the ad's mean, log odds"
+    whiskers = base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
+    lines = base.mark_line(point=True, strokeWidth=2).encode(y=alt.Y("value:Q", title=y_title))
+    return styled((whiskers + lines).properties(width=460, height=260, description="Reward and clicks over length"))
 
 
-def style_plot(effects: Sequence[Effect]) -> dict[str, Any]:
+def style_plot(evaluation: Evaluation) -> dict[str, Any]:
     """What a mark of style is worth to the model, beside what it was worth to people (95 % intervals)."""
     rows = []
-    for own in effects:
-        feature = f"{own.feature} ({own.share:.0%})"
+    for own in evaluation.style:
+        feature = f"{own.feature} ({own.share:.0%} of texts)"
         rows.append({"feature": feature, **interval_row(REWARD, own.reward, None)})
         rows.append({"feature": feature, **interval_row(CLICKS, own.clicks, own.clicks_standard_error)})
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("feature:N", sort=None, title=None),
         yOffset=alt.YOffset("name:N", sort=[REWARD, CLICKS]),
-        color=voice_color("name:N"),
+        color=voice_color(),
     )
-    x = alt.X("value:Q", title="Texts with the mark above those without, log odds", axis=alt.Axis(format="+.2f"))
-    whiskers = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=None), x2="high:Q")
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(x=x)
+    title = "Texts with the mark over those without, log odds"
+    whiskers = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        x=alt.X("value:Q", title=title, axis=alt.Axis(format="+.2f", tickCount=6, labelFlush=False))
+    )
     zero = alt.Chart(alt.Data(values=[{"at": 0.0}])).mark_rule(color=INK, opacity=0.5).encode(x="at:Q")
-    return styled((zero + whiskers + points).properties(width=420, height=alt.Step(14), description="Marks of style"))
-
-
-REWARD, CLICKS = "reward", "clicks"
-
-
-def two_voices(base: alt.Chart, y: alt.Y) -> alt.LayerChart:
-    color = voice_color("what:N")
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=None), y2="high:Q", color=color)
-    lines = base.mark_line(point=True, strokeWidth=2).encode(y=y, color=color)
-    return band.transform_filter("datum.low != null") + lines
-
-
-def voice_color(field: str) -> alt.Color:
-    return alt.Color(
-        field, title=None, scale=alt.Scale(domain=[REWARD, CLICKS], range=[MODEL, PEOPLE]), legend=legend()
-    )
+    chart = (zero + whiskers + points).properties(width=420, height=alt.Step(14), description="Marks of style")
+    return styled(chart)
 
 
 def dot_panel(
     rows: Sequence[Mapping[str, Any]],
     lines: Sequence[Mapping[str, Any]],
     title: str,
-    axis_title: str,
-    axis_format: str,
-    labels: Sequence[str] | None,
-    order: Sequence[str],
+    number: str,
+    show_names: bool,
 ) -> alt.LayerChart:
-    """A row per name: a dot and its interval, with named vertical lines; `labels` None hides the names."""
-    axis = alt.Axis() if labels else alt.Axis(labels=False, ticks=False)
-    base = alt.Chart(alt.Data(values=list(rows))).encode(y=alt.Y("name:N", sort=list(order), title=None, axis=axis))
-    horizontal = alt.Axis(format=axis_format, tickCount=6)
-    x = alt.X("value:Q", title=axis_title, axis=horizontal, scale=alt.Scale(zero=False))
-    whiskers = base.mark_rule(strokeWidth=2, color=MODEL).encode(x=alt.X("low:Q", title=axis_title), x2="high:Q")
+    """A row per name: a dot and its interval, with named vertical lines where `at` is known."""
+    axis = alt.Axis(labels=show_names, ticks=show_names, grid=False)
+    base = alt.Chart(alt.Data(values=list(rows))).encode(y=alt.Y("name:N", sort=None, title=None, axis=axis))
+    horizontal = alt.Axis(format=number, tickCount=6, labelFlush=False)
+    x = alt.X("value:Q", title=title, axis=horizontal, scale=alt.Scale(zero=False, padding=12))
+    whiskers = base.mark_rule(strokeWidth=2, color=MODEL).encode(x=alt.X("low:Q", title=title), x2="high:Q")
     points = base.mark_point(filled=True, size=70, opacity=1, color=MODEL).encode(x=x)
-    marked = alt.Chart(alt.Data(values=list(lines)))
+    marked = alt.Chart(alt.Data(values=[line for line in lines if line["at"] is not None]))
     rules = marked.mark_rule(strokeDash=[4, 3], color=INK, opacity=0.6).encode(x="at:Q")
     texts = marked.mark_text(dy=-8, fontSize=10, color=INK, opacity=0.8).encode(x="at:Q", y=alt.value(0), text="line:N")
-    chart = rules + texts + whiskers + points
-    return chart.properties(width=300, height=alt.Step(26), title=alt.Title(title, color=INK, fontWeight="normal", fontSize=12, dy=-10))
+    return (rules + texts + whiskers + points).properties(width=300, height=alt.Step(26))
+
+
+def voice_color() -> alt.Color:
+    """Blue for what the model says, orange for what people did."""
+    colors = alt.Scale(domain=[REWARD, CLICKS], range=[MODEL, PEOPLE])
+    return alt.Color("name:N", title=None, scale=colors, legend=legend())
 
 
 def interval_row(name: str, value: float, standard_error: float | None) -> dict[str, Any]:
@@ -168,23 +185,22 @@ def interval_row(name: str, value: float, standard_error: float | None) -> dict[
     return {"name": name, "value": value, "low": value - error, "high": value + error}
 
 
-def lift_of(name: str, figures: Figures) -> dict[str, float]:
-    if name not in figures:
-        return {}
+def lift_row(title: str, name: str, figures: Figures) -> dict[str, Any]:
     value = figures[name]
-    return {"value": value, "low": figures.get(f"{name}_low", value), "high": figures.get(f"{name}_high", value)}
-
-
-def chance_line() -> alt.Chart:
-    return alt.Chart(alt.Data(values=[{"at": 0.5}])).mark_rule(strokeDash=[4, 3], color=INK, opacity=0.6).encode(y="at:Q")
+    return {
+        "name": title,
+        "value": value,
+        "low": figures.get(f"{name}_low", value),
+        "high": figures.get(f"{name}_high", value),
+    }
 
 
 def scale(domain: Sequence[float]) -> alt.Scale:
-    return alt.Scale(domain=list(domain), zero=False, nice=False, clamp=False)
+    return alt.Scale(domain=list(domain), zero=False, nice=False)
 
 
 def number_axis() -> alt.Axis:
-    return alt.Axis(format=".2f", tickCount=6)
+    return alt.Axis(format=".2f", tickCount=6, labelFlush=False)
 
 
 def legend() -> alt.Legend:

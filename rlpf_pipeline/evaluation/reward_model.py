@@ -1,7 +1,8 @@
 """Evaluation of whatever scores texts, on a split that it has not learned from: models and baselines in one table.
 
-`evaluate` takes each one's reward per text (mean over heads) and gives a row of figures; `conditions` says what anyone
-could reach on the split. A figure that the split cannot tell is absent, never NaN.
+`compare` takes each one's reward per text (mean over heads); `evaluate` gives a row of figures for one of them, and
+`conditions` says what anyone could reach on the split. A figure that the split cannot tell is absent, never NaN.
+docs/reward-evaluation.md explains each one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pandas as pd
 
 from rlpf_pipeline.evaluation import shortcuts
 from rlpf_pipeline.evaluation.pair_metrics import (
+    ReliabilityBin,
     accuracy,
     ceiling_closed,
     clustered_standard_error,
@@ -35,6 +37,16 @@ from rlpf_pipeline.evaluation.split import Split
 from rlpf_pipeline.preferences.noise_ceiling import noise_ceiling
 
 SIGNIFICANT = 0.05
+MODELS = {
+    "reward_model": "reward model",
+    "evaluation_reward_model": "evaluation reward model",
+    "pointwise_reward_model": "pointwise model",
+    "minilm": "MiniLM difference, logistic",
+    "tfidf": "TF-IDF difference, logistic",
+    "longer_wins": "longer wins",
+    "chance": "chance",
+}
+"""Everything that is compared, in the order of the tables, with its title."""
 ORDER_ONLY = frozenset({"longer_wins", "pointwise_reward_model"})
 """Their scores order texts, but a margin is no log odds of being the better text: no likelihood, no calibration."""
 
@@ -52,8 +64,47 @@ class Band(NamedTuple):
     ceiling: float
 
 
+class Gain(NamedTuple):
+    """Accuracy of the model under test less another's, on the same pairs."""
+
+    gain: float
+    standard_error: float | None
+
+
+class Evaluation(NamedTuple):
+    """Everything that is reported. models, gains, reliability: by name in MODELS. The rest is of the model under test."""
+
+    conditions: Figures
+    models: dict[str, Figures]
+    gains: dict[str, Gain]
+    reliability: dict[str, list[ReliabilityBin]]
+    by_effect: list[Band]
+    by_impressions: list[Band]
+    by_length: list[shortcuts.LengthBin]
+    style: list[shortcuts.Effect]
+
+
+def compare(split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0) -> Evaluation:
+    """Evaluate everything in `rewards` (name in MODELS → (texts,)); the first in MODELS' order is the one under test."""
+    rewards = {name: rewards[name] for name in MODELS if name in rewards}
+    tested, *others = rewards
+    own = rewards[tested]
+    decided = split.decided
+    likelihoods = {name: with_margins(split.pairs, reward) for name, reward in rewards.items() if name not in ORDER_ONLY}
+    return Evaluation(
+        conditions(split, seed),
+        {name: evaluate(split, name, reward, seed) for name, reward in rewards.items()},
+        {name: accuracy_gain(split, own, rewards[name]) for name in others},
+        {name: reliability(pairs["margin"], pairs["p_left_better"]) for name, pairs in likelihoods.items()},
+        bands(split, own, decided["effect"].abs().to_numpy()),
+        bands(split, own, decided["exposure"].to_numpy()),
+        shortcuts.length_curve(split, own),
+        shortcuts.style_effects(split, own),
+    )
+
+
 def evaluate(split: Split, name: str, reward: np.ndarray, seed: int = 0) -> Figures:
-    """Figures of one model: `reward` (texts,), the mean over heads. See docs/reward-evaluation.md for each one."""
+    """Figures of one model: `reward` (texts,), the mean over heads."""
     pairs = with_margins(split.decided, reward)
     figures: dict[str, float | None] = {"accuracy": accuracy(pairs["margin"], pairs["left_won"])}
     figures["accuracy_standard_error"] = accuracy_error(split, pairs)
@@ -98,13 +149,13 @@ def conditions(split: Split, seed: int = 0) -> Figures:
     return present(figures)
 
 
-def accuracy_gain(split: Split, reward: np.ndarray, other: np.ndarray) -> tuple[float, float | None]:
+def accuracy_gain(split: Split, reward: np.ndarray, other: np.ndarray) -> Gain:
     """Accuracy of `reward` less that of `other` on the same pairs, with its clustered standard error."""
     pairs = split.decided
-    difference = correct(with_margins(pairs, reward)["margin"], pairs["left_won"]) - correct(
-        with_margins(pairs, other)["margin"], pairs["left_won"]
+    own, others = (
+        correct(with_margins(pairs, scores)["margin"], pairs["left_won"]) for scores in (reward, other)
     )
-    return float(difference.mean()), clustered_standard_error(difference, cluster_of(split, pairs))
+    return Gain(float((own - others).mean()), clustered_standard_error(own - others, cluster_of(split, pairs)))
 
 
 def bands(split: Split, reward: np.ndarray, by: np.ndarray) -> list[Band]:

@@ -1,91 +1,86 @@
-"""What the evaluation leaves behind: the pictures, a table in Markdown, and every figure as JSON."""
+"""What an evaluation of reward models leaves behind: pictures, a table in Markdown, every figure as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from rlpf_pipeline.evaluation import plots
-from rlpf_pipeline.evaluation.pair_metrics import reliability
-from rlpf_pipeline.evaluation.reward_model import (
-    ORDER_ONLY,
-    Figures,
-    accuracy_gain,
-    bands,
-    conditions,
-    evaluate,
-    with_margins,
-)
-from rlpf_pipeline.evaluation.shortcuts import length_curve, style_effects
-from rlpf_pipeline.evaluation.split import Split
+from rlpf_pipeline.evaluation.plots import pictures
+from rlpf_pipeline.evaluation.reward_model import MODELS, Evaluation, Figures
 from rlpf_pipeline.report.plots import standalone_svg
 
-TITLES = {
-    "reward_model": "reward model",
-    "evaluation_reward_model": "evaluation reward model",
-    "pointwise_reward_model": "pointwise model",
-    "minilm": "MiniLM difference, logistic",
-    "tfidf": "TF-IDF difference, logistic",
-    "longer_wins": "longer wins",
-    "chance": "chance",
-}
-RELIABILITY_OF = ("reward_model", "evaluation_reward_model", "tfidf")
-COLUMNS = (
-    ("accuracy", "accuracy"),
-    ("significant pairs", "accuracy_significant"),
-    ("ceiling closed", "ceiling_closed"),
-    ("same length", "accuracy_length_matched"),
-    ("NLL", "negative_log_likelihood"),
-    ("ECE", "calibration_error"),
-    ("top-1", "top1"),
-    ("CTR lift of its pick", "selection_lift"),
-    ("correlation with length", "length_correlation"),
-    ("explained by shortcuts", "explained_by_shortcuts"),
+SHOWN = (
+    ("accuracy", "accuracy", ".3f"),
+    ("of the ceiling", "ceiling_closed", ".0%"),
+    ("significant pairs", "accuracy_significant", ".3f"),
+    ("equal length", "accuracy_length_matched", ".3f"),
+    ("NLL", "negative_log_likelihood", ".4f"),
+    ("ECE", "calibration_error", ".3f"),
+    ("top-1", "top1", ".3f"),
+    ("CTR lift of the pick", "selection_lift", "+.1%"),
+    ("correlation with length", "length_correlation", "+.2f"),
+    ("told by shortcuts", "explained_by_shortcuts", ".0%"),
 )
 
 
-def write_evaluation(split: Split, rewards: Mapping[str, np.ndarray], folder: Path, seed: int) -> tuple[Figures, dict[str, Figures]]:
-    """Evaluate `rewards` (name in TITLES → (texts,)) and write comparison.md, figures.json and SVG files into `folder`.
-
-    The first of `rewards` is the model under test: breakdowns, shortcuts and gains are its own. Returns the split's
-    conditions and each model's figures.
-    """
-    rewards = {name: rewards[name] for name in TITLES if name in rewards}
-    tested = next(iter(rewards.values()))
-    figures = {name: evaluate(split, name, reward, seed) for name, reward in rewards.items()}
-    reachable = conditions(split, seed)
-    gains = {name: accuracy_gain(split, tested, reward) for name, reward in list(rewards.items())[1:]}
-    decided = split.decided
-    by_effect = bands(split, tested, decided["effect"].abs().to_numpy())
-    by_impressions = bands(split, tested, decided["exposure"].to_numpy())
-    curve, style = length_curve(split, tested), style_effects(split, tested)
-    pictures = {
-        "accuracy": plots.comparison_plot(figures, reachable, TITLES),
-        "selection_lift": plots.lift_plot(figures, reachable, TITLES),
-        "accuracy_by_effect_and_impressions": plots.bands_plot(by_effect, by_impressions),
-        "reliability": plots.reliability_plot(reliabilities(split, rewards), TITLES),
-    }
-    pictures |= {"reward_by_length": plots.length_plot(curve)} if curve else {}
-    pictures |= {"style": plots.style_plot(style)} if style else {}
-    for name, picture in pictures.items():
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write comparison.md, figures.json and an SVG file per picture into `folder`."""
+    (folder / "comparison.md").write_text(comparison(evaluation))
+    (folder / "figures.json").write_text(json.dumps(plain(evaluation), indent=2, allow_nan=False) + "\n")
+    for name, picture in pictures(evaluation).items():
         (folder / f"{name}.svg").write_text(standalone_svg(picture))
-    everything = {
-        "conditions": reachable,
-        "models": figures,
-        "accuracy_gain_of_reward_model": {name: dict(zip(("gain", "standard_error"), own, strict=True)) for name, own in gains.items()},
-        "by_effect": [band._asdict() for band in by_effect],
-        "by_impressions": [band._asdict() for band in by_impressions],
-        "reward_by_length": [own._asdict() for own in curve],
-        "style": [own._asdict() for own in style],
-    }
-    (folder / "figures.json").write_text(json.dumps(everything, indent=2, allow_nan=False))
-    (folder / "comparison.md").write_text(comparison_table(reachable, figures, gains))
-    return reachable, figures
 
 
-def reliabilities(split: Split, rewards: Mapping[str, np.ndarray]) -> dict[str, list]:  # type: ignore[type-arg]
-    chosen = {name: with_margins(split.pairs, rewards[name]) for name in RELIABILITY_OF if name in rewards}
-    return {name: reliability(pairs["margin"], pairs["p_left_better"]) for name, pairs in chosen.items()}
+def comparison(evaluation: Evaluation) -> str:
+    """The table of all models, and below it what anyone could reach, in Markdown."""
+    reach = evaluation.conditions
+    rows = [
+        [MODELS[name], *(shown(own, figure, form) for _, figure, form in SHOWN), gain_of(evaluation, name)]
+        for name, own in evaluation.models.items()
+    ]
+    tested = MODELS[next(iter(evaluation.models))]
+    header = ["", *(title for title, _, _ in SHOWN), f"accuracy lost to the {tested}"]
+    return (
+        "\n".join(map(table_row, [header, ["---"] * len(header), *rows]))
+        + f"\n\n{reach['ads']:,} ads in {reach['clusters']:,} clusters, {reach['texts']:,} texts, {reach['pairs']:,} pairs, "
+        f"{reach['pairs_significant']:,} of them significant (p < .05), {reach['pairs_length_matched']:,} of texts of equal "
+        f"length (within 10 %). ± is a standard error clustered by clusters of ads; brackets are 95 % intervals.\n\n"
+        f"Noise ceiling {shown(reach, 'noise_ceiling', '.3f')}, on significant pairs "
+        f"{shown(reach, 'noise_ceiling_significant', '.3f')}, of top-1 {shown(reach, 'top1_ceiling', '.3f')}. CTR lift of an "
+        f"oracle that knows the true CTRs: {shown(reach, 'oracle_lift', '+.1%')}; of half of the test's own clicks: "
+        f"{shown(reach, 'half_test_lift', '+.1%')}.\n"
+    )
+
+
+def shown(figures: Figures, name: str, form: str) -> str:
+    """A figure with what is known of its uncertainty; a dash where it could not be measured."""
+    if name not in figures:
+        return "–"
+    text = f"{figures[name]:{form}}"
+    if f"{name}_standard_error" in figures:
+        return f"{text} ± {figures[f'{name}_standard_error']:.3f}"
+    if f"{name}_low" in figures:
+        return f"{text} [{figures[f'{name}_low']:{form}}, {figures[f'{name}_high']:{form}}]"
+    return text
+
+
+def gain_of(evaluation: Evaluation, name: str) -> str:
+    if name not in evaluation.gains:
+        return ""
+    gain, error = evaluation.gains[name]
+    return f"{gain:+.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def table_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def plain(evaluation: Evaluation) -> dict[str, object]:
+    """The evaluation as JSON has it: every tuple by the names of its fields."""
+    named = evaluation._asdict()
+    for field in ("by_effect", "by_impressions", "by_length", "style"):
+        named[field] = [row._asdict() for row in named[field]]
+    named["gains"] = {name: gain._asdict() for name, gain in evaluation.gains.items()}
+    named["reliability"] = {name: [own._asdict() for own in bins] for name, bins in evaluation.reliability.items()}
+    return named
