@@ -264,7 +264,9 @@ REWARD_SCORES = Table(
         TEXT,
         IMPRESSIONS,
         CLICKS,
-        Column("reward_mean", "DOUBLE", "Mean score over the model's heads; differences within an ad count", "log odds"),
+        Column(
+            "reward_mean", "DOUBLE", "Mean score over the model's heads; differences within an ad count", "log odds"
+        ),
         Column("reward_spread", "DOUBLE", "Standard deviation of the score over heads; 0 with one head", "log odds"),
     ),
 )

@@ -1,7 +1,7 @@
 """What a reward model has to beat, learned from the same train split: length, words, and frozen sentence embeddings.
 
-Each scores a text by a weighted sum of its features, so that a pair's margin is linear in the difference of features: the
-pairwise logistic model of Bradley & Terry 1952 with covariates. Labels are the soft ones, with the pairs' weights.
+Each scores a text by a weighted sum of its features, so that a pair's margin is linear in the difference of features:
+the pairwise logistic model of Bradley & Terry 1952 with covariates. Labels are the soft ones, with the pairs' weights.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def fit_pairs(features: Features, train: Split, validation: Split, seed: int) ->
     labels, weight = pairs["p_left_better"].to_numpy(), (pairs["weight"] / pairs["weight"].mean()).to_numpy()
     if validation.pairs.empty:
         return LinearScorer(features, logistic(differences, labels, weight, 1.0))
-    held_out, held_out_labels = differences_of(features, validation, validation.pairs), validation.pairs["p_left_better"]
+    held_out, held_out_labels = (
+        differences_of(features, validation, validation.pairs),
+        validation.pairs["p_left_better"],
+    )
     fits = [logistic(differences, labels, weight, penalty) for penalty in PENALTIES]
     return LinearScorer(features, min(fits, key=lambda own: negative_log_likelihood(held_out @ own, held_out_labels)))
 
@@ -95,7 +98,10 @@ def differences_of(features: Features, split: Split, pairs: pd.DataFrame) -> Any
 
 
 def logistic(differences: Any, p: np.ndarray, weight: np.ndarray, penalty: float) -> np.ndarray:
-    """Coefficients (features,). A soft label is two hard ones, weighted p and 1 - p. penalty: inverse strength of L2."""
+    """Coefficients (features,). A soft label is two hard ones, weighted p and 1 - p.
+
+    penalty: inverse strength of L2.
+    """
     both = (sparse.vstack if sparse.issparse(differences) else np.vstack)([differences, differences])
     labels, weights = np.repeat([1, 0], len(p)), np.concatenate([weight * p, weight * (1 - p)])
     model = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000).fit(both, labels, weights)

@@ -43,7 +43,9 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             connection.execute(f"CREATE TABLE input AS {CSV}", options | {"columns": columns})
         elif kind in JSON_LINES:
             options = {"path": str(path), "max_row_bytes": MAX_ROW_BYTES}
-            types = {str(name): str(own) for name, own, *_ in connection.execute(f"DESCRIBE {JSON}", options).fetchall()}
+            types = {
+                str(name): str(own) for name, own, *_ in connection.execute(f"DESCRIBE {JSON}", options).fetchall()
+            }
             columns = {name: "VARCHAR" if own in READ_AS_TEXT else own for name, own in types.items()}
             connection.execute(f"CREATE TABLE input AS {JSON_OF_TYPES}", options | {"columns": columns})
         elif kind == ".parquet":

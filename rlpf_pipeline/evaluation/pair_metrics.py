@@ -47,7 +47,7 @@ def clustered_standard_error(values: ArrayLike, cluster: ArrayLike) -> float | N
 
 
 def ceiling_closed(accuracy: float, ceiling: float) -> float | None:
-    """Share of the way from chance to the noise ceiling: (accuracy - 1/2) / (ceiling - 1/2). None at a ceiling of 1/2."""
+    """Share of the way from chance to the ceiling, (accuracy - 1/2) / (ceiling - 1/2); None at a ceiling of 1/2."""
     return (accuracy - 0.5) / (ceiling - 0.5) if ceiling > 0.5 else None
 
 
@@ -60,8 +60,8 @@ def negative_log_likelihood(margin: ArrayLike, p_left_better: ArrayLike) -> floa
 def reliability(margin: ArrayLike, p_left_better: ArrayLike, bins: int = BINS) -> list[ReliabilityBin]:
     """Pairs in `bins` bins of as many pairs each, by the favoured side's probability; fewer where many are equal.
 
-    predicted: mean of sigmoid(|margin|). label: mean of the soft label for the favoured side; between equal scores either
-    side could be meant, so that the label is 1/2.
+    predicted: mean of sigmoid(|margin|). label: mean of the soft label for the favoured side; between equal scores
+    either side could be meant, so that the label is 1/2.
     """
     margin, p = np.asarray(margin, dtype=np.float64), np.asarray(p_left_better, dtype=np.float64)
     predicted = 1 / (1 + np.exp(-np.abs(margin)))

@@ -1,4 +1,4 @@
-"""The evaluation's pictures, as Vega-Lite specifications in the report's style. They show an Evaluation and compute nothing."""
+"""The evaluation's pictures, as Vega-Lite specifications in the report's style: they show, and compute nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def comparison_plot(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def lift_plot(evaluation: Evaluation) -> dict[str, Any]:
-    """CTR of the text that each model picks over that of a text picked by chance, beside half the test and the oracle."""
+    """CTR of the text that each model picks over that of one picked by chance, beside half the test and the oracle."""
     rows = [
         lift_row(MODELS[name], "selection_lift", own)
         for name, own in evaluation.models.items()
@@ -59,7 +59,10 @@ def lift_plot(evaluation: Evaluation) -> dict[str, Any]:
     ]
     rows += [
         lift_row(title, name, evaluation.conditions)
-        for title, name in (("half of the test's own clicks", "half_test_lift"), ("oracle: true CTRs known", "oracle_lift"))
+        for title, name in (
+            ("half of the test's own clicks", "half_test_lift"),
+            ("oracle: true CTRs known", "oracle_lift"),
+        )
         if name in evaluation.conditions
     ]
     title = "CTR of the picked text over the mean text of its ad"
@@ -76,7 +79,9 @@ def reliability_plot(evaluation: Evaluation) -> dict[str, Any]:
     ]
     highest = min(1.0, max([row["predicted"] for row in rows]) + 0.03)
     domain = [min(0.45, *(row["label"] - 0.03 for row in rows)), max(highest, *(row["label"] + 0.03 for row in rows))]
-    x = alt.X("predicted:Q", title="Predicted: P(favoured text is better)", axis=number_axis(), scale=scale([0.5, highest]))
+    x = alt.X(
+        "predicted:Q", title="Predicted: P(favoured text is better)", axis=number_axis(), scale=scale([0.5, highest])
+    )
     y = alt.Y("label:Q", title="Mean label of those pairs", axis=number_axis(), scale=scale(domain))
     color = alt.Color("model:N", title=None, sort=None, scale=alt.Scale(range=[MODEL, PEOPLE, OTHER]), legend=legend())
     lines = alt.Chart(alt.Data(values=rows)).mark_line(point=True, strokeWidth=2).encode(x=x, y=y, color=color)

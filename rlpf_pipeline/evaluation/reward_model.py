@@ -72,7 +72,7 @@ class Gain(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Everything that is reported. models, gains, reliability: by name in MODELS. The rest is of the model under test."""
+    """All that is reported. models, gains, reliability: by name in MODELS. The rest is of the model under test."""
 
     conditions: Figures
     models: dict[str, Figures]
@@ -85,12 +85,14 @@ class Evaluation(NamedTuple):
 
 
 def compare(split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0) -> Evaluation:
-    """Evaluate everything in `rewards` (name in MODELS → (texts,)); the first in MODELS' order is the one under test."""
+    """Evaluate everything in `rewards` (name in MODELS → (texts,)); the first in MODELS' order is under test."""
     rewards = {name: rewards[name] for name in MODELS if name in rewards}
     tested, *others = rewards
     own = rewards[tested]
     decided = split.decided
-    likelihoods = {name: with_margins(split.pairs, reward) for name, reward in rewards.items() if name not in ORDER_ONLY}
+    likelihoods = {
+        name: with_margins(split.pairs, reward) for name, reward in rewards.items() if name not in ORDER_ONLY
+    }
     return Evaluation(
         conditions(split, seed),
         {name: evaluate(split, name, reward, seed) for name, reward in rewards.items()},
@@ -152,9 +154,7 @@ def conditions(split: Split, seed: int = 0) -> Figures:
 def accuracy_gain(split: Split, reward: np.ndarray, other: np.ndarray) -> Gain:
     """Accuracy of `reward` less that of `other` on the same pairs, with its clustered standard error."""
     pairs = split.decided
-    own, others = (
-        correct(with_margins(pairs, scores)["margin"], pairs["left_won"]) for scores in (reward, other)
-    )
+    own, others = (correct(with_margins(pairs, scores)["margin"], pairs["left_won"]) for scores in (reward, other))
     return Gain(float((own - others).mean()), clustered_standard_error(own - others, cluster_of(split, pairs)))
 
 

@@ -7,16 +7,16 @@ The rows go into a DuckDB file beside the output, which leaves memory for the di
 in training: Unicode NFC, white space collapsed (sql/staging/stg_judged_rows.sql); several context columns are joined by
 a space, empty ones left out.
 
-reward_mean and reward_spread are mean and standard deviation over the model's heads. Within a group (the rows that agree
-in all group columns; rows without any value in them are groups of one), over its distinct texts:
+reward_mean and reward_spread are mean and standard deviation over the model's heads. Within a group (the rows that
+agree in all group columns; rows without any value in them are groups of one), over its distinct texts:
 
     rank     1 for the highest reward_mean; equal ones share the smaller number
     p_best   mean over heads h of  exp(r_h) / sum over the group's texts of exp(r_h)
 
-The latter is the probability of being the best one under the model the heads are trained as: Bradley-Terry, extended from
-two texts to many by Luce's choice axiom (Luce 1959; Plackett 1975). For two texts and one head it is sigmoid(margin),
-exactly; the mean over heads carries their disagreement: heads that disagree flatten it, which the softmax of reward_mean
-would hide.
+The latter is the probability of being the best one under the model that the heads are trained as: Bradley-Terry,
+extended from two texts to many by Luce's choice axiom (Luce 1959; Plackett 1975). For two texts and one head it is
+sigmoid(margin), exactly; the mean over heads carries their disagreement: heads that disagree flatten it, which the
+softmax of reward_mean would hide.
 """
 
 from __future__ import annotations
@@ -71,13 +71,15 @@ def score_file(
 ) -> Scored:
     """Write `source`'s rows and columns, in order, with the scores added, to the Parquet file `output`.
 
-    on_progress: called with texts scored and texts in all. Raises UserError for what is wrong with the file, its columns
-    or its texts; `output` then is as it was.
+    on_progress: called with texts scored and texts in all. Raises UserError for what is wrong with the file, its
+    columns or its texts; `output` then is as it was.
     """
     if output.suffix != ".parquet":
         raise UserError(f"The output {output} is written as Parquet: give it a name that ends in .parquet.")
     if output.is_dir() or output.resolve() == source.resolve():
-        raise UserError(f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name.")
+        raise UserError(
+            f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
+        )
     with scratch_beside(output) as scratch, connect(scratch) as connection:
         load_rows(connection, source)
         require(connection, source, columns)
@@ -104,7 +106,7 @@ def scratch_beside(output: Path) -> Iterator[Path]:
 
 
 def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """One thread: sums then have an order, and equal input gives equal bytes. The model's share of the time is larger."""
+    """One thread: sums then have an order, and equal input gives equal bytes. Most of the time is the model's."""
     return duckdb.connect(
         str(scratch / "rows.duckdb"),
         config={"memory_limit": MEMORY_LIMIT, "threads": 1, "temp_directory": str(scratch / "spilled")},
@@ -146,23 +148,25 @@ def number_texts(connection: duckdb.DuckDBPyConnection, source: Path, columns: S
     context = f"concat_ws(' ', {', '.join(map(as_trained, columns.context))})" if columns.context else "NULL"
     key = "NULL::VARCHAR"
     if columns.group:
-        values = [f"{quoted(name)}::VARCHAR" for name in columns.group]
-        key = f"CASE WHEN coalesce({', '.join(values)}) IS NULL THEN 'row ' || rowid ELSE to_json([{', '.join(values)}])::VARCHAR END"
+        values = ", ".join(f"{quoted(name)}::VARCHAR" for name in columns.group)
+        key = f"CASE WHEN coalesce({values}) IS NULL THEN 'row ' || rowid ELSE to_json([{values}])::VARCHAR END"
     connection.execute(
         f"CREATE TABLE keyed AS SELECT rowid AS row, {as_trained(columns.text)} AS text, "  # noqa: S608 (quoted names)
         f"nullif({context}, '') AS context, {key} AS group_key FROM input"
     )
     empty, first, words = connection.execute(
-        "SELECT count(*) FILTER (text IS NULL), min(row) FILTER (text IS NULL) + 1, bool_or(regexp_matches(text, '\\pL')) "
-        "FROM keyed"
+        "SELECT count(*) FILTER (text IS NULL), min(row) FILTER (text IS NULL) + 1, "
+        "bool_or(regexp_matches(text, '\\pL')) FROM keyed"
     ).fetchall()[0]
     if empty:
         raise UserError(
-            f"Column '{columns.text}' of {source} is empty in {empty:,} row(s), first in row {first:,} (the first row of data "
-            "is 1). A row without text cannot be scored: fill it in or leave the row out."
+            f"Column '{columns.text}' of {source} is empty in {empty:,} row(s), first in row {first:,} of the data. "
+            "A row without text cannot be scored: fill it in or leave the row out."
         )
     if not words:
-        raise UserError(f"Column '{columns.text}' of {source} holds no letter in any row. Name the column of the texts.")
+        raise UserError(
+            f"Column '{columns.text}' of {source} holds no letter in any row. Name the column of the texts."
+        )
     connection.execute(NUMBER_TEXTS)
     connection.execute(PLACE_ROWS)
     connection.execute("DROP TABLE keyed")
@@ -187,7 +191,9 @@ def score_texts(
                 raise ValueError("the reward model gave a score that is not finite")
             numbers = pa.array([number for number, _, _ in rows], pa.int64())
             file.write_table(
-                pa.table([numbers, pa.array(heads.tolist(), SCORES.field("heads").type), heads.mean(1), heads.std(1)], SCORES)
+                pa.table(
+                    [numbers, pa.array(heads.tolist(), SCORES.field("heads").type), heads.mean(1), heads.std(1)], SCORES
+                )
             )
             done += len(rows)
             on_progress(done, total)
@@ -217,7 +223,9 @@ chosen AS (
     SELECT *, share / sum(share) OVER (PARTITION BY group_key, head) AS p FROM shifted
 ),
 averaged AS (
-    SELECT group_key, number, any_value(reward_mean) AS reward_mean, avg(p) AS p_best FROM chosen GROUP BY group_key, number
+    SELECT group_key, number, any_value(reward_mean) AS reward_mean, avg(p) AS p_best
+    FROM chosen
+    GROUP BY group_key, number
 )
 SELECT group_key, number, rank() OVER (PARTITION BY group_key ORDER BY reward_mean DESC) AS rank, p_best FROM averaged
 """
@@ -234,8 +242,8 @@ def rank_groups(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
     mixed = connection.execute(MIXED_CONTEXTS).fetchone()
     if mixed:
         raise UserError(
-            f"Group {mixed[0]} of {source} has {mixed[1]} different contexts. Texts compete behind one context: name the "
-            "context columns as group columns too (--group-column), or leave the context out."
+            f"Group {mixed[0]} of {source} has {mixed[1]} different contexts. Texts compete behind one context: name "
+            "the context columns as group columns too (--group-column), or leave the context out."
         )
     connection.execute(RANK)
 

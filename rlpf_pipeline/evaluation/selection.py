@@ -3,11 +3,11 @@
 A scorer sees texts only, never clicks, and each arm was shown at random; so the observed CTR of the arm it picks is an
 unbiased estimate of that arm's true CTR, however noisy. Over ads a
 
-    lift = sum_a w_a CTR_a(picked arm) / sum_a w_a mean over arms of CTR_a  -  1,    w_a = arms / sum over arms of 1/n_i.
+    lift = sum_a w_a CTR_a(picked arm) / sum_a w_a (mean over arms of CTR_a) - 1,    w_a = arms^2 / sum over arms of 1/n
 
-Each arm counts by its own rate, so picking an arm that was shown more gains nothing by that. w_a is the ad's impressions
-where its arms had as many each, and little where one of them was hardly shown and its rate hardly known; it depends
-neither on clicks nor on the pick. A pick among equal scores is the mean over them.
+Each arm counts by its own rate, so picking an arm that was shown more gains nothing by that. w_a is the ad's
+impressions where its arms had as many each, and little where one of them was hardly shown and its rate hardly known;
+it depends neither on clicks nor on the pick. A pick among equal scores is the mean over them.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def selection_lift(picks: Picks, weight: np.ndarray, cluster: np.ndarray, seed: 
 def oracle(split: Split, seed: int = 0) -> Oracle:
     """Expectation over the posterior of the arms' true CTRs, Beta with the prior of the labels, from DRAWS draws.
 
-    Not the arm with the best observed CTR: that one's CTR is high by luck too. Effects with heavier tails than the prior
-    has would make the true oracle somewhat better than this one. The mean arm is the posterior's too, so that both
-    sides of the lift are of one kind.
+    Not the arm with the best observed CTR: that one's CTR is high by luck too. Effects with heavier tails than the
+    prior has would make the true oracle somewhat better than this one. The mean arm is the posterior's too, so that
+    both sides of the lift are of one kind.
     """
     texts, rng = split.texts, np.random.default_rng(seed)
     a = texts["centre"] * texts["strength"] + texts["clicks"]

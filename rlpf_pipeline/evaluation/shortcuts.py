@@ -1,7 +1,7 @@
 """Does a model reward length or surface marks more than clicks do? Everything is compared within ads.
 
-Values are taken less their ad's mean (weighted by impressions), which removes all that the ad's texts share; beside what
-the model gives for a feature stands what people gave: the log odds of a click, log((c + 1/2) / (n - c + 1/2)).
+Values are taken less their ad's mean (weighted by impressions), which removes all that the ad's texts share; beside
+what the model gives for a feature stands what people gave: the log odds of a click, log((c + 1/2) / (n - c + 1/2)).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STYLE = {
 class Effect(NamedTuple):
     """Texts with a mark (`share` of all), beside texts of the same ad without it, in log odds.
 
-    reward: what the model gives more. clicks: what people gave more, with its standard error clustered by cluster of ads.
+    reward: what the model gives more. clicks: what people gave more, its standard error clustered by cluster of ads.
     """
 
     feature: str
@@ -70,7 +70,7 @@ def log_length(split: Split) -> np.ndarray:
 
 
 def length_correlation(split: Split, reward: np.ndarray) -> float | None:
-    """Correlation of reward and log length within ads, weighted by impressions; None where one of them never differs."""
+    """Correlation of reward and log length within ads, weighted by impressions; None where either never differs."""
     x, y = within_ads(split, log_length(split)), within_ads(split, reward)
     weight = split.texts["impressions"].to_numpy(dtype=np.float64)
     variances = (weight @ x**2) * (weight @ y**2)

@@ -32,7 +32,8 @@ class Split(NamedTuple):
 
     texts: one row per text, the texts of an ad together: ad (from 0), ad_id, variant_id, context, text, impressions,
     clicks, ctr, centre and strength (the prior that labels are made with), cluster (ads that share an advertiser or a
-    text). pairs: left and right (rows of texts), effect, p_left_better, p_value, weight, exposure, as in contracts.PAIRS.
+    text). pairs: left and right (rows of texts), and effect, p_left_better, p_value, weight, exposure as in
+    contracts.PAIRS.
     """
 
     texts: pd.DataFrame
@@ -79,7 +80,9 @@ def read_split(snapshot: Path, split: str) -> Split:
     texts["cluster"] = clusters_of(texts)
     row = pd.Series(texts.index, index=texts["variant"])
     pairs = pd.read_parquet(snapshot / "pairs.parquet", filters=[("split", "==", split)])
-    pairs = pairs.assign(left=row.loc[pairs["left_variant"]].to_numpy(), right=row.loc[pairs["right_variant"]].to_numpy())
+    pairs = pairs.assign(
+        left=row.loc[pairs["left_variant"]].to_numpy(), right=row.loc[pairs["right_variant"]].to_numpy()
+    )
     return Split(texts, pairs.drop(columns=["left_variant", "right_variant"]))
 
 
@@ -88,7 +91,7 @@ def read_decided_split(snapshot: Path, split: str) -> Split:
     found = read_split(snapshot, split)
     if found.decided.empty:
         raise UserError(
-            f"The {split} split of {snapshot} holds no pair of texts whose CTRs differ, so nothing can be evaluated on it. "
+            f"The {split} split of {snapshot} holds no pair of texts whose CTRs differ: nothing can be evaluated on it. "
             f"Bring more ads, or raise its share (pairs.{split})."
         )
     return found
@@ -126,4 +129,6 @@ def clusters_of(texts: pd.DataFrame) -> np.ndarray:
     for column in (texts["text"].str.casefold(), texts["advertiser_id"].astype(object)):
         first.append(texts.groupby(column)["ad"].transform("min").fillna(texts["ad"]).astype(int))
     own = np.concatenate([texts["ad"]] * (len(first) - 1))
-    return first_of_cluster(own, np.concatenate(first[1:]), int(texts["ad"].max()) + 1 if len(texts) else 0)[texts["ad"]]
+    return first_of_cluster(own, np.concatenate(first[1:]), int(texts["ad"].max()) + 1 if len(texts) else 0)[
+        texts["ad"]
+    ]

@@ -41,16 +41,18 @@ def comparison(evaluation: Evaluation) -> str:
     ]
     tested = MODELS[next(iter(evaluation.models))]
     header = ["", *(title for title, _, _ in SHOWN), f"accuracy lost to the {tested}"]
-    return (
-        "\n".join(map(table_row, [header, ["---"] * len(header), *rows]))
-        + f"\n\n{reach['ads']:,} ads in {reach['clusters']:,} clusters, {reach['texts']:,} texts, {reach['pairs']:,} pairs, "
-        f"{reach['pairs_significant']:,} of them significant (p < .05), {reach['pairs_length_matched']:,} of texts of equal "
-        f"length (within 10 %). ± is a standard error clustered by clusters of ads; brackets are 95 % intervals.\n\n"
-        f"Noise ceiling {shown(reach, 'noise_ceiling', '.3f')}, on significant pairs "
-        f"{shown(reach, 'noise_ceiling_significant', '.3f')}, of top-1 {shown(reach, 'top1_ceiling', '.3f')}. CTR lift of an "
-        f"oracle that knows the true CTRs: {shown(reach, 'oracle_lift', '+.1%')}; of half of the test's own clicks: "
-        f"{shown(reach, 'half_test_lift', '+.1%')}.\n"
-    )
+    table = "\n".join(map(table_row, [header, ["---"] * len(header), *rows]))
+    return f"""{table}
+
+{reach["ads"]:,} ads in {reach["clusters"]:,} clusters, {reach["texts"]:,} texts, {reach["pairs"]:,} pairs,
+{reach["pairs_significant"]:,} of them significant (p < .05), {reach["pairs_length_matched"]:,} of texts of equal length
+(within 10 %). ± is a standard error clustered by clusters of ads; brackets are 95 % intervals.
+
+Noise ceiling {shown(reach, "noise_ceiling", ".3f")}, on significant pairs
+{shown(reach, "noise_ceiling_significant", ".3f")}, of top-1 {shown(reach, "top1_ceiling", ".3f")}.
+CTR lift of an oracle that knows the true CTRs: {shown(reach, "oracle_lift", "+.1%")}; of half of the test's own clicks:
+{shown(reach, "half_test_lift", "+.1%")}.
+"""
 
 
 def shown(figures: Figures, name: str, form: str) -> str:

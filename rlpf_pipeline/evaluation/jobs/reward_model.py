@@ -2,8 +2,9 @@
 
     accelerate launch -m rlpf_pipeline.evaluation.jobs.reward_model --config run.json
 
-inputs: preference_snapshot, and the folders of the models under their names in evaluation/reward_model.py: reward_model,
-evaluation_reward_model. Writes scores.parquet (contracts.REWARD_SCORES), comparison.md, figures.json and pictures.
+inputs: preference_snapshot, and the folders of the models under their names in evaluation/reward_model.py:
+reward_model, evaluation_reward_model. Writes scores.parquet (contracts.REWARD_SCORES), comparison.md, figures.json and
+pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.contracts import REWARD_SCORES
 from rlpf_pipeline.evaluation.baselines import Chance, LongerWins, minilm_logistic, tfidf_logistic
 from rlpf_pipeline.evaluation.reward_model import MODELS, compare
@@ -30,6 +32,8 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     test = read_decided_split(snapshot, "test")
     reporter.say(f"{len(test.starts)} ads with {len(test.texts)} texts, {len(test.pairs)} pairs")
     scorers = dict(scorers_of(config))
+    if "minilm" not in scorers:
+        reporter.say("the weights of all-MiniLM-L6-v2 are not installed: the table lacks that baseline")
     scores = {}
     for name, build in scorers.items():
         scores[name] = test.score(build())
@@ -54,7 +58,8 @@ def scorers_of(config: RunConfig) -> Iterator[tuple[str, Callable[[], Scorer]]]:
         if name in config.inputs:
             yield name, lambda folder=config.inputs[name]: load_reward_model(folder, settings.cache).to(device)  # type: ignore[misc]
     train, validation = read_split(snapshot, "train"), read_split(snapshot, "validation")
-    yield "minilm", lambda: minilm_logistic(train, validation, settings.seed)
+    if sentence_embeddings.is_installed():
+        yield "minilm", lambda: minilm_logistic(train, validation, settings.seed)
     yield "tfidf", lambda: tfidf_logistic(train, validation, settings.seed)
     yield "longer_wins", LongerWins
     yield "chance", Chance
