@@ -66,11 +66,16 @@ def reliability(margin: ArrayLike, p_left_better: ArrayLike, bins: int = BINS) -
     margin, p = np.asarray(margin, dtype=np.float64), np.asarray(p_left_better, dtype=np.float64)
     predicted = 1 / (1 + np.exp(-np.abs(margin)))
     label = np.where(margin == 0, 0.5, np.where(margin > 0, p, 1 - p))
-    step = np.searchsorted(np.quantile(predicted, np.linspace(0, 1, bins + 1)[1:-1]), predicted)
     return [
-        ReliabilityBin(int(inside.sum()), float(predicted[inside].mean()), float(label[inside].mean()))
-        for inside in (step == number for number in np.unique(step))
+        ReliabilityBin(len(inside), float(predicted[inside].mean()), float(label[inside].mean()))
+        for inside in equal_mass(predicted, bins)
     ]
+
+
+def equal_mass(values: np.ndarray, bins: int) -> list[np.ndarray]:
+    """Positions of the values of each bin, in order: `bins` bins of as many values, fewer where many are equal."""
+    step = np.searchsorted(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]), values)
+    return [np.flatnonzero(step == number) for number in np.unique(step)]
 
 
 def expected_calibration_error(bins: list[ReliabilityBin]) -> float:

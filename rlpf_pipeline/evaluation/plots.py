@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 
 from rlpf_pipeline.evaluation.reward_model import MODELS, Band, Evaluation, Figures
+from rlpf_pipeline.evaluation.shortcuts import Voices
 from rlpf_pipeline.report.plots import INK, styled
 
 MODEL, PEOPLE, OTHER = "#3b82c4", "#e0812f", "#8a8f98"
@@ -27,7 +28,7 @@ def pictures(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
     }
     if evaluation.by_length:
         drawn["reward_by_length"] = length_plot(evaluation)
-    if evaluation.style:
+    if evaluation.by_style:
         drawn["reward_by_style"] = style_plot(evaluation)
     return drawn
 
@@ -114,49 +115,58 @@ def bands_panel(bands: Sequence[Band], title: str, number: str, y_title: str | N
     points = base.mark_point(filled=True, size=70, color=MODEL, opacity=1).encode(y=y)
     ceiling = alt.Y("ceiling:Q", title=y_title)
     ceilings = base.mark_tick(color=PEOPLE, thickness=3, width=34).encode(y=ceiling)
-    text = base.mark_text(dy=-9, color=PEOPLE, fontSize=10).encode(y=ceiling, text=alt.value("ceiling"))
-    chance = alt.Chart(alt.Data(values=[{"at": 0.5}])).mark_rule(strokeDash=[4, 3], color=INK, opacity=0.6)
-    return (chance.encode(y="at:Q") + whiskers + ceilings + text + points).properties(width=380, height=240)
+    text = base.mark_text(dx=20, align="left", color=PEOPLE, fontSize=10).encode(y=ceiling, text=alt.value("ceiling"))
+    return (even(y="at:Q") + whiskers + ceilings + text + points).properties(width=380, height=240)
 
 
 def length_plot(evaluation: Evaluation) -> dict[str, Any]:
-    """Reward over a text's length relative to its ad, beside what clicks say (95 % intervals)."""
-    rows: list[dict[str, Any]] = []
-    for own in evaluation.by_length:
-        rows.append({"length": own.relative_length, **interval_row(REWARD, own.reward, None)})
-        rows.append({"length": own.relative_length, **interval_row(CLICKS, own.clicks, own.clicks_standard_error)})
+    """The longer text's chances by model and by clicks (95 % intervals), over how much longer it is."""
+    rows = [row | {"ratio": own.ratio} for own in evaluation.by_length for row in voice_rows(own.voices)]
+    ticks = alt.Axis(format=".2~f", values=[1, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 3, 4, 8], grid=False)
     length = alt.Scale(type="log", nice=False, padding=12)
-    ticks = alt.Axis(format=".2~f", values=[0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4])
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("length:Q", title="Length of the text over its ad's mean", axis=ticks, scale=length),
+        x=alt.X("ratio:Q", title="Length of the longer text over the other's", axis=ticks, scale=length),
         color=voice_color(),
     )
-    y_title = "Above the ad's mean, log odds"
+    y_title = "P(the longer text is better)"
     whiskers = base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
-    lines = base.mark_line(point=True, strokeWidth=2).encode(y=alt.Y("value:Q", title=y_title))
-    return styled((whiskers + lines).properties(width=460, height=260, description="Reward and clicks over length"))
+    y = alt.Y("value:Q", title=y_title, axis=number_axis(), scale=alt.Scale(zero=False))
+    lines = base.mark_line(point=True, strokeWidth=2).encode(y=y)
+    chart = (even(y="at:Q") + whiskers + lines).properties(width=460, height=260, description="Length")
+    return styled(chart)
 
 
 def style_plot(evaluation: Evaluation) -> dict[str, Any]:
-    """What a mark of style is worth to the model, beside what it was worth to people (95 % intervals)."""
-    rows = []
-    for own in evaluation.style:
-        feature = f"{own.feature} ({own.share:.0%} of texts)"
-        rows.append({"feature": feature, **interval_row(REWARD, own.reward, None)})
-        rows.append({"feature": feature, **interval_row(CLICKS, own.clicks, own.clicks_standard_error)})
+    """Chances of the text with a mark against one without, by model and by clicks (95 % intervals)."""
+    rows = [
+        row | {"mark": f"{own.mark} ({own.share:.0%} of texts)"}
+        for own in evaluation.by_style
+        for row in voice_rows(own.voices)
+    ]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("feature:N", sort=None, title=None),
+        y=alt.Y("mark:N", sort=None, title=None),
         yOffset=alt.YOffset("name:N", sort=[REWARD, CLICKS]),
         color=voice_color(),
     )
-    title = "Texts with the mark over those without, log odds"
+    title = "P(the text with the mark is better than the one without)"
+    x = alt.X("value:Q", title=title, axis=number_axis(), scale=alt.Scale(zero=False, padding=12))
     whiskers = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    points = base.mark_point(filled=True, size=60, opacity=1).encode(
-        x=alt.X("value:Q", title=title, axis=alt.Axis(format="+.2f", tickCount=6, labelFlush=False))
-    )
-    zero = alt.Chart(alt.Data(values=[{"at": 0.0}])).mark_rule(color=INK, opacity=0.5).encode(x="at:Q")
-    chart = (zero + whiskers + points).properties(width=420, height=alt.Step(14), description="Marks of style")
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(x=x)
+    chart = (even(x="at:Q") + whiskers + points).properties(width=420, height=alt.Step(14), description="Style")
     return styled(chart)
+
+
+def voice_rows(voices: Voices) -> list[dict[str, Any]]:
+    return [
+        interval_row(REWARD, voices.reward, None),
+        interval_row(CLICKS, voices.clicks, voices.clicks_standard_error),
+    ]
+
+
+def even(**position: str) -> alt.Chart:
+    """A dashed line where neither side is favoured."""
+    data = alt.Data(values=[{"at": 0.5}])
+    return alt.Chart(data).mark_rule(strokeDash=[4, 3], color=INK, opacity=0.6).encode(**position)
 
 
 def dot_panel(

@@ -20,6 +20,7 @@ from rlpf_pipeline.evaluation.pair_metrics import (
     ceiling_closed,
     clustered_standard_error,
     correct,
+    equal_mass,
     expected_calibration_error,
     negative_log_likelihood,
     reliability,
@@ -81,7 +82,7 @@ class Evaluation(NamedTuple):
     by_effect: list[Band]
     by_impressions: list[Band]
     by_length: list[shortcuts.LengthBin]
-    style: list[shortcuts.Effect]
+    by_style: list[shortcuts.Mark]
 
 
 def compare(split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0) -> Evaluation:
@@ -101,7 +102,7 @@ def compare(split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0) -> E
         bands(split, own, decided["effect"].abs().to_numpy()),
         bands(split, own, decided["exposure"].to_numpy()),
         shortcuts.length_curve(split, own),
-        shortcuts.style_effects(split, own),
+        shortcuts.style_marks(split, own),
     )
 
 
@@ -161,7 +162,7 @@ def accuracy_gain(split: Split, reward: np.ndarray, other: np.ndarray) -> Gain:
 def bands(split: Split, reward: np.ndarray, by: np.ndarray) -> list[Band]:
     """Accuracy in quarters of the decided pairs by `by` (decided pairs,), each beside its own noise ceiling."""
     pairs = with_margins(split.decided, reward).assign(by=by)
-    groups = pairs.groupby(pd.qcut(pairs["by"], 4, duplicates="drop"), observed=True)
+    quarters = [pairs.iloc[inside] for inside in equal_mass(by, 4)]
     return [
         Band(
             float(own["by"].min()),
@@ -171,7 +172,7 @@ def bands(split: Split, reward: np.ndarray, by: np.ndarray) -> list[Band]:
             accuracy_error(split, own),
             noise_ceiling(own["p_left_better"]),
         )
-        for _, own in groups
+        for own in quarters
     ]
 
 

@@ -1,7 +1,8 @@
 """Does a model reward length or surface marks more than clicks do? Everything is compared within ads.
 
-Values are taken less their ad's mean (weighted by impressions), which removes all that the ad's texts share; beside
-what the model gives for a feature stands what people gave: the log odds of a click, log((c + 1/2) / (n - c + 1/2)).
+Two voices speak in one unit, the probability that one text of a pair is better than the other: the model's,
+sigmoid(margin), and the clicks', the soft label. Averaged over the pairs where one text is longer, or has a mark that
+the other lacks, they agree where the model has learned what the feature is worth, and part where it takes it for more.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
-from rlpf_pipeline.evaluation.pair_metrics import clustered_standard_error
+from rlpf_pipeline.evaluation.pair_metrics import clustered_standard_error, equal_mass
 from rlpf_pipeline.evaluation.split import Split
 
 LENGTH_MATCHED = 1.1
@@ -30,114 +32,112 @@ STYLE = {
 """Marks that can be read off an English text; "capitals" is a word of two or more capital letters."""
 
 
-class Effect(NamedTuple):
-    """Texts with a mark (`share` of all), beside texts of the same ad without it, in log odds.
+class Voices(NamedTuple):
+    """P(this text is better than the other) by the model and by clicks, means over `pairs`.
 
-    reward: what the model gives more. clicks: what people gave more, its standard error clustered by cluster of ads.
+    The standard error is that of the clicks' mean, clustered by clusters of ads; None with a single cluster.
     """
 
-    feature: str
-    share: float
+    pairs: int
     reward: float
     clicks: float
     clicks_standard_error: float | None
 
 
 class LengthBin(NamedTuple):
-    """Texts of about the same length relative to their ad's mean; reward and clicks less their ad's mean, log odds."""
+    """Pairs whose longer text is about `ratio` times as long as the other; voices for the longer one."""
 
-    texts: int
-    relative_length: float
-    reward: float
-    clicks: float
-    clicks_standard_error: float
+    ratio: float
+    voices: Voices
 
 
-def log_odds(split: Split) -> np.ndarray:
-    clicks, shown = split.texts["clicks"].to_numpy(), split.texts["impressions"].to_numpy()
-    return np.log((clicks + 0.5) / (shown - clicks + 0.5))
+class Mark(NamedTuple):
+    """Pairs of a text with a mark and one without; voices for the one with it. share: of all texts, with the mark."""
+
+    mark: str
+    share: float
+    voices: Voices
 
 
-def within_ads(split: Split, values: np.ndarray) -> np.ndarray:
-    """Each text's value less the mean of its ad, weighted by impressions: (texts,)."""
-    weight = split.texts["impressions"].to_numpy(dtype=np.float64)
-    means = np.add.reduceat(weight * values, split.starts) / np.add.reduceat(weight, split.starts)
-    return values - means[split.texts["ad"]]
-
-
-def log_length(split: Split) -> np.ndarray:
-    return np.log(split.texts["text"].str.len().to_numpy(dtype=np.float64))
-
-
-def length_correlation(split: Split, reward: np.ndarray) -> float | None:
-    """Correlation of reward and log length within ads, weighted by impressions; None where either never differs."""
-    x, y = within_ads(split, log_length(split)), within_ads(split, reward)
-    weight = split.texts["impressions"].to_numpy(dtype=np.float64)
-    variances = (weight @ x**2) * (weight @ y**2)
-    return float(weight @ (x * y) / np.sqrt(variances)) if variances > 0 else None
-
-
-def length_curve(split: Split, reward: np.ndarray, bins: int = 10) -> list[LengthBin]:
-    """Reward and clicks over relative length in up to `bins` bins of as many texts each: a length bias may bend.
-
-    Ads whose texts all have the same length say nothing and are left out.
-    """
-    length = within_ads(split, log_length(split))
-    varies = (np.maximum.reduceat(np.abs(length), split.starts) > 1e-9)[split.texts["ad"]]
-    table = pd.DataFrame(
-        {"length": length, "reward": within_ads(split, reward), "clicks": within_ads(split, log_odds(split))}
-    )[varies]
-    if table.empty:
+def length_curve(split: Split, reward: np.ndarray, bins: int = 8) -> list[LengthBin]:
+    """The longer text's chances over how much longer it is, in up to `bins` bins of as many pairs: a bias may bend."""
+    pairs, difference = split.pairs, log_length_difference(split)
+    differ = difference != 0
+    if not differ.any():
         return []
-    groups = table.groupby(pd.qcut(table["length"], bins, duplicates="drop"), observed=True)
+    pairs, longer = pairs[differ], difference[differ] > 0
+    ratio = np.abs(difference[differ]).round(9)
     return [
-        LengthBin(
-            len(own),
-            float(np.exp(own["length"].mean())),
-            float(own["reward"].mean()),
-            float(own["clicks"].mean()),
-            float(own["clicks"].std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else 0.0,
-        )
-        for _, own in groups
+        LengthBin(float(np.exp(ratio[inside].mean())), voices(split, pairs.iloc[inside], longer[inside], reward))
+        for inside in equal_mass(ratio, bins)
     ]
 
 
-def style_effects(split: Split, reward: np.ndarray) -> list[Effect]:
-    """One row per mark of STYLE that some texts of an ad have and others have not."""
-    weight = split.texts["impressions"].to_numpy(dtype=np.float64)
-    cluster = split.texts["cluster"].to_numpy()
-    given, gave = within_ads(split, reward), within_ads(split, log_odds(split))
-    effects = []
-    for feature, pattern in STYLE.items():
-        has = split.texts["text"].str.contains(pattern, regex=True).to_numpy(dtype=np.float64)
-        x = within_ads(split, has)
-        told = weight @ x**2
-        if told < 1e-9:
-            continue
-        clicks = float(weight @ (x * gave) / told)
-        influence = weight * x * (gave - clicks * x) * len(x) / told
-        error = clustered_standard_error(influence, cluster)
-        effects.append(Effect(feature, float(has.mean()), float(weight @ (x * given) / told), clicks, error))
-    return effects
+def style_marks(split: Split, reward: np.ndarray) -> list[Mark]:
+    """One row per mark of STYLE in which some pair differs."""
+    found = []
+    for mark, pattern in STYLE.items():
+        has = has_mark(split, pattern)
+        left, right = has[split.pairs["left"]], has[split.pairs["right"]]
+        differ = left != right
+        if differ.any():
+            own = voices(split, split.pairs[differ], left[differ], reward)
+            found.append(Mark(mark, float(has.mean()), own))
+    return found
 
 
-def explained_by_shortcuts(split: Split, reward: np.ndarray) -> float | None:
-    """Share of the reward's variance within ads that log length, its square and the marks of STYLE explain together.
-
-    Least squares weighted by impressions; None where the reward never differs within an ad.
-    """
-    length = log_length(split)
-    marks = [split.texts["text"].str.contains(pattern, regex=True).to_numpy(dtype=float) for pattern in STYLE.values()]
-    root = np.sqrt(split.texts["impressions"].to_numpy(dtype=np.float64))
-    x = np.column_stack([root * within_ads(split, column) for column in (length, length**2, *marks)])
-    y = root * within_ads(split, reward)
-    if not y @ y > 0:
-        return None
-    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return float(1 - rest @ rest / (y @ y))
+def voices(split: Split, pairs: pd.DataFrame, left: np.ndarray, reward: np.ndarray) -> Voices:
+    """What model and clicks give the side that `left` (pairs,) points to: True for the left one."""
+    predicted = expit(reward[pairs["left"]] - reward[pairs["right"]])
+    label = pairs["p_left_better"].to_numpy()
+    model, clicks = (np.where(left, p, 1 - p) for p in (predicted, label))
+    error = clustered_standard_error(clicks, split.texts["cluster"].to_numpy()[pairs["left"]])
+    return Voices(len(pairs), float(model.mean()), float(clicks.mean()), error)
 
 
 def length_matched(split: Split, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose two texts are about as long as each other (LENGTH_MATCHED)."""
     length = log_length(split)
     return pairs[np.abs(length[pairs["left"]] - length[pairs["right"]]) < np.log(LENGTH_MATCHED)]
+
+
+def length_correlation(split: Split, reward: np.ndarray) -> float | None:
+    """Correlation of reward and log length, both less their ad's mean; None where either never differs."""
+    x, y = within_ads(split, log_length(split)), within_ads(split, reward)
+    variances = (x @ x) * (y @ y)
+    return float(x @ y / np.sqrt(variances)) if variances > 0 else None
+
+
+def explained_by_shortcuts(split: Split, reward: np.ndarray) -> float | None:
+    """Share of the reward's variance within ads that log length, its square and the marks of STYLE explain together.
+
+    None where the reward never differs within an ad.
+    """
+    length = log_length(split)
+    columns = [length, length**2, *(has_mark(split, pattern).astype(float) for pattern in STYLE.values())]
+    x = np.column_stack([within_ads(split, column) for column in columns])
+    y = within_ads(split, reward)
+    if not y @ y > 0:
+        return None
+    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return float(1 - rest @ rest / (y @ y))
+
+
+def within_ads(split: Split, values: np.ndarray) -> np.ndarray:
+    """Each text's value less the mean of its ad: (texts,)."""
+    sizes = np.diff(split.starts, append=len(values))
+    return values - (np.add.reduceat(values, split.starts) / sizes)[split.texts["ad"]]
+
+
+def log_length(split: Split) -> np.ndarray:
+    """Log of each text's length in characters: (texts,)."""
+    return np.log(split.texts["text"].str.len().to_numpy(dtype=np.float64))
+
+
+def log_length_difference(split: Split) -> np.ndarray:
+    length = log_length(split)
+    return length[split.pairs["left"]] - length[split.pairs["right"]]
+
+
+def has_mark(split: Split, pattern: str) -> np.ndarray:
+    return split.texts["text"].str.contains(pattern, regex=True).to_numpy(dtype=bool)

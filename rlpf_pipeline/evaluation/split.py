@@ -91,7 +91,7 @@ def read_decided_split(snapshot: Path, split: str) -> Split:
     found = read_split(snapshot, split)
     if found.decided.empty:
         raise UserError(
-            f"The {split} split of {snapshot} holds no pair of texts whose CTRs differ: nothing can be evaluated on it. "
+            f"The {split} split of {snapshot} holds no pair of texts whose CTRs differ: nothing can be evaluated. "
             f"Bring more ads, or raise its share (pairs.{split})."
         )
     return found

@@ -40,19 +40,19 @@ def comparison(evaluation: Evaluation) -> str:
         for name, own in evaluation.models.items()
     ]
     tested = MODELS[next(iter(evaluation.models))]
-    header = ["", *(title for title, _, _ in SHOWN), f"accuracy lost to the {tested}"]
+    header = ["", *(title for title, _, _ in SHOWN), f"gain of the {tested}"]
     table = "\n".join(map(table_row, [header, ["---"] * len(header), *rows]))
-    return f"""{table}
-
-{reach["ads"]:,} ads in {reach["clusters"]:,} clusters, {reach["texts"]:,} texts, {reach["pairs"]:,} pairs,
-{reach["pairs_significant"]:,} of them significant (p < .05), {reach["pairs_length_matched"]:,} of texts of equal length
-(within 10 %). ± is a standard error clustered by clusters of ads; brackets are 95 % intervals.
-
-Noise ceiling {shown(reach, "noise_ceiling", ".3f")}, on significant pairs
-{shown(reach, "noise_ceiling_significant", ".3f")}, of top-1 {shown(reach, "top1_ceiling", ".3f")}.
-CTR lift of an oracle that knows the true CTRs: {shown(reach, "oracle_lift", "+.1%")}; of half of the test's own clicks:
-{shown(reach, "half_test_lift", "+.1%")}.
-"""
+    counts = {name: f"{value:,.0f}" for name, value in reach.items()}
+    lines = [
+        f"{counts['ads']} ads in {counts['clusters']} clusters, {counts['texts']} texts, {counts['pairs']} pairs, "
+        f"{counts['pairs_significant']} of them significant (p < .05), {counts['pairs_length_matched']} of texts of "
+        "equal length (within 10 %). ± is a standard error clustered by clusters of ads; brackets are 95 % intervals.",
+        f"Noise ceiling {shown(reach, 'noise_ceiling', '.3f')}, on significant pairs "
+        f"{shown(reach, 'noise_ceiling_significant', '.3f')}, of top-1 {shown(reach, 'top1_ceiling', '.3f')}. CTR lift "
+        f"of an oracle that knows the true CTRs: {shown(reach, 'oracle_lift', '+.1%')}; of half of the test's own "
+        f"clicks: {shown(reach, 'half_test_lift', '+.1%')}.",
+    ]
+    return "\n\n".join([table, *lines]) + "\n"
 
 
 def shown(figures: Figures, name: str, form: str) -> str:
@@ -78,11 +78,10 @@ def table_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def plain(evaluation: Evaluation) -> dict[str, object]:
-    """The evaluation as JSON has it: every tuple by the names of its fields."""
-    named = evaluation._asdict()
-    for field in ("by_effect", "by_impressions", "by_length", "style"):
-        named[field] = [row._asdict() for row in named[field]]
-    named["gains"] = {name: gain._asdict() for name, gain in evaluation.gains.items()}
-    named["reliability"] = {name: [own._asdict() for own in bins] for name, bins in evaluation.reliability.items()}
-    return named
+def plain(value: object) -> object:
+    """Named tuples as dictionaries, all the way down: what JSON can hold by name."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, dict):
+        return {name: plain(own) for name, own in value.items()}
+    return [plain(own) for own in value] if isinstance(value, list) else value
