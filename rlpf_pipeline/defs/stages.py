@@ -139,6 +139,15 @@ STAGES: dict[str, Stage] = {
             options={"split": "evaluation"},
         ),
         training_job(
+            "pointwise_reward_model",
+            "reward",
+            "models/pointwise_reward_model",
+            inputs=("preference_snapshot",),
+            sections=("reward",),
+            job="training.jobs.reward",
+            options={"split": "train", "objective": "pointwise"},
+        ),
+        training_job(
             "adllama",
             "policy",
             "models/adllama",
