@@ -70,16 +70,18 @@ class Split(NamedTuple):
 
 def read_split(snapshot: Path, split: str) -> Split:
     """Texts and pairs of a split; there may be none."""
-    ads = pd.read_parquet(snapshot / "ads.parquet")
-    variants = pd.read_parquet(snapshot / "variants.parquet").merge(ads.drop(columns="split"), on="ad")
-    texts = add_prior(variants)
-    texts = texts[(texts["split"] == split) & (texts.groupby("ad")["variant"].transform("size") > 1)]
-    texts = texts.reset_index(drop=True)
+    kept = [("split", "==", split)]
+    counts = pd.read_parquet(snapshot / "variants.parquet", columns=["variant", "ad", "impressions", "clicks"])
+    sources = pd.read_parquet(snapshot / "ads.parquet", columns=["ad", "source"])
+    prior = add_prior(counts.merge(sources, on="ad"))[["variant", "ctr", "centre", "strength"]]
+    ads = pd.read_parquet(snapshot / "ads.parquet", filters=kept).drop(columns="split")
+    texts = pd.read_parquet(snapshot / "variants.parquet", filters=kept).merge(ads, on="ad").merge(prior, on="variant")
+    texts = texts[texts.groupby("ad")["variant"].transform("size") > 1].reset_index(drop=True)
     texts["context"] = texts["context"].astype(object).where(texts["context"].notna(), None)
     texts["ad"] = pd.factorize(texts["ad"])[0]
     texts["cluster"] = clusters_of(texts)
     row = pd.Series(texts.index, index=texts["variant"])
-    pairs = pd.read_parquet(snapshot / "pairs.parquet", filters=[("split", "==", split)])
+    pairs = pd.read_parquet(snapshot / "pairs.parquet", filters=kept)
     pairs = pairs.assign(
         left=row.loc[pairs["left_variant"]].to_numpy(), right=row.loc[pairs["right_variant"]].to_numpy()
     )

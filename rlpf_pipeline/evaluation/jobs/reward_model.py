@@ -43,7 +43,10 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     write_evaluation(evaluation, folder)
     metrics: Metrics = dict(evaluation.conditions)
     for name, figures in evaluation.models.items():
-        metrics |= {PREFIXES.get(name, f"{name}_") + figure: value for figure, value in figures.items()}
+        if name in PREFIXES:
+            metrics |= {PREFIXES[name] + figure: value for figure, value in figures.items()}
+        else:
+            metrics[f"{name}_accuracy"] = figures["accuracy"]
     return metrics
 
 
