@@ -17,7 +17,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from rlpf_pipeline.models.packing import Packed
+from rlpf_pipeline.models.packing import Packed, run_packed
 
 
 class Cut(NamedTuple):
@@ -29,18 +29,11 @@ class Cut(NamedTuple):
     @torch.no_grad()
     def below(self, packed: Packed) -> Tensor:
         """Hidden states that enter the lowest adapted layer: (rows, length, hidden)."""
-        return _run(self.lower, packed, input_ids=packed.input_ids)
+        return run_packed(self.lower, packed, input_ids=packed.input_ids)
 
     def above(self, states: Tensor, packed: Packed) -> Tensor:
         """Hidden states at the top, from those of `below`: (rows, length, hidden)."""
-        return _run(self.upper, packed, inputs_embeds=states)
-
-
-def _run(model: nn.Module, packed: Packed, **inputs: Tensor) -> Tensor:
-    states: Tensor = model(
-        **inputs, position_ids=packed.position_ids, attention_mask=packed.attention
-    ).last_hidden_state
-    return states
+        return run_packed(self.upper, packed, inputs_embeds=states)
 
 
 def cut_trunk(trunk: nn.Module, probe: Packed) -> Cut | None:
@@ -59,7 +52,7 @@ def cut_trunk(trunk: nn.Module, probe: Packed) -> Cut | None:
         return None
     cut = Cut(_part(model, slice(lowest), nn.Identity()), _part(model, slice(lowest, None), model.norm))
     with torch.no_grad():
-        whole, joined = _run(model, probe, input_ids=probe.input_ids), cut.above(cut.below(probe), probe)
+        whole, joined = run_packed(model, probe, input_ids=probe.input_ids), cut.above(cut.below(probe), probe)
     return cut if torch.equal(whole, joined) else None
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlpf_pipeline.models.block_attention import NAME, Blocks
+
 PADDING = 0.04
 
 
@@ -35,7 +37,8 @@ class Group(NamedTuple):
 class Packed(NamedTuple):
     """A batch of groups. Text tokens are also listed flat, in the order of groups, texts and positions.
 
-    input_ids, position_ids: (rows, length). attention: (rows, 1, length, length), True where attention is allowed.
+    input_ids, position_ids: (rows, length). segment: (2, rows, length), number of the group (-1: padding) and of the
+    text (-1: prefix) at each place. blocks: where they stand, for attention text by text; None for bidirectional use.
     row, position, predictor, text: (tokens,): where each text token stands, where its predecessor stands (the last
     prefix token for the first one), and the number of its text in the batch. lengths: (texts,). used: tokens of the
     groups, prefixes included; the rest of (rows, length) is padding.
@@ -43,13 +46,27 @@ class Packed(NamedTuple):
 
     input_ids: Tensor
     position_ids: Tensor
-    attention: Tensor
+    segment: Tensor
+    blocks: Blocks | None
     row: Tensor
     position: Tensor
     predictor: Tensor
     text: Tensor
     lengths: Tensor
     used: int
+
+    @property
+    def attention(self) -> Tensor:
+        """(rows, 1, length, length), True where a token sees another: its prefix and its own text, as far as it.
+
+        Padding sees padding, itself at least: a row without any key would turn into NaN.
+        """
+        group, text = self.segment
+        visible = group[:, :, None] == group[:, None, :]
+        if self.blocks is not None:
+            visible &= (text[:, None, :] < 0) | (text[:, :, None] == text[:, None, :])
+            visible = visible.tril_()
+        return visible.unsqueeze(1)
 
     @property
     def targets(self) -> Tensor:
@@ -98,14 +115,23 @@ def pack(
         group[piece],
         np.where(is_prefix, -1, piece),
     )
-    ids, positions, group_at, text_at = torch.from_numpy(grid).to(device)
+    ids, positions, *segment = torch.from_numpy(grid).to(device)
     predictor = np.where(inside == 0, start_of[group][piece] + prefix_size - 1, column - 1)
     number = np.cumsum(head != np.arange(len(size))) - 1
     flat = (torch.from_numpy(values[~is_prefix]).to(device) for values in (row, column, predictor, number[piece]))
+    blocks = None
+    if not bidirectional:
+        own, of_own = _grid(piece, inside, size, row * length + column, rows * length)
+        of_group, at = group[piece][is_prefix], inside[is_prefix]
+        prefixes = size[head == np.arange(len(size))]
+        prefix, of_prefix = _grid(of_group, at, prefixes, (row * length + column)[is_prefix], rows * length)
+        arrays = (own, prefix, of_own, of_prefix, group, head != np.arange(len(size)))
+        blocks = Blocks(*(torch.from_numpy(values).to(device) for values in arrays))
     return Packed(
-        ids.masked_fill(group_at < 0, pad_id),
+        ids.masked_fill(segment[0] < 0, pad_id),
         positions.clamp(min=0),
-        _attention(group_at, text_at, bidirectional),
+        torch.stack(segment),
+        blocks,
         *flat,
         torch.from_numpy(size[head != np.arange(len(size))]).to(device),
         len(piece),
@@ -114,20 +140,27 @@ def pack(
 
 def encode(trunk: nn.Module, packed: Packed) -> Tensor:
     """Hidden states of the packed groups: (rows, length, hidden)."""
-    states: Tensor = trunk(
-        input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
-    ).last_hidden_state
+    return run_packed(trunk, packed, input_ids=packed.input_ids)
+
+
+def run_packed(trunk: nn.Module, packed: Packed, **inputs: Tensor) -> Tensor:
+    """The same from `input_ids` or `inputs_embeds`, with the attention that the trunk was loaded for."""
+    if packed.blocks is not None and trunk.config._attn_implementation == NAME:
+        attention = {"attention_mask": packed.blocks.mask(), "blocks": packed.blocks}
+    else:
+        attention = {"attention_mask": packed.attention}
+    states: Tensor = trunk(**inputs, position_ids=packed.position_ids, **attention).last_hidden_state
     return states
 
 
-def _attention(group: Tensor, text: Tensor, bidirectional: bool) -> Tensor:
-    """A token sees its group's prefix and its own text, as far as it. Padding (group -1) sees padding, itself at least:
-    a row without any key would turn into NaN."""
-    visible = group[:, :, None] == group[:, None, :]
-    if not bidirectional:
-        visible &= (text[:, None, :] < 0) | (text[:, :, None] == text[:, None, :])
-        visible = visible.tril_()
-    return visible.unsqueeze(1)
+def _grid(
+    line: np.ndarray, column: np.ndarray, sizes: np.ndarray, places: np.ndarray, total: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places by line and column, -1 behind a line's end, and the inverse (total,), -1 where a place is in no line."""
+    grid, inverse = np.full((len(sizes), sizes.max()), -1), np.full(total, -1)
+    grid[line, column] = places
+    inverse[places] = line * sizes.max() + column
+    return grid, inverse
 
 
 def arrange(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:

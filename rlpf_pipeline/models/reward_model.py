@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models import block_attention
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, merge_adapters, save_model
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encode, pack
@@ -44,6 +45,8 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
         self.bidirectional = not is_causal(trunk)
+        if not self.bidirectional:
+            trunk.set_attn_implementation(block_attention.NAME)
 
     def forward(self, packed: Packed) -> Tensor:
         """Scores (texts, heads) in the order of the batch, in the heads' precision."""

@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from rlpf_pipeline.models import block_attention
 from rlpf_pipeline.models.base import load_trunk
-from rlpf_pipeline.models.packing import Group, batches_by_tokens, pack
+from rlpf_pipeline.models.packing import Group, batches_by_tokens, encode, pack
 from rlpf_pipeline_tests.conftest import TINY
 
 GROUPS = [Group([1, 5, 6], [[7, 8, 2], [9, 2]]), Group([1], [[10, 11, 12, 13, 2], [14, 2], [2]])]
@@ -15,19 +17,22 @@ def hidden_one_by_one(trunk: torch.nn.Module) -> list[torch.Tensor]:
     return [trunk(input_ids=ids).last_hidden_state[0, -1] for ids in singles]
 
 
-def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache: Path) -> None:
+@pytest.mark.parametrize("attention", ["sdpa", block_attention.NAME])
+@pytest.mark.usefixtures("double_norm")
+def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache: Path, attention: str) -> None:
     trunk = load_trunk(TINY, cache).double()
-    packed = pack(GROUPS, pad_id=0)
-    together = trunk(
-        input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
-    ).last_hidden_state[packed.last()]
     alone = torch.stack(hidden_one_by_one(trunk))
+    trunk.set_attn_implementation(attention)
+    packed = pack(GROUPS, pad_id=0)
+    together = encode(trunk, packed)[packed.last()]
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
 
-    weight = trunk.layers[0].self_attn.q_proj.weight
-    (by_packing,) = torch.autograd.grad(together.square().sum(), weight)
-    (by_singles,) = torch.autograd.grad(alone.square().sum(), weight)
-    torch.testing.assert_close(by_packing, by_singles, rtol=0, atol=1e-10)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        weight = getattr(trunk.layers[0].self_attn, name).weight
+        by_packing, by_singles = (
+            torch.autograd.grad(states.square().sum(), weight, retain_graph=True)[0] for states in (together, alone)
+        )
+        torch.testing.assert_close(by_packing, by_singles, rtol=0, atol=1e-10)
 
 
 def test_every_text_token_knows_its_predecessor() -> None:
