@@ -19,10 +19,11 @@ INTERVAL = 1.96
 
 
 def pictures(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """Name → specification of every picture that the evaluation has data for."""
+    """Name → specification of every picture that the evaluation has data for. No name is that of a figure: the web UI
+    shows both side by side."""
     drawn = {
-        "accuracy": comparison_plot(evaluation),
-        "selection_lift": lift_plot(evaluation),
+        "accuracy_by_model": comparison_plot(evaluation),
+        "selection_lift_by_model": lift_plot(evaluation),
         "accuracy_by_effect_and_impressions": bands_plot(evaluation),
         "reliability": reliability_plot(evaluation),
     }

@@ -30,9 +30,10 @@ def test_everything_is_written_and_readable(evaluation: Evaluation, tmp_path: Pa
     write_evaluation(evaluation, tmp_path)
     pictures = {path.stem for path in tmp_path.glob("*.svg")}
     assert pictures == {
-        "accuracy", "accuracy_by_effect_and_impressions", "reliability", "reward_by_length", "reward_by_style",
-        "selection_lift",
+        "accuracy_by_model", "accuracy_by_effect_and_impressions", "reliability", "reward_by_length",
+        "reward_by_style", "selection_lift_by_model",
     }  # fmt: skip
+    assert not pictures & {*evaluation.conditions, *evaluation.models["reward_model"]}
     for picture in pictures:
         assert "NaN" not in (tmp_path / f"{picture}.svg").read_text()
     figures = json.loads((tmp_path / "figures.json").read_text())
