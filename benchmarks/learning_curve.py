@@ -112,7 +112,7 @@ def curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
             legend=alt.Legend(orient="top", labelColor=INK, labelLimit=300),
         ),
     )
-    y = alt.Y("accuracy:Q", title="Accuracy, all pairs", scale=alt.Scale(zero=False), axis=alt.Axis(format=".2f"))
+    y = alt.Y("accuracy:Q", title="Accuracy, all pairs", scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~f"))
     lines = base.mark_line(strokeWidth=2).encode(y=alt.Y("mean(accuracy):Q", title="Accuracy, all pairs"))
     return styled((lines + base.mark_point(filled=True, size=50).encode(y=y)).properties(width=420, height=260))
 
@@ -121,7 +121,7 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
     table = Table("model", "seed", "pairs", "accuracy", "significant", "NLL", "lift", "seconds")
     for row in rows:
         table.add_row(
-            MODELS[row["model"]],
+            row["model"],
             str(row["seed"]),
             f"{row['pairs']:,}",
             f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f}",

@@ -121,11 +121,12 @@ def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreC
             raise UserError(f"{source} has no column '{name}'. It has: {', '.join(types)}.")
     for name in (columns.text, *columns.context):
         if types[name] != "VARCHAR":
-            raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text. Name the column of the texts.")
-    added = ADDED + (ADDED_IN_GROUPS if columns.group else ())
-    taken = [name for name in types if name.lower() in added]
+            raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text, and cannot be scored as text.")
+    # DuckDB counts the rows in a hidden column of that name, which one of the user's would cover.
+    reserved = ("rowid", *ADDED, *(ADDED_IN_GROUPS if columns.group else ()))
+    taken = [name for name in types if name.lower() in reserved]
     if taken:
-        raise UserError(f"{source} already has the column(s) {', '.join(taken)}. Rename or drop them first.")
+        raise UserError(f"{source} has the column(s) {', '.join(taken)} already. Rename or drop them first.")
 
 
 NUMBER_TEXTS = """
@@ -253,8 +254,9 @@ def write(connection: duckdb.DuckDBPyConnection, columns: ScoreColumns, path: Pa
     added = ADDED + (ADDED_IN_GROUPS if columns.group else ())
     ranked = "INNER JOIN ranked USING (group_key, number)" if columns.group else ""
     connection.execute(
-        f"COPY (SELECT input.*, {', '.join(added)} FROM input INNER JOIN placed ON input.rowid = placed.row "  # noqa: S608
-        f"INNER JOIN scores USING (number) {ranked} ORDER BY placed.row) TO $path (FORMAT parquet, COMPRESSION zstd)",
+        f"COPY (SELECT input.*, rewards.* EXCLUDE row FROM input INNER JOIN ("  # noqa: S608
+        f"SELECT placed.row, {', '.join(added)} FROM placed INNER JOIN scores USING (number) {ranked}"
+        ") AS rewards ON input.rowid = rewards.row ORDER BY rewards.row) TO $path (FORMAT parquet, COMPRESSION zstd)",
         {"path": str(path)},
     )
     return int(pq.read_metadata(path).num_rows)

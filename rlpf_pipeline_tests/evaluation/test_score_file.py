@@ -98,6 +98,14 @@ def test_group_values_are_not_run_together(tmp_path: Path) -> None:
     assert table["rank"].tolist() == [1, 1]
 
 
+def test_no_name_of_a_column_is_in_the_way(tmp_path: Path) -> None:
+    text = "number,row,heads,group_key,context,input,rank,text\n1,2,3,4,5,6,7,Bread\n1,2,3,4,5,6,7,Call us\n"
+    table = scored(tmp_path, text.replace("rank", "p"), ScoreColumns("text", group=("number",)))
+    assert table.iloc[0, :8].tolist() == ["1", "2", "3", "4", "5", "6", "7", "Bread"]
+    assert table["rank"].tolist() == [1, 2]
+    assert scored(tmp_path, text, ScoreColumns("text")).reward_mean.tolist() == [2.0, 0.25]
+
+
 def test_distinct_texts_are_scored_once_in_the_form_of_training(tmp_path: Path) -> None:
     model = Table()
     scored(tmp_path, 'text\nBread\n Bread\n"Fresh \n bread"\nFresh\u00a0bread\nBread\n', ScoreColumns("text"), model)
@@ -155,8 +163,8 @@ def test_progress_counts_distinct_texts(tmp_path: Path) -> None:
         ("a,text\n1,x\n", ScoreColumns("text", group=("ad",)), "no column 'ad'"),
         ("a,text\n1,x\n2,\n3, \n", ScoreColumns("text"), r"empty in 2 row\(s\), first in row 2"),
         ("a,text\n1,2\n", ScoreColumns("text"), "holds no letter"),
-        ("reward_mean,text\n1,x\n", ScoreColumns("text"), r"already has the column\(s\) reward_mean"),
-        ("Rank,text\n1,x\n", ScoreColumns("text", group=("Rank",)), r"already has the column\(s\) Rank"),
+        ("reward_mean,text\n1,x\n", ScoreColumns("text"), r"has the column\(s\) reward_mean already"),
+        ("Rank,text\n1,x\n", ScoreColumns("text", group=("Rank",)), r"has the column\(s\) Rank already"),
         ("g,c,text\n1,x,Bread\n1,y,Call us\n", ScoreColumns("text", ("c",), ("g",)), "2 different contexts"),
     ],
 )
