@@ -14,6 +14,7 @@ from rlpf_pipeline.report.plots import INK, styled
 MODEL, PEOPLE, OTHER = "#3b82c4", "#e0812f", "#8a8f98"
 REWARD, CLICKS = "reward", "clicks"
 RELIABILITY_OF = ("reward_model", "evaluation_reward_model", "tfidf")
+LONGEST_NAME = 260
 INTERVAL = 1.96
 """Standard errors to either side of a 95 % interval."""
 
@@ -145,7 +146,7 @@ def style_plot(evaluation: Evaluation) -> dict[str, Any]:
         for row in voice_rows(own.voices)
     ]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("mark:N", sort=None, title=None),
+        y=alt.Y("mark:N", sort=None, title=None, axis=alt.Axis(labelLimit=LONGEST_NAME)),
         yOffset=alt.YOffset("name:N", sort=[REWARD, CLICKS]),
         color=voice_color(),
     )
@@ -178,7 +179,7 @@ def dot_panel(
     show_names: bool,
 ) -> alt.LayerChart:
     """A row per name: a dot and its interval, with named vertical lines where `at` is known."""
-    axis = alt.Axis(labels=show_names, ticks=show_names, grid=False)
+    axis = alt.Axis(labels=show_names, ticks=show_names, grid=False, labelLimit=LONGEST_NAME)
     base = alt.Chart(alt.Data(values=list(rows))).encode(y=alt.Y("name:N", sort=None, title=None, axis=axis))
     horizontal = alt.Axis(format=number, tickCount=6, labelFlush=False)
     x = alt.X("value:Q", title=title, axis=horizontal, scale=alt.Scale(zero=False, padding=12))
