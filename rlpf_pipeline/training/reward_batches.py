@@ -66,7 +66,7 @@ class RewardBatches:
         of_text = settings.objective == "pointwise"
         until, amounts = (self.texts_until, self.exposure) if of_text else (self.pairs_until, self.weight)
         self.mass = [
-            float(sum(amounts[until[i] : until[i + 1]].sum() for part in batch for i in self.parts[part]))
+            float(sum(amounts[until[i] : until[i + 1]].sum() for part in batch for i in self.parts[part])) or 1.0
             for batch in self.batches
         ]
 
