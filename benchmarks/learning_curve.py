@@ -62,7 +62,8 @@ def main(
     for own_seed in seed or [settings.seed]:
         order = np.random.default_rng(own_seed).permutation(np.unique(train.texts["cluster"]))
         for share in sorted(fraction or [0.125, 0.25, 0.5, 1.0]):
-            part = clusters_only(train, order[: max(1, round(share * len(order)))])
+            chosen = order[: max(1, round(share * len(order)))]
+            part = train.only(set(train.texts["ad_id"][np.isin(train.texts["cluster"], chosen)]))
             for name, build in {
                 "reward_model": lambda: trained(settings, snapshot, part, own_seed),  # noqa: B023 (called at once)
                 "minilm": lambda: minilm_logistic(part, validation, own_seed),  # noqa: B023
@@ -83,15 +84,9 @@ def main(
     Console().print(table_of(rows))
 
 
-def clusters_only(split: Split, clusters: np.ndarray) -> Split:
-    """The pairs of these clusters; the texts stay, so that pairs still point at them."""
-    inside = np.isin(split.texts["cluster"].to_numpy()[split.pairs["left"]], clusters)
-    return split._replace(pairs=split.pairs[inside])
-
-
 def trained(settings: Settings, snapshot: Path, part: Split, seed: int) -> Scorer:
     """The reward model as `training.jobs.reward` makes it, on the ads of `part`."""
-    wanted = set(part.texts["ad_id"].to_numpy()[part.pairs["left"]])
+    wanted = set(part.texts["ad_id"])
     ads = [ad for ad in read_ads(snapshot, "train") if ad.ad_id in wanted]
     model = new_reward_model(settings.base, settings.reward, settings.reward.lora, "reward_model", settings.cache)
     with TemporaryDirectory() as scratch, StateFile(Path(scratch) / "states", int(20e9)) as states:

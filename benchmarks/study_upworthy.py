@@ -25,7 +25,8 @@ from rich.table import Table
 
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import folder_of
-from rlpf_pipeline.evaluation.reward_model import score_pairs, summarise
+from rlpf_pipeline.evaluation import split as evaluation_split
+from rlpf_pipeline.evaluation.reward_model import evaluate
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import (
@@ -68,10 +69,11 @@ Output = Annotated[Path, typer.Option(help="JSON file of the figures; read and e
 
 
 class Split(NamedTuple):
-    """Ads of all weeks, and of the weeks with random assignment."""
+    """Ads of all weeks, and of the weeks with random assignment; the latter also as the evaluation has them."""
 
     every: list[Ad]
     clean: list[Ad]
+    for_evaluation: evaluation_split.Split
 
 
 def read_split(data: Path, home: Path, split: str) -> Split:
@@ -94,8 +96,15 @@ def read_split(data: Path, home: Path, split: str) -> Split:
         for name in ("train", "validation", "test")
         for ad in read_ads(folder_of("preference_snapshot", clean), name)
     }
-    every = read_ads(folder_of("preference_snapshot", kept), split)
-    return Split(every, [ad for ad in every if ad.ad_id in of_clean_weeks])
+    snapshot = folder_of("preference_snapshot", kept)
+    every = read_ads(snapshot, split)
+    clean_only = evaluation_split.read_split(snapshot, split).only(of_clean_weeks)
+    return Split(every, [ad for ad in every if ad.ad_id in of_clean_weeks], clean_only)
+
+
+def judged(model: RewardModel, split: Split) -> dict[str, float]:
+    """The evaluation's figures on the ads of the weeks with random assignment."""
+    return evaluate(split.for_evaluation, "reward_model", split.for_evaluation.score(model).mean(axis=1))
 
 
 def train(
@@ -136,7 +145,7 @@ def levers(
                 states.__exit__(None, None, None)
             states, cut = states_of(reward, home).__enter__(), needed
         model, figures = train(reward, 1, ads, validation.clean, home, states)
-        results[name] = figures | summarise(score_pairs(model, validation.clean))
+        results[name] = figures | judged(model, validation)
         output.write_text(json.dumps(results, indent=1))
         show(results, [name])
     if states:
@@ -159,7 +168,7 @@ def final(data: Data, home: Home, output: Output, seeds: Annotated[int, typer.Op
                 continue
             own = reward.model_copy(update={"objective": objective})
             model, figures = train(own, seed, training.every, validation.clean, home, states)
-            results[name] = figures | summarise(score_pairs(model, test.clean))
+            results[name] = figures | judged(model, test)
             output.write_text(json.dumps(results, indent=1))
             show(results, [name])
     show(results, names)

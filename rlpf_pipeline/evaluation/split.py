@@ -6,7 +6,7 @@ ads without a pair still count where an ad's best text is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -55,6 +55,17 @@ class Split(NamedTuple):
         ctr = self.texts["ctr"].to_numpy()
         left, right = ctr[self.pairs["left"]], ctr[self.pairs["right"]]
         return self.pairs.assign(left_won=left > right)[left != right]
+
+    def only(self, ad_ids: Collection[str]) -> Split:
+        """The same with these ads alone."""
+        kept = self.texts["ad_id"].isin(ad_ids).to_numpy()
+        row = kept.cumsum() - 1
+        texts = self.texts[kept].reset_index(drop=True)
+        pairs = self.pairs[kept[self.pairs["left"]]]
+        return Split(
+            texts.assign(ad=pd.factorize(texts["ad"])[0]),
+            pairs.assign(left=row[pairs["left"]], right=row[pairs["right"]]),
+        )
 
     def ads(self) -> list[tuple[str | None, list[str]]]:
         """(context, texts) of each ad, as scorers take them."""

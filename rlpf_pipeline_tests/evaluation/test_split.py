@@ -91,6 +91,18 @@ def test_ads_with_an_equal_text_are_one_cluster() -> None:
     assert split.clusters.tolist() == [0, 0, 2]
 
 
+def test_some_ads_of_a_split() -> None:
+    split = split_of(
+        [("a", 100, 5), ("b", 100, 6)], [("c", 100, 5), ("d", 100, 7), ("e", 100, 8)], [("f", 9, 1), ("g", 9, 2)]
+    )
+    part = split.only({"ad 1", "ad 2"})
+    text = part.texts.text.to_numpy()
+    assert part.texts.ad.tolist() == [0, 0, 0, 1, 1]
+    pairs = list(zip(text[part.pairs.left], text[part.pairs.right], strict=True))
+    assert pairs == [("c", "d"), ("c", "e"), ("d", "e"), ("f", "g")]
+    assert part.starts.tolist() == [0, 3]
+
+
 def test_a_split_without_a_pair_is_explained(snapshot: Path) -> None:
     assert len(read_split(snapshot, "nowhere").pairs) == 0
     with pytest.raises(UserError, match=r"no pair of texts whose CTRs differ.*pairs\.nowhere"):
