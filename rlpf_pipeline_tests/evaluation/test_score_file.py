@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.score_file import CHUNK, ScoreColumns, Scored, score_file
-from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model, save_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
 
@@ -261,3 +261,43 @@ def test_millions_of_scattered_rows_take_no_more_memory_than_a_limit(tmp_path: P
     ).fetchall()[0]  # fmt: skip
     assert (groups, ranks) == (rows // 4, True)
     assert total < 1e-9
+
+
+COMMAND = """
+import resource, sys
+from rlpf_pipeline.cli import main
+
+sys.argv = ["rlpf", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_ten_times_the_rows_take_the_same_memory_with_a_model(
+    tmp_path: Path, trained: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    save_reward_model(trained, tmp_path / "model")
+    peaks = []
+    for rows in (10_000, 100_000):
+        table = pd.DataFrame({"text": [f"Buy book number {i} today" for i in range(rows)], "ad": np.arange(rows) // 4})
+        table.to_parquet(tmp_path / "input.parquet")
+        arguments = [
+            "--reward-model",
+            "model",
+            "--input",
+            "input.parquet",
+            "--text-column",
+            "text",
+            "--group-column",
+            "ad",
+        ]
+        command = [sys.executable, "-c", COMMAND, "score", *arguments, "--output", "output.parquet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert f"{rows:,} rows scored" in done.stdout
+        peaks.append(int(done.stdout.split()[-1]) / 2**20)
+    assert peaks[1] < peaks[0] + 0.3, peaks
