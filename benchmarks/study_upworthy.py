@@ -117,6 +117,19 @@ def train(
     return model, figures | {"seconds": time.monotonic() - started}
 
 
+def spreads(model: RewardModel, ads: Sequence[Ad]) -> dict[str, float]:
+    """Mean standard deviation over heads, of the ads' texts and of the same texts with their words shuffled."""
+    rng = np.random.default_rng(1)
+    shuffled = [[" ".join(rng.permutation(text.split())) for text in ad.texts] for ad in ads]
+    return {
+        name: float(np.concatenate(model.score(texts)).std(axis=1).mean())
+        for name, texts in (
+            ("spread", [(ad.context, ad.texts) for ad in ads]),
+            ("spread_shuffled", [(ad.context, own) for ad, own in zip(ads, shuffled, strict=True)]),
+        )
+    }
+
+
 def states_of(reward: RewardSettings, home: Path) -> StateFile:
     return StateFile(home / "states", int(reward.frozen_states_gb * 1e9))
 
@@ -168,7 +181,7 @@ def final(data: Data, home: Home, output: Output, seeds: Annotated[int, typer.Op
                 continue
             own = reward.model_copy(update={"objective": objective})
             model, figures = train(own, seed, training.every, validation.clean, home, states)
-            results[name] = figures | judged(model, test)
+            results[name] = figures | judged(model, test) | spreads(model, test.clean)
             output.write_text(json.dumps(results, indent=1))
             show(results, [name])
     show(results, names)

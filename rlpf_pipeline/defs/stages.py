@@ -159,7 +159,7 @@ STAGES: dict[str, Stage] = {
             "reward_model_evaluation",
             "evaluation",
             "evaluation/reward_model",
-            inputs=("reward_model", "evaluation_reward_model", "preference_snapshot"),
+            inputs=("reward_model", "evaluation_reward_model", "pointwise_reward_model", "preference_snapshot"),
             sections=("reward", "evaluation"),
             job="evaluation.jobs.reward_model",
         ),

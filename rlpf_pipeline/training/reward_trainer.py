@@ -55,7 +55,7 @@ def train_reward_model(
         if trainer.epoch_is_over:
             trainer.end_epoch()
         trainer.report(reporter)
-        if checkpoints and trainer.step % settings.checkpoint_every == 0:
+        if checkpoints and trainer.step % settings.checkpoint_every == 0 and trainer.accelerate.is_main_process:
             checkpoints.save(trainer.checkpoint())
     trainer.take_best()
     centre(model, ads)
@@ -115,11 +115,9 @@ class RewardTrainer:
             loss = part_loss(scores, part, self.settings)
             (loss / self.train.mass[batch]).backward()
             seen += torch.tensor(_counted(scores.detach(), part, loss.item()), dtype=torch.float64)
-        gradients = self.masters.collect_gradients()
-        if self.accelerate.num_processes > 1:
-            for gradient in gradients:
-                gradient.copy_(self.accelerate.reduce(gradient, "sum"))
-            seen = self.accelerate.reduce(seen.to(self.accelerate.device), "sum").cpu()
+        for gradient in self.masters.collect_gradients():
+            gradient.copy_(self.over_ranks(gradient))
+        seen = self.over_ranks(seen)
         self.masters.step(warmup_cosine(self.step, self.total, self.settings.warmup), MAX_NORM)
         for name, value in zip(self.running, seen.tolist(), strict=True):
             self.running[name] += self.train.mass[batch] if name == "mass" else value
@@ -154,15 +152,22 @@ class RewardTrainer:
     def judge(self, validation: RewardBatches) -> tuple[float, float]:
         """Mean validation loss of the objective, of the mean over heads, and pairwise accuracy against the labels."""
         self.model.eval()
-        loss = correct = pairs = 0.0
-        for number in range(len(validation.parts)):
+        rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
+        seen = torch.zeros(3, dtype=torch.float64)
+        for number in range(rank, len(validation.parts), ranks):
             part = validation.part(number)
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
             once = part._replace(counts=torch.ones_like(part.counts[:, :1]), text_counts=torch.ones_like(scores))
-            loss += part_loss(scores, once, self.settings).item()
-            correct += ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum().item()
-            pairs += len(part.p)
-        return loss / sum(validation.mass), correct / pairs
+            correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
+            seen += torch.tensor([part_loss(scores, once, self.settings), correct, len(part.p)], dtype=torch.float64)
+        loss, right, pairs = self.over_ranks(seen).tolist()
+        return loss / sum(validation.mass), right / pairs
+
+    def over_ranks(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over the ranks, where it was."""
+        if self.accelerate.num_processes == 1:
+            return values
+        return self.accelerate.reduce(values.to(self.accelerate.device), "sum").to(values.device)
 
     def report(self, reporter: Reporter) -> None:
         seen = self.running

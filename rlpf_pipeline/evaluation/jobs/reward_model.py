@@ -3,8 +3,8 @@
     accelerate launch -m rlpf_pipeline.evaluation.jobs.reward_model --config run.json
 
 inputs: preference_snapshot, and the folders of the models under their names in evaluation/reward_model.py:
-reward_model, evaluation_reward_model. Writes scores.parquet (contracts.REWARD_SCORES), comparison.md, figures.json and
-pictures.
+reward_model, evaluation_reward_model, pointwise_reward_model, those there are. Writes scores.parquet
+(contracts.REWARD_SCORES), comparison.md, figures.json and pictures.
 """
 
 from __future__ import annotations

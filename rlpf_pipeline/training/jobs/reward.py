@@ -39,7 +39,8 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     with StateFile(scratch, int(reward.frozen_states_gb * 1e9)) as states:
         metrics = train_reward_model(model, ads, reward, settings.seed, reporter, states, validation, checkpoints)
     save_reward_model(model, folder)
-    checkpoints.remove()
+    if os.environ.get("RANK", "0") == "0":
+        checkpoints.remove()
     return {"ads": len(ads), "pairs": pairs, **metrics}
 
 
