@@ -31,7 +31,7 @@ evaluation team:ml reward_model_evaluation evaluation_reward_model pointwise_rew
 evaluation team:ml policy_evaluation adllama evaluation_reward_model imitation_v2 preference_snapshot reward_model
 experiment team:analytics ab_experiment policy_evaluation
 experiment team:analytics ab_report ab_experiment
-"""
+"""  # noqa: E501
 
 specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 pools = {
