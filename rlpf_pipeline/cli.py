@@ -183,9 +183,10 @@ def score(
     """
     from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
     from rlpf_pipeline.models.reward_model import load_reward_model
-    from rlpf_pipeline.training.job import accelerator
+    from rlpf_pipeline.training.job import accelerator, quiet_libraries
     from rlpf_pipeline.training.reporter import Reporter
 
+    quiet_libraries()
     model = load_reward_model(reward_model, load_settings().cache).to(accelerator().device)
     columns = ScoreColumns(text_column, tuple(context_column or ()), tuple(group_column or ()))
     reporter = Reporter("score")
