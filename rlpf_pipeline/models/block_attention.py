@@ -38,11 +38,13 @@ class Blocks(NamedTuple):
     def mask(self) -> Tensor:
         """True where a piece's token sees a key: (pieces, 1, longest piece, longest prefix + longest piece).
 
-        What stands behind a piece's end sees the piece's first token: a row without any key would turn into NaN.
+        What stands behind a piece's end sees the piece's first place: a row without any key would turn into NaN.
         """
         length = self.own.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.own.device).tril()
-        own = causal & (self.own >= 0)[:, None, :]
+        kept = self.own >= 0
+        kept[:, 0] = True
+        own = causal & kept[:, None, :]
         prefix = ((self.prefix >= 0)[self.group] & self.is_text[:, None])[:, None, :]
         return torch.cat([prefix.expand(-1, length, -1), own], dim=2).unsqueeze(1)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rlpf_pipeline.models.block_attention import NAME, Blocks
 
 PADDING = 0.04
+ROW_STEP, SHAPE_STEP = 64, 8
 
 
 class Group(NamedTuple):
@@ -90,12 +91,21 @@ class Packed(NamedTuple):
 
 
 def pack(
-    groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu", bidirectional: bool = False
+    groups: Sequence[Group],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+    bidirectional: bool = False,
+    one_row: bool = False,
 ) -> Packed:
-    """Pack `groups` into one batch. `bidirectional`: texts see all of their group, which must hold one text only."""
+    """Pack `groups` into one batch. `bidirectional`: texts see all of their group, which must hold one text only.
+
+    `one_row`, for attention text by text, to which rows mean nothing: sizes are rounded up, so that batches of a token
+    budget have a handful of shapes. Kernels are prepared and kept for every shape they meet, and memory grows with it.
+    """
     if bidirectional and any(len(group.texts) > 1 for group in groups):
         raise ValueError("a bidirectional encoder takes groups of one text")
-    row_of, start_of, rows, length = arrange([group.length for group in groups])
+    lengths = [group.length for group in groups]
+    row_of, start_of, rows, length = in_one_row(lengths) if one_row else arrange(lengths)
     # A piece is a prefix or a text; its tokens stand together.
     pieces = np.array([1 + len(group.texts) for group in groups])
     size = np.array([len(ids) for group in groups for ids in (group.prefix, *group.texts)])
@@ -121,11 +131,13 @@ def pack(
     flat = (torch.from_numpy(values[~is_prefix]).to(device) for values in (row, column, predictor, number[piece]))
     blocks = None
     if not bidirectional:
-        own, of_own = _grid(piece, inside, size, row * length + column, rows * length)
+        step = SHAPE_STEP if one_row else 1
+        own, of_own = _grid(piece, inside, size, row * length + column, rows * length, step)
         of_group, at = group[piece][is_prefix], inside[is_prefix]
         prefixes = size[head == np.arange(len(size))]
         prefix, of_prefix = _grid(of_group, at, prefixes, (row * length + column)[is_prefix], rows * length)
-        arrays = (own, prefix, of_own, of_prefix, group, head != np.arange(len(size)))
+        unused = (0, len(own) - len(size))
+        arrays = (own, prefix, of_own, of_prefix, np.pad(group, unused), np.pad(head != np.arange(len(size)), unused))
         blocks = Blocks(*(torch.from_numpy(values).to(device) for values in arrays))
     return Packed(
         ids.masked_fill(segment[0] < 0, pad_id),
@@ -154,13 +166,27 @@ def run_packed(trunk: nn.Module, packed: Packed, **inputs: Tensor) -> Tensor:
 
 
 def _grid(
-    line: np.ndarray, column: np.ndarray, sizes: np.ndarray, places: np.ndarray, total: int
+    line: np.ndarray, column: np.ndarray, sizes: np.ndarray, places: np.ndarray, total: int, step: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places by line and column, -1 behind a line's end, and the inverse (total,), -1 where a place is in no line."""
-    grid, inverse = np.full((len(sizes), sizes.max()), -1), np.full(total, -1)
+    """Places by line and column, -1 behind a line's end, and the inverse (total,), -1 where a place is in no line.
+
+    Lines and columns are rounded up to multiples of `step`.
+    """
+    grid, inverse = np.full((_up(len(sizes), step), _up(int(sizes.max()), step)), -1), np.full(total, -1)
     grid[line, column] = places
-    inverse[places] = line * sizes.max() + column
+    inverse[places] = line * grid.shape[1] + column
     return grid, inverse
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def in_one_row(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """As `arrange`, one behind the other; the row's length rounded up, by an eighth at most."""
+    until = np.cumsum([0, *lengths])
+    step = max(1, min(ROW_STEP, int(until[-1]) // 8))
+    return np.zeros(len(lengths), int), until[:-1], 1, _up(int(until[-1]), step)
 
 
 def arrange(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:

@@ -90,7 +90,13 @@ class RewardModel(nn.Module):
         """A batch on the model's device, as its trunk wants it; texts stay in order."""
         if self.bidirectional:
             groups = [Group(group.prefix, [text]) for group in groups for text in group.texts]
-        return pack(groups, self.tokenizer.pad_token_id, self.head.weight.device, self.bidirectional)
+        return pack(
+            groups,
+            self.tokenizer.pad_token_id,
+            self.head.weight.device,
+            self.bidirectional,
+            one_row=not self.bidirectional,
+        )
 
     @torch.inference_mode()
     def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:

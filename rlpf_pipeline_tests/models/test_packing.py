@@ -23,7 +23,7 @@ def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache:
     trunk = load_trunk(TINY, cache).double()
     alone = torch.stack(hidden_one_by_one(trunk))
     trunk.set_attn_implementation(attention)
-    packed = pack(GROUPS, pad_id=0)
+    packed = pack(GROUPS, pad_id=0, one_row=attention != "sdpa")
     together = encode(trunk, packed)[packed.last()]
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
 
@@ -49,12 +49,13 @@ def test_batches_hold_every_group_once_in_order_within_the_budget() -> None:
     assert batches == [[0, 1], [2], [3, 4], [5, 2 + 4]]
 
 
-def test_hardly_a_token_is_padding() -> None:
+@pytest.mark.parametrize("one_row", [False, True])
+def test_hardly_a_token_is_padding(one_row: bool) -> None:
     # texts of 12 to 36 tokens, 2 to 8 of an ad: like Upworthy's headlines
     rng = np.random.default_rng(5)
     groups = [Group([1], [[7] * n for n in rng.integers(12, 36, rng.integers(2, 9))]) for _ in range(200)]
     batches = [[groups[i] for i in batch] for batch in batches_by_tokens([g.length for g in groups], 1024)]
-    packed = [pack(batch, pad_id=0) for batch in batches]
+    packed = [pack(batch, pad_id=0, one_row=one_row) for batch in batches]
     assert sum(p.used for p in packed) == sum(group.length for group in groups)
     assert 1 - sum(p.used for p in packed) / sum(p.input_ids.numel() for p in packed) <= 0.05
 
