@@ -1,4 +1,4 @@
-"""The job on a snapshot of the simulated market with two untrained tiny models."""
+"""The job on a snapshot of the simulated market with untrained tiny models."""
 
 import json
 import math
@@ -20,6 +20,9 @@ from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.warehouse import Warehouse
 
 
+TRAINED = ("reward_model", "evaluation_reward_model", "pointwise_reward_model")
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     home = tmp_path_factory.mktemp("home")
@@ -30,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         build_preference_pairs(warehouse, settings.pairs)
         export_snapshot(warehouse, home)
     inputs = {"preference_snapshot": home}
-    for name in ("reward_model", "evaluation_reward_model"):
+    for name in TRAINED:
         inputs[name] = home / name
         inputs[name].mkdir()
         base = BaseModelSettings(name="tiny", dtype="float32")
@@ -48,9 +51,7 @@ def test_models_and_baselines_stand_in_one_table(
     assert tuple(scores.columns) == REWARD_SCORES.column_names
     baselines = {"minilm", "tfidf", "longer_wins", "chance"}
     said = "lacks that baseline" in capsys.readouterr().out
-    assert set(scores.model) == {"reward_model", "evaluation_reward_model", *baselines} - (
-        {"minilm"} if said else set()
-    )
+    assert set(scores.model) == {*TRAINED, *baselines} - ({"minilm"} if said else set())
     assert scores.groupby("model").size().nunique() == 1
     assert (
         json.loads((tmp_path / "figures.json").read_text())["models"]["tfidf"]["accuracy"] == metrics["tfidf_accuracy"]
@@ -61,6 +62,7 @@ def test_models_and_baselines_stand_in_one_table(
 def test_metrics_are_finite_and_an_untrained_model_is_chance(config: RunConfig, tmp_path: Path) -> None:
     metrics = work(config, tmp_path, Reporter("test"))
     assert all(math.isfinite(value) for value in metrics.values() if isinstance(value, float))
-    assert metrics["accuracy"] == metrics["evaluation_accuracy"] == 0.5
+    assert metrics["accuracy"] == metrics["evaluation_accuracy"] == metrics["pointwise_accuracy"] == 0.5
+    assert "pointwise_negative_log_likelihood" not in metrics
     assert metrics["negative_log_likelihood"] == pytest.approx(math.log(2))
     assert 0.5 < float(metrics["noise_ceiling"] or 0) < 1
