@@ -19,7 +19,6 @@ from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.warehouse import Warehouse
 
-
 TRAINED = ("reward_model", "evaluation_reward_model", "pointwise_reward_model")
 
 
