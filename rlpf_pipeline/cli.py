@@ -161,6 +161,41 @@ def train(
     print(f"Model: {output}")
 
 
+@app.command()
+def score(
+    reward_model: Annotated[Path, typer.Option(help="Folder of a trained reward model.")],
+    input: Annotated[Path, typer.Option(help="CSV, TSV, JSON Lines (each also .gz or .zst) or Parquet file.")],
+    text_column: Annotated[str, typer.Option(help="Column of the texts to score.")],
+    output: Annotated[Path, typer.Option(help="Parquet file to write; a former one is replaced.")],
+    context_column: Annotated[
+        list[str] | None, typer.Option(help="Column of the text's context; repeat for several, joined by a space.")
+    ] = None,
+    group_column: Annotated[
+        list[str] | None, typer.Option(help="Column that says which rows compete; repeat for several.")
+    ] = None,
+) -> None:
+    """Score every row of a file: reward_mean and reward_spread, and with groups rank and p_best among the group's rows.
+
+    The output has the input's rows and columns, in order, and the scores.
+
+    Example: rlpf score --reward-model .rlpf/demo/models/reward_model --input ads.csv --text-column headline
+    --context-column industry --group-column ad_id --output scored.parquet
+    """
+    from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
+    from rlpf_pipeline.models.reward_model import load_reward_model
+    from rlpf_pipeline.training.job import accelerator, quiet_libraries
+    from rlpf_pipeline.training.reporter import Reporter
+
+    quiet_libraries()
+    model = load_reward_model(reward_model, load_settings().cache).to(accelerator().device)
+    columns = ScoreColumns(text_column, tuple(context_column or ()), tuple(group_column or ()))
+    reporter = Reporter("score")
+    scored = score_file(
+        model, input, columns, output, lambda done, total: reporter.progress(done, total, "distinct texts")
+    )
+    print(f"{scored.rows:,} rows scored, {scored.texts:,} distinct texts: {output}")
+
+
 @app.command("ab-report")
 def ab_report(
     data: Annotated[Path, typer.Option(help="CSV or Parquet with one row per advertiser.")], output: OutputFolder

@@ -273,6 +273,23 @@ SUGGESTIONS = Table(
     ),
 )
 
+REWARD_SCORES = Table(
+    "reward_scores",
+    "one row per model (or baseline) and text of the test split",
+    (
+        Column("model", "VARCHAR", "What scored it, by its name in evaluation/reward_model.py"),
+        AD_ID,
+        VARIANT_ID,
+        TEXT,
+        IMPRESSIONS,
+        CLICKS,
+        Column(
+            "reward_mean", "DOUBLE", "Mean score over the model's heads; differences within an ad count", "log odds"
+        ),
+        Column("reward_spread", "DOUBLE", "Standard deviation of the score over heads; 0 with one head", "log odds"),
+    ),
+)
+
 EXPERIMENT_ADVERTISERS = Table(
     "experiment_advertisers",
     "one row per advertiser of the experiment, totals over its weeks",
@@ -307,5 +324,6 @@ TABLES = (
     PREFERENCE_PAIRS,
     CURATED_EXAMPLES,
     SUGGESTIONS,
+    REWARD_SCORES,
     EXPERIMENT_ADVERTISERS,
 )

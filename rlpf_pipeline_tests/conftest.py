@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rlpf_pipeline.settings import BaseModelSettings
 
@@ -16,6 +17,17 @@ TINY = BaseModelSettings(name="tiny", dtype="float32")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in which the tiny base model is made on first use."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def double_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RMSNorm in the precision of its input: transformers' own rounds to float32, which hides what a test in float64
+    asks about."""
+
+    def forward(self: LlamaRMSNorm, states: torch.Tensor) -> torch.Tensor:
+        return self.weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
 
 @pytest.fixture(scope="session", autouse=True)

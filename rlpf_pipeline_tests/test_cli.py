@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from rlpf_pipeline.cli import app, main
+from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
-COMMANDS = ("run", "ingest", "pairs", "train", "ab-report", "simulate")
+COMMANDS = ("run", "ingest", "pairs", "train", "score", "ab-report", "simulate")
 ADS = """ad_id,variant_id,text,impressions,clicks
 a,1,Fresh bread every day,1000,30
 a,2,Bread,1000,10
@@ -126,6 +128,62 @@ def test_pairs_before_ingest_say_what_is_missing(
 def test_simulate_writes_the_asked_number_of_advertisers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / "market")) == 0
     assert pd.read_parquet(tmp_path / "market" / "multitext_ads.parquet").advertiser_id.nunique() == 5
+
+
+@pytest.mark.parametrize(
+    ("folder", "column", "message"),
+    [("nowhere", "text", "is no model folder"), ("model", "headline", "no column 'headline'")],
+)
+def test_score_explains_a_wrong_folder_and_a_missing_column(
+    tmp_path: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    column: str,
+    message: str,
+) -> None:
+    save_tiny_reward_model(tmp_path / "model", home / "cache")
+    (tmp_path / "ads.csv").write_text(ADS)
+    arguments = (
+        "--reward-model",
+        str(tmp_path / folder),
+        "--input",
+        str(tmp_path / "ads.csv"),
+        "--text-column",
+        column,
+    )
+    assert rlpf(monkeypatch, "score", *arguments, "--output", str(tmp_path / "scored.parquet")) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "scored.parquet").exists()
+
+
+def test_score_adds_its_columns(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny_reward_model(tmp_path / "model", home / "cache")
+    (tmp_path / "ads.csv").write_text(ADS)
+    arguments = (
+        "--reward-model",
+        str(tmp_path / "model"),
+        "--input",
+        str(tmp_path / "ads.csv"),
+        "--text-column",
+        "text",
+    )
+    output = tmp_path / "new" / "scored.parquet"
+    assert rlpf(monkeypatch, "score", *arguments, "--group-column", "ad_id", "--output", str(output)) == 0
+    table = pd.read_parquet(output)
+    assert table.columns.tolist()[-4:] == ["reward_mean", "reward_spread", "rank", "p_best"]
+    # an untrained model scores 0: both texts of ad a are first, each with one half
+    assert table.p_best.tolist() == [0.5, 0.5, 1.0]
+    assert table["rank"].tolist() == [1, 1, 1]
+
+
+def save_tiny_reward_model(folder: Path, cache: Path) -> None:
+    folder.mkdir()
+    base = BaseModelSettings(name="tiny", dtype="float32")
+    save_reward_model(new_reward_model(base, RewardSettings(), LoraSettings(), "reward_model", cache), folder)
 
 
 def test_ab_report_on_a_missing_file(

@@ -25,12 +25,13 @@ imitation team:ml imitation_v1 curated_examples
 imitation team:ml imitation_v2 curated_examples
 reward team:ml reward_model preference_snapshot
 reward team:ml evaluation_reward_model preference_snapshot
+reward team:ml pointwise_reward_model preference_snapshot
 policy team:ml adllama imitation_v2 preference_snapshot reward_model
-evaluation team:ml reward_model_evaluation evaluation_reward_model preference_snapshot reward_model
+evaluation team:ml reward_model_evaluation evaluation_reward_model pointwise_reward_model preference_snapshot reward_model
 evaluation team:ml policy_evaluation adllama evaluation_reward_model imitation_v2 preference_snapshot reward_model
 experiment team:analytics ab_experiment policy_evaluation
 experiment team:analytics ab_report ab_experiment
-"""
+"""  # noqa: E501
 
 specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 pools = {

@@ -12,7 +12,14 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from rlpf_pipeline.contracts import ADS, EXPERIMENT_ADVERTISERS, PAIRS, RAW_MULTITEXT_ADS, VARIANTS
+from rlpf_pipeline.contracts import (
+    ADS,
+    EXPERIMENT_ADVERTISERS,
+    PAIRS,
+    RAW_MULTITEXT_ADS,
+    REWARD_SCORES,
+    VARIANTS,
+)
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of
 from rlpf_pipeline.settings import Settings, load_settings
 
@@ -73,7 +80,7 @@ def test_the_next_run_completes_every_stage(first: str, settings: Settings) -> N
 
 def test_what_was_complete_before_the_kill_is_kept(first: str) -> None:
     lines = first.splitlines()
-    assert lines[lines.index("(1/14) raw_multitext_ads …") + 1].strip() == "unchanged"
+    assert lines[lines.index("(1/15) raw_multitext_ads …") + 1].strip() == "unchanged"
 
 
 def test_tables_have_the_columns_of_their_contracts(first: str, settings: Settings) -> None:
@@ -82,6 +89,7 @@ def test_tables_have_the_columns_of_their_contracts(first: str, settings: Settin
         ADS: folder_of("preference_snapshot", settings) / "ads.parquet",
         VARIANTS: folder_of("preference_snapshot", settings) / "variants.parquet",
         PAIRS: folder_of("preference_snapshot", settings) / "pairs.parquet",
+        REWARD_SCORES: folder_of("reward_model_evaluation", settings) / "scores.parquet",
         EXPERIMENT_ADVERTISERS: folder_of("ab_experiment", settings) / "advertisers.parquet",
     }
     for table, path in files.items():

@@ -18,6 +18,7 @@ IMAGE_TYPES = {".svg": "svg+xml", ".png": "png"}
 TABLE_FILES = {
     "raw_multitext_ads": "multitext_ads.parquet",
     "curated_examples": "examples.parquet",
+    "reward_model_evaluation": "scores.parquet",
     "policy_evaluation": "suggestions.parquet",
     "ab_experiment": "advertisers.parquet",
 }
@@ -52,6 +53,7 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     }
     metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
     metadata |= row_count(outcome)
+    metadata |= {page.stem: dg.MetadataValue.md(page.read_text()) for page in sorted(outcome.folder.glob("*.md"))}
     metadata |= {image.stem: picture(image) for image in images_in(outcome.folder)}
     if outcome.stage.job:
         metadata |= tracked(outcome, settings)

@@ -33,7 +33,10 @@ def data_table(settings: Settings) -> Table:
     evaluated = manifest_of("reward_model_evaluation", settings).metrics
     table.add_row("reward model: pairwise accuracy", figure(evaluated["accuracy"]))
     table.add_row("  chance", figure(0.5))
+    table.add_row("  TF-IDF, logistic", figure(evaluated["tfidf_accuracy"]))
     table.add_row("  noise ceiling", figure(evaluated["noise_ceiling"]))
+    table.add_row("  CTR lift of the text it picks", percent(evaluated.get("selection_lift")))
+    table.add_row("  of an oracle's pick", percent(evaluated.get("oracle_lift")))
     table.add_row("evaluation reward model: pairwise accuracy", figure(evaluated["evaluation_accuracy"]))
     return table
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -36,6 +37,9 @@ class ModelCard(BaseModel):
     adapters: list[str]
     max_context_tokens: int | None = None
     max_text_tokens: int | None = None
+    heads: int = 1
+    pooling: Literal["last", "mean"] = "last"
+    tokenizer: str | None = Field(None, description="fingerprint of the tokenizer it was trained with")
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard:
@@ -47,16 +51,30 @@ class ModelCard(BaseModel):
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """Freeze `model` and put a fresh LoRA adapter (zero at the start) on its linear layers."""
-    layers = model.config.num_hidden_layers
-    top = min(lora.top_layers or layers, layers)
+    name, layers = _layer_list(model)
+    top = min(lora.top_layers or len(layers), len(layers))
+    linear = {path.rpartition(".")[2] for path, module in layers.named_modules() if isinstance(module, nn.Linear)}
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        target_modules=TARGETS,
-        layers_to_transform=list(range(layers - top, layers)),
-        layers_pattern="layers",
+        target_modules=_in_order(linear),
+        layers_to_transform=list(range(len(layers) - top, len(layers))),
+        layers_pattern=name,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def _layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The model's list of layers, whatever its architecture calls it: `layers` in a Llama, `layer` in a BERT."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+            return path.rpartition(".")[2], module
+    raise UserError(f"{type(model).__name__} has no list of layers to put LoRA adapters on. Choose another base model.")
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """A Llama's linear layers in their usual order, anything else by name."""
+    return sorted(names, key=lambda name: (TARGETS.index(name) if name in TARGETS else len(TARGETS), name))
 
 
 def save_model(
@@ -80,7 +98,8 @@ def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> No
     # peft would record the cache's folder as the base; the name is what means something elsewhere.
     model.peft_config["default"].base_model_name_or_path = base.name
     # peft holds the targets as a set, whose order would reach the file: equal recipes must give equal bytes.
-    model.peft_config["default"].target_modules = TARGETS
+    adapter = model.peft_config["default"]
+    adapter.target_modules = _in_order(adapter.target_modules)
     # Embeddings are never trained; without saying so, peft asks the hub whether they were.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)

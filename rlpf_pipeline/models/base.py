@@ -44,6 +44,8 @@ def load_tokenizer(base: BaseModelSettings, cache_folder: Path) -> PreTrainedTok
     Raises UserError where the tokenizer has no end token or no token fit for padding.
     """
     tokenizer = _explain_missing(base, lambda: AutoTokenizer.from_pretrained(resolve(base, cache_folder)))
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:
+        tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.cls_token
     if tokenizer.eos_token_id is None:
         raise UserError(f"The tokenizer of '{base.name}' has no end-of-text token. Set `eos_token` in its folder.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

@@ -1,19 +1,27 @@
 """Groups that share a prefix, packed so that the prefix is encoded once: [prefix, text 1, …, text k] in one row.
 
 Every text attends to the prefix and to itself, never to its siblings, and its positions continue the prefix's, so
-each text is computed exactly as if it stood alone behind the prefix. The reward model packs the variants of an ad
-behind its context; PPO packs the samples of a prompt behind the prompt.
+each text is computed exactly as if it stood alone behind the prefix. Several groups share a row, blind to each other,
+so that hardly a token is padding. The reward model packs the variants of an ad behind its context; PPO packs the
+samples of a prompt behind the prompt. Bidirectional encoders take groups of one text: a prefix that sees the text
+cannot be shared.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-PREFIX, PAD = -1, -2
+from rlpf_pipeline.models.block_attention import NAME, Blocks
+
+PADDING = 0.04
+ROW_STEP, SHAPE_STEP = 64, 8
 
 
 class Group(NamedTuple):
@@ -30,19 +38,36 @@ class Group(NamedTuple):
 class Packed(NamedTuple):
     """A batch of groups. Text tokens are also listed flat, in the order of groups, texts and positions.
 
-    input_ids, position_ids: (rows, length). attention: (rows, 1, length, length), True where attention is allowed.
+    input_ids, position_ids: (rows, length). segment: (2, rows, length), number of the group (-1: padding) and of the
+    text (-1: prefix) at each place. blocks: where they stand, for attention text by text; None for bidirectional use.
     row, position, predictor, text: (tokens,): where each text token stands, where its predecessor stands (the last
-    prefix token for the first one), and the number of its text in the batch. lengths: (texts,).
+    prefix token for the first one), and the number of its text in the batch. lengths: (texts,). used: tokens of the
+    groups, prefixes included; the rest of (rows, length) is padding.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    attention: Tensor
+    segment: Tensor
+    blocks: Blocks | None
     row: Tensor
     position: Tensor
     predictor: Tensor
     text: Tensor
     lengths: Tensor
+    used: int
+
+    @property
+    def attention(self) -> Tensor:
+        """(rows, 1, length, length), True where a token sees another: its prefix and its own text, as far as it.
+
+        Padding sees padding, itself at least: a row without any key would turn into NaN.
+        """
+        group, text = self.segment
+        visible = group[:, :, None] == group[:, None, :]
+        if self.blocks is not None:
+            visible &= (text[:, None, :] < 0) | (text[:, :, None] == text[:, None, :])
+            visible = visible.tril_()
+        return visible.unsqueeze(1)
 
     @property
     def targets(self) -> Tensor:
@@ -65,58 +90,133 @@ class Packed(NamedTuple):
         return (torch.arange(int(self.lengths.max()), device=self.lengths.device) < self.lengths[:, None]).float()
 
 
-def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu") -> Packed:
-    """Pack `groups` into one batch, padded on the right to the longest."""
-    rows, length = len(groups), max(group.length for group in groups)
-    input_ids = torch.full((rows, length), pad_id)
-    position_ids = torch.zeros((rows, length), dtype=torch.long)
-    segment = torch.full((rows, length), PAD)
-    row, position, predictor, text, lengths = [], [], [], [], []
-    for r, group in enumerate(groups):
-        at = len(group.prefix)
-        input_ids[r, :at] = torch.tensor(group.prefix)
-        position_ids[r, :at] = torch.arange(at)
-        segment[r, :at] = PREFIX
-        for number, ids in enumerate(group.texts):
-            end = at + len(ids)
-            input_ids[r, at:end] = torch.tensor(ids)
-            position_ids[r, at:end] = len(group.prefix) + torch.arange(len(ids))
-            segment[r, at:end] = number
-            row += [r] * len(ids)
-            position += range(at, end)
-            predictor += [len(group.prefix) - 1, *range(at, end - 1)]
-            text += [len(lengths)] * len(ids)
-            lengths.append(len(ids))
-            at = end
-    flat = (torch.tensor(values, device=device) for values in (row, position, predictor, text, lengths))
-    return Packed(input_ids.to(device), position_ids.to(device), _attention(segment).to(device), *flat)
+def pack(
+    groups: Sequence[Group],
+    pad_id: int,
+    device: torch.device | str = "cpu",
+    bidirectional: bool = False,
+    one_row: bool = False,
+) -> Packed:
+    """Pack `groups` into one batch. `bidirectional`: texts see all of their group, which must hold one text only.
+
+    `one_row`, for attention text by text, to which rows mean nothing: sizes are rounded up, so that batches of a token
+    budget have a handful of shapes. Kernels are prepared and kept for every shape they meet, and memory grows with it.
+    """
+    if bidirectional and any(len(group.texts) > 1 for group in groups):
+        raise ValueError("a bidirectional encoder takes groups of one text")
+    lengths = [group.length for group in groups]
+    row_of, start_of, rows, length = in_one_row(lengths) if one_row else arrange(lengths)
+    # A piece is a prefix or a text; its tokens stand together.
+    pieces = np.array([1 + len(group.texts) for group in groups])
+    size = np.array([len(ids) for group in groups for ids in (group.prefix, *group.texts)])
+    group = np.repeat(np.arange(len(groups)), pieces)
+    head = np.repeat(pieces.cumsum() - pieces, pieces)
+    begin = size.cumsum() - size
+    piece = np.repeat(np.arange(len(size)), size)
+    is_prefix = (head == np.arange(len(size)))[piece]
+    inside = np.arange(len(piece)) - begin[piece]
+    row, column = row_of[group][piece], (start_of[group] + begin - begin[head])[piece] + inside
+    prefix_size = size[head][piece]
+
+    grid = np.full((4, rows, length), -1)
+    grid[:, row, column] = (
+        list(chain.from_iterable(chain(g.prefix, *g.texts) for g in groups)),
+        np.where(is_prefix, inside, prefix_size + inside),
+        group[piece],
+        np.where(is_prefix, -1, piece),
+    )
+    ids, positions, *segment = torch.from_numpy(grid).to(device)
+    predictor = np.where(inside == 0, start_of[group][piece] + prefix_size - 1, column - 1)
+    number = np.cumsum(head != np.arange(len(size))) - 1
+    flat = (torch.from_numpy(values[~is_prefix]).to(device) for values in (row, column, predictor, number[piece]))
+    blocks = None
+    if not bidirectional:
+        step = SHAPE_STEP if one_row else 1
+        own, of_own = _grid(piece, inside, size, row * length + column, rows * length, step)
+        of_group, at = group[piece][is_prefix], inside[is_prefix]
+        prefixes = size[head == np.arange(len(size))]
+        prefix, of_prefix = _grid(of_group, at, prefixes, (row * length + column)[is_prefix], rows * length)
+        unused = (0, len(own) - len(size))
+        arrays = (own, prefix, of_own, of_prefix, np.pad(group, unused), np.pad(head != np.arange(len(size)), unused))
+        blocks = Blocks(*(torch.from_numpy(values).to(device) for values in arrays))
+    return Packed(
+        ids.masked_fill(segment[0] < 0, pad_id),
+        positions.clamp(min=0),
+        torch.stack(segment),
+        blocks,
+        *flat,
+        torch.from_numpy(size[head != np.arange(len(size))]).to(device),
+        len(piece),
+    )
 
 
 def encode(trunk: nn.Module, packed: Packed) -> Tensor:
     """Hidden states of the packed groups: (rows, length, hidden)."""
-    states: Tensor = trunk(
-        input_ids=packed.input_ids, position_ids=packed.position_ids, attention_mask=packed.attention
-    ).last_hidden_state
+    return run_packed(trunk, packed, input_ids=packed.input_ids)
+
+
+def run_packed(trunk: nn.Module, packed: Packed, **inputs: Tensor) -> Tensor:
+    """The same from `input_ids` or `inputs_embeds`, with the attention that the trunk was loaded for."""
+    if packed.blocks is not None and trunk.config._attn_implementation == NAME:
+        attention = {"attention_mask": packed.blocks.mask(), "blocks": packed.blocks}
+    else:
+        attention = {"attention_mask": packed.attention}
+    states: Tensor = trunk(**inputs, position_ids=packed.position_ids, **attention).last_hidden_state
     return states
 
 
-def _attention(segment: Tensor) -> Tensor:
-    length = segment.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    query, key = segment[:, :, None], segment[:, None, :]
-    visible = (key == PREFIX) | (key == query)
-    # Padding attends to itself: a row without any key would turn into NaN.
-    return ((causal & visible & (key != PAD)) | torch.eye(length, dtype=torch.bool)).unsqueeze(1)
+def _grid(
+    line: np.ndarray, column: np.ndarray, sizes: np.ndarray, places: np.ndarray, total: int, step: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places by line and column, -1 behind a line's end, and the inverse (total,), -1 where a place is in no line.
+
+    Lines and columns are rounded up to multiples of `step`.
+    """
+    grid, inverse = np.full((_up(len(sizes), step), _up(int(sizes.max()), step)), -1), np.full(total, -1)
+    grid[line, column] = places
+    inverse[places] = line * grid.shape[1] + column
+    return grid, inverse
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def in_one_row(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """As `arrange`, one behind the other; the row's length rounded up, by an eighth at most."""
+    until = np.cumsum([0, *lengths])
+    step = max(1, min(ROW_STEP, int(until[-1]) // 8))
+    return np.zeros(len(lengths), int), until[:-1], 1, _up(int(until[-1]), step)
+
+
+def arrange(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Row and first column of each group, number of rows and their length.
+
+    As many rows as leave no more than `PADDING` of the places empty, since short rows make cheap attention; in each
+    trial the longest groups go first, each into the emptiest row (Graham 1969).
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    total = sum(lengths)
+    for rows in range(max(1, total // lengths[order[0]]), 0, -1):
+        filled = [(0, row) for row in range(rows)]
+        row_of, start_of = np.empty(len(lengths), int), np.empty(len(lengths), int)
+        for i in order:
+            start_of[i], row_of[i] = filled[0]
+            heapq.heapreplace(filled, (filled[0][0] + lengths[i], filled[0][1]))
+        length = max(filled)[0]
+        if total >= (1 - PADDING) * rows * length:
+            break
+    return row_of, start_of, rows, length
 
 
 def batches_by_tokens(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices of groups in batches of similar length, at most `tokens` padded tokens each (one group at least)."""
+    """Indices in their order, cut into batches of at most `tokens` tokens (one group at least)."""
     batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        longest = max(longest, lengths[index])
-        if not batches or longest * (len(batches[-1]) + 1) > tokens:
+    filled = 0
+    for index, length in enumerate(lengths):
+        if not batches or filled + length > tokens:
             batches.append([])
-            longest = lengths[index]
+            filled = 0
         batches[-1].append(index)
+        filled += length
     return batches

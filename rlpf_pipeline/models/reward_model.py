@@ -1,62 +1,83 @@
-"""The Bradley-Terry performance reward model: a trunk with LoRA, and a linear score at each text's last token.
+"""The performance reward model: a trunk with LoRA, and linear score heads on each text's last token.
 
 score(text | context) is a log odds: sigmoid(score_left - score_right) = P(CTR_left > CTR_right). Only differences
-within one ad mean something; its zero is the mean score of the training texts.
+within one ad mean something; its zero is the mean score of the training texts. Several heads on the one trunk, each
+trained on its own bootstrap sample of the ads, say how sure a score is: their mean is the score, their standard
+deviation the spread (Osband et al. 2016). A model trained pointwise scores log CTR instead of log odds.
+
+Causal trunks encode the texts of an ad behind one shared context; bidirectional encoders each text with its context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models import block_attention
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, merge_adapters, save_model
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encode, pack
+from rlpf_pipeline.models.tokens import fingerprint, token_ids
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
 SCORING_TOKENS = 4096
-TOKENIZER_BATCH = 10_000
 
 
 class RewardModel(nn.Module):
     """Scores of texts behind a shared context.
 
-    The head starts at zero, so that every score is 0 and the first loss is log 2; hidden states are scaled by
-    1/sqrt(hidden size) before it, so that one learning rate suits every width.
+    The heads start at zero, so that every score is 0 and the first loss is log 2; hidden states are scaled by
+    1/sqrt(hidden size) before them, so that one learning rate suits every width.
     """
 
-    def __init__(
-        self,
-        trunk: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        card: ModelCard,
-    ) -> None:
+    def __init__(self, trunk: nn.Module, tokenizer: PreTrainedTokenizerBase, card: ModelCard) -> None:
         super().__init__()
         self.trunk, self.tokenizer, self.card = trunk, tokenizer, card
         hidden = trunk.config.hidden_size
-        self.head = nn.Linear(hidden, 1, bias=False, device=trunk.device, dtype=torch.float32)
+        self.head = nn.Linear(hidden, card.heads, bias=False, device=trunk.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
-        self.register_buffer("center", torch.zeros((), device=trunk.device))
+        self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
+        self.bidirectional = not is_causal(trunk)
+        if not self.bidirectional:
+            trunk.set_attn_implementation(block_attention.NAME)
 
     def forward(self, packed: Packed) -> Tensor:
-        """Scores (texts,) in the order of the batch, float32."""
-        hidden = encode(self.trunk, packed)
-        last = hidden[packed.last()].float()
-        return self.head(last).squeeze(-1) * hidden.shape[-1] ** -0.5 - self.center
+        """Scores (texts, heads) in the order of the batch, in the heads' precision."""
+        return self.read_out(encode(self.trunk, packed), packed)
+
+    def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """Scores (texts, heads) from hidden states (rows, length, hidden) at the top of the trunk."""
+        text = self.pool(hidden, packed).to(self.head.weight.dtype)
+        return self.head(text) * hidden.shape[-1] ** -0.5 - self.center
+
+    def pool(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """One state a text: its last token's, or the mean over its tokens. (texts, hidden)."""
+        if self.card.pooling == "last":
+            return hidden[packed.last()]
+        tokens = hidden[packed.row, packed.position].to(self.head.weight.dtype)
+        total = tokens.new_zeros(len(packed.lengths), tokens.shape[1]).index_add(0, packed.text, tokens)
+        return total / packed.lengths[:, None]
 
     def tokenize(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[Group]:
         """Token ids of each (context, texts): [start, context…], and [text…, end] a text, cut at the card's limits.
 
-        Texts and contexts that occur several times are tokenised once.
+        Texts and contexts that occur several times are tokenised once. Raises UserError for a text that is missing.
         """
         end, longest, card = self.tokenizer.eos_token_id, self.card.max_text_tokens, self.card
         start = end if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
+        for number, (context, texts) in enumerate(ads):
+            if not all(isinstance(text, str) for text in (context or "", *texts)):
+                raise UserError(
+                    f"Ad number {number} holds a text or a context that is missing or no text: {(context, *texts)!r}. "
+                    "Leave such rows out, or give a context of None."
+                )
         ids = token_ids(self.tokenizer, [text for context, texts in ads for text in (context or "", *texts)])
         return [
             Group(
@@ -65,32 +86,75 @@ class RewardModel(nn.Module):
             for context, texts in ads
         ]
 
+    def pack(self, groups: Sequence[Group]) -> Packed:
+        """A batch on the model's device, as its trunk wants it; texts stay in order."""
+        if self.bidirectional:
+            groups = [Group(group.prefix, [text]) for group in groups for text in group.texts]
+        return pack(
+            groups,
+            self.tokenizer.pad_token_id,
+            self.head.weight.device,
+            self.bidirectional,
+            one_row=not self.bidirectional,
+        )
+
     @torch.inference_mode()
-    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[list[float]]:
-        """Scores of the texts of each (context, texts), in the order given."""
+    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
+        """Scores of each (context, texts), in the order given: float32 (texts, heads) per ad.
+
+        The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
+        """
         self.eval()
         groups = self.tokenize(ads)
-        scores: list[list[float]] = [[] for _ in groups]
+        scores: list[np.ndarray] = []
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
-            packed = pack([groups[i] for i in batch], self.tokenizer.pad_token_id, self.head.weight.device)
-            values = iter(self(packed).tolist())
-            for i in batch:
-                scores[i] = [next(values) for _ in groups[i].texts]
+            ends = np.cumsum([len(groups[i].texts) for i in batch])
+            scores += np.split(self(self.pack([groups[i] for i in batch])).float().cpu().numpy(), ends[:-1])
         return scores
+
+
+@torch.no_grad()
+def is_causal(trunk: nn.Module) -> bool:
+    """Whether a token's state is the same whatever follows it; asked of the trunk itself, with four tokens."""
+    first, second = (
+        trunk(input_ids=torch.tensor([ids], device=trunk.device)).last_hidden_state[0, :3]
+        for ids in ([5, 6, 7, 8], [5, 6, 7, 9])
+    )
+    return torch.equal(first, second)
 
 
 def new_reward_model(
     base: BaseModelSettings, settings: RewardSettings, lora: LoraSettings, name: str, cache: Path
 ) -> RewardModel:
     """An untrained reward model on the base model, ready for training."""
+    tokenizer = load_tokenizer(base, cache)
     card = ModelCard(
         kind="reward",
         base=base,
         adapters=[name],
         max_context_tokens=settings.max_context_tokens,
         max_text_tokens=settings.max_text_tokens,
+        heads=settings.heads,
+        pooling=settings.pooling,
+        tokenizer=fingerprint(tokenizer),
     )
-    return RewardModel(attach_lora(load_trunk(base, cache), lora), load_tokenizer(base, cache), card)
+    model = RewardModel(attach_lora(load_trunk(base, cache), lora), tokenizer, card)
+    check_packing(model)
+    return model
+
+
+@torch.no_grad()
+def check_packing(model: RewardModel) -> None:
+    """Raises UserError where texts packed together do not get the states they have alone."""
+    groups = [Group([5, 6], [[7, 8, 9]]), Group([9], [[6, 5]])]
+    together = model.pool(encode(model.trunk, model.pack(groups)), model.pack(groups))
+    alone = torch.cat([model.pool(encode(model.trunk, one), one) for one in (model.pack([g]) for g in groups)])
+    # bfloat16 keeps 8 bits; a trunk that mixes texts is off by about the states themselves.
+    if (together - alone).norm() > 0.05 * alone.norm():
+        raise UserError(
+            f"Base model '{model.card.base.name}' does not keep texts of one row apart (it ignores block attention "
+            "masks), so its scores would depend on their neighbours. Choose a Llama-like or a BERT-like model."
+        )
 
 
 def save_reward_model(model: RewardModel, folder: Path) -> None:
@@ -100,27 +164,23 @@ def save_reward_model(model: RewardModel, folder: Path) -> None:
 
 
 def load_reward_model(folder: Path, cache: Path) -> RewardModel:
-    """A trained reward model, adapters merged; it scores as the trained one did."""
+    """A trained reward model, adapters merged; it scores as the trained one did.
+
+    Raises UserError where the folder holds something else, or its tokenizer is not the one it was trained with.
+    """
     card = ModelCard.read(folder)
     if card.kind != "reward":
         raise UserError(f"{folder} holds a {card.kind} model; a reward model is needed here.")
-    model = RewardModel(
-        merge_adapters(load_trunk(card.base, cache), folder, card), load_tokenizer(card.base, cache), card
-    )
+    tokenizer = load_tokenizer(card.base.model_copy(update={"name": str(folder)}), cache)
+    if card.tokenizer not in (None, fingerprint(tokenizer)):
+        raise UserError(
+            f"The tokenizer in {folder} is not the one this reward model was trained with: it would read other texts "
+            "than it learned from, and its scores would mean nothing. Restore the folder's tokenizer files, or train "
+            "the reward model again."
+        )
+    model = RewardModel(merge_adapters(load_trunk(card.base, cache), folder, card), tokenizer, card)
     head = load_file(folder / "head.safetensors")
     with torch.no_grad():
         model.head.weight.copy_(head["weight"])
         model.center.copy_(head["center"])
     return model.eval()
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> dict[str, list[int]]:
-    """Token ids of each distinct text, without special tokens, in batches."""
-    distinct = list(dict.fromkeys(texts))
-    ids: dict[str, list[int]] = {}
-    for place in range(0, len(distinct), TOKENIZER_BATCH):
-        batch = distinct[place : place + TOKENIZER_BATCH]
-        ids |= zip(
-            batch, tokenizer(batch, add_special_tokens=False, return_attention_mask=False)["input_ids"], strict=True
-        )
-    return ids

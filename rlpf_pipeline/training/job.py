@@ -35,7 +35,7 @@ def run_job(work: Work) -> None:
     path: Path = parser.parse_args().config
     config = RunConfig.read(path)
     rank = int(os.environ.get("RANK", "0"))
-    _quiet_libraries()
+    quiet_libraries()
     try:
         _run(work, config, rank)
     except Exception as error:
@@ -59,7 +59,7 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
             reporter.metrics({k: v for k, v in metrics.items() if isinstance(v, float | int)})
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Leave the terminal to the reporter: progress bars of other libraries and notices of their future releases."""
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|trl)\.")

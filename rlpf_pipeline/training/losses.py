@@ -10,13 +10,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def bradley_terry_loss(left: Tensor, right: Tensor, p_left_better: Tensor, weight: Tensor) -> Tensor:
+def bradley_terry_loss(
+    left: Tensor, right: Tensor, p_left_better: Tensor, weight: Tensor, counts: Tensor, margin: float = 0.0
+) -> Tensor:
     """Weighted cross-entropy of sigmoid(left - right) against the soft label (Bradley & Terry 1952).
 
-    All (pairs,). Returns the sum over pairs of weight x cross-entropy over the sum of weights, a scalar in nats.
+    left, right: (pairs, heads). p_left_better, weight: (pairs,). counts: (pairs, heads), how often each head sees the
+    pair. margin: log odds taken from whichever side is held to be better (Touvron et al. 2023, eq. 2, for soft labels).
+    Returns the sum over pairs of count x weight x cross-entropy, as the mean over heads: a scalar in nats.
     """
-    losses = F.binary_cross_entropy_with_logits(left - right, p_left_better, reduction="none")
-    return (weight * losses).sum() / weight.sum()
+    difference, p = left - right, p_left_better[:, None]
+    losses = p * F.softplus(margin - difference) + (1 - p) * F.softplus(margin + difference)
+    return (counts * weight[:, None] * losses).sum() / left.shape[1]
+
+
+def pointwise_loss(scores: Tensor, log_ctr: Tensor, exposure: Tensor, counts: Tensor) -> Tensor:
+    """Squared error of a score against log CTR, weighted by exposure.
+
+    scores, counts: (texts, heads). log_ctr, exposure: (texts,). Returns the sum over texts, as the mean over heads.
+    """
+    return (counts * exposure[:, None] * (scores - log_ctr[:, None]) ** 2).sum() / scores.shape[1]
+
+
+def squared_correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """Squared correlation of two differences over pairs, which have mean zero by symmetry: all (pairs,); a scalar."""
+    product, square = (weight * x * y).sum(), (weight * x * x).sum() * (weight * y * y).sum()
+    return product**2 / square.clamp(min=1e-12)
 
 
 def token_log_probs(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -1,97 +1,248 @@
 """Training the reward model: each variant is encoded once, and all pairs of its ad come from that forward pass.
 
-With K variants, trl's RewardTrainer encodes each of them K - 1 times; here each counts once, and the ad's context is
-a shared prefix. Batches hold ads of similar length up to a token budget.
+With K variants, trl's RewardTrainer encodes each of them K - 1 times; here each counts once, the ad's context is a
+shared prefix, several ads share a row, and what the frozen layers give is computed in the first epoch only.
+Training stops when the validation loss has not improved for some epochs; the best epoch's weights are kept. A run that
+was killed goes on from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-from rlpf_pipeline.models.packing import Packed, batches_by_tokens, pack
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.frozen_layers import StateFile, cut_trunk
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import RewardSettings
+from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
-from rlpf_pipeline.training.losses import bradley_terry_loss
+from rlpf_pipeline.training.losses import bradley_terry_loss, pointwise_loss, squared_correlation
+from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.reward_batches import Part, RewardBatches
 from rlpf_pipeline.training.snapshot import Ad
+
+MAX_NORM = 1.0
+CENTRE_ON = 64
 
 
 def train_reward_model(
-    model: RewardModel, ads: Sequence[Ad], settings: RewardSettings, seed: int, reporter: Reporter
+    model: RewardModel,
+    ads: Sequence[Ad],
+    settings: RewardSettings,
+    seed: int,
+    reporter: Reporter,
+    states: StateFile,
+    validation: Sequence[Ad] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, float]:
-    """Train `model` in place on the ads' pairs and centre its scores; returns the last epoch's loss and accuracy."""
-    accelerate = accelerator()
-    groups = model.tokenize([(ad.context, ad.texts) for ad in ads])
-    batches = batches_by_tokens([group.length for group in groups], settings.tokens_per_batch)
-    total = settings.epochs * math.ceil(len(batches) / accelerate.num_processes)
-    head = [*model.head.parameters()]
-    adapter = [p for p in model.trunk.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": adapter, "lr": settings.learning_rate}, {"params": head, "lr": settings.head_learning_rate}],
-        weight_decay=settings.weight_decay,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warmup_cosine(step, total, settings.warmup))
-    trained, optimizer = accelerate.prepare(model, optimizer)
+    """Train `model` in place on the ads' pairs and centre its scores.
 
-    step = texts = 0
-    for epoch in range(settings.epochs):
-        losses, correct, pairs = [], 0.0, 0
-        trained.train()
-        for batch in _share(batches, np.random.default_rng([seed, epoch]), accelerate):
-            packed = pack([groups[i] for i in batch], model.tokenizer.pad_token_id, accelerate.device)
-            left, right = _pair_scores(trained(packed), packed, [ads[i] for i in batch])
-            p, weight = _labels([ads[i] for i in batch], left)
-            loss = bradley_terry_loss(left, right, p, weight)
-            accelerate.backward(loss)
-            accelerate.clip_grad_norm_([*adapter, *head], 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            step += 1
-            texts += len(packed.lengths)
-            losses.append(loss.item())
-            correct += ((left > right) == (p > 0.5)).sum().item()
-            pairs += len(p)
-            reporter.progress(step, total, rate=(texts, "texts"), loss=float(np.mean(losses)), accuracy=correct / pairs)
-    _centre(model, ads)
-    return {"train_loss": float(np.mean(losses)), "train_accuracy": correct / pairs}
+    validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
+    states are kept. Returns train_loss, train_accuracy, padding_share, epochs, and with validation ads
+    validation_loss, validation_accuracy. Raises UserError for labels that are no numbers.
+    """
+    trainer = RewardTrainer(model, ads, settings, seed, states, validation)
+    trainer.resume(checkpoints)
+    while not trainer.finished:
+        trainer.train_step()
+        if trainer.epoch_is_over:
+            trainer.end_epoch()
+        trainer.report(reporter)
+        if checkpoints and trainer.step % settings.checkpoint_every == 0 and trainer.accelerate.is_main_process:
+            checkpoints.save(trainer.checkpoint())
+    trainer.take_best()
+    centre(model, ads)
+    return trainer.figures()
 
 
-def _share(batches: list[list[int]], rng: np.random.Generator, accelerate) -> Iterator[list[int]]:  # type: ignore[no-untyped-def]
-    """This rank's batches of an epoch, in a fresh order; every rank gets as many (the last ones wrap around)."""
-    order = rng.permutation(len(batches))
-    ranks = accelerate.num_processes
-    order = np.resize(order, math.ceil(len(order) / ranks) * ranks)
-    return (batches[i] for i in order[accelerate.process_index :: ranks])
+class RewardTrainer:
+    """One training run: model, data, optimiser, and how far it is. All that changes goes into `checkpoint()`."""
+
+    def __init__(
+        self,
+        model: RewardModel,
+        ads: Sequence[Ad],
+        settings: RewardSettings,
+        seed: int,
+        states: StateFile,
+        validation: Sequence[Ad] = (),
+    ) -> None:
+        self.model, self.settings, self.seed, self.states = model, settings, seed, states
+        self.accelerate: Accelerator = accelerator()
+        model.to(self.accelerate.device)
+        self.train = RewardBatches(model, ads, settings, seed)
+        self.validation = RewardBatches(model, validation, settings, seed) if validation else None
+        self.cut = cut_trunk(model.trunk, self.train.part(0).packed)
+        adapter = [p for p in model.trunk.parameters() if p.requires_grad]
+        self.masters = MasterWeights(
+            [(adapter, settings.learning_rate), (list(model.head.parameters()), settings.head_learning_rate)],
+            settings.weight_decay,
+        )
+        self.steps_of_epoch = len(self.train.batches)
+        self.total = settings.epochs * self.steps_of_epoch
+        self.step, self.stopped = 0, False
+        self.running = dict.fromkeys(("loss", "mass", "correct", "pairs", "texts", "used", "places"), 0.0)
+        self.best_epoch, self.best_loss, self.best_accuracy = 0, math.inf, 0.0
+        self.best = [flat.detach().clone() for flat in self.masters.flat]
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped or self.step == self.total
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.step % self.steps_of_epoch == 0
+
+    def train_step(self) -> None:
+        """One optimiser step on one batch, its parts divided among the ranks."""
+        epoch, place = divmod(self.step, self.steps_of_epoch)
+        if place == 0:
+            self.running = dict.fromkeys(self.running, 0.0)
+        batch = int(np.random.default_rng([self.seed, epoch]).permutation(self.steps_of_epoch)[place])
+        self.model.train()
+        mine = self.train.batches[batch][self.accelerate.process_index :: self.accelerate.num_processes]
+        seen = torch.zeros(len(self.running), dtype=torch.float64)
+        for number in mine:
+            part = self.train.part(number)
+            scores = self.scores("train", number, part)
+            loss = part_loss(scores, part, self.settings)
+            (loss / self.train.mass[batch]).backward()
+            seen += torch.tensor(_counted(scores.detach(), part, loss.item()), dtype=torch.float64)
+        for gradient in self.masters.collect_gradients():
+            gradient.copy_(self.over_ranks(gradient))
+        seen = self.over_ranks(seen)
+        self.masters.step(warmup_cosine(self.step, self.total, self.settings.warmup), MAX_NORM)
+        for name, value in zip(self.running, seen.tolist(), strict=True):
+            self.running[name] += self.train.mass[batch] if name == "mass" else value
+        if not math.isfinite(self.running["loss"]):
+            raise UserError(
+                f"The loss of step {self.step + 1} is not finite. Lower reward.learning_rate or "
+                "reward.head_learning_rate; in float16 or on damaged base weights nothing helps but another base."
+            )
+        self.step += 1
+
+    def scores(self, split: str, number: int, part: Part) -> Tensor:
+        """Scores (texts, heads) of a part, from the frozen layers' kept states where there are any."""
+        if self.cut is None:
+            return self.model(part.packed)
+        cut = self.cut
+        below = self.states.get((split, number), lambda: cut.below(part.packed), part.packed.input_ids.device)
+        return self.model.read_out(cut.above(below, part.packed), part.packed)
+
+    def end_epoch(self) -> None:
+        """Judge the epoch by the validation ads; stop when the last ones brought nothing."""
+        epoch = self.step // self.steps_of_epoch
+        if self.validation is None:
+            self.best_epoch, self.best = epoch, [flat.detach().clone() for flat in self.masters.flat]
+            return
+        loss, accuracy = self.judge(self.validation)
+        if loss < self.best_loss:
+            self.best_epoch, self.best_loss, self.best_accuracy = epoch, loss, accuracy
+            self.best = [flat.detach().clone() for flat in self.masters.flat]
+        self.stopped = epoch - self.best_epoch >= self.settings.patience
+
+    @torch.no_grad()
+    def judge(self, validation: RewardBatches) -> tuple[float, float]:
+        """Mean validation loss of the objective, of the mean over heads, and pairwise accuracy against the labels."""
+        self.model.eval()
+        rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
+        seen = torch.zeros(3, dtype=torch.float64)
+        for number in range(rank, len(validation.parts), ranks):
+            part = validation.part(number)
+            scores = self.scores("validation", number, part).mean(1, keepdim=True)
+            once = part._replace(counts=torch.ones_like(part.counts[:, :1]), text_counts=torch.ones_like(scores))
+            correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
+            seen += torch.tensor([part_loss(scores, once, self.settings), correct, len(part.p)], dtype=torch.float64)
+        loss, right, pairs = self.over_ranks(seen).tolist()
+        return loss / sum(validation.mass), right / pairs
+
+    def over_ranks(self, values: Tensor) -> Tensor:
+        """Sum of a tensor over the ranks, where it was."""
+        if self.accelerate.num_processes == 1:
+            return values
+        return self.accelerate.reduce(values.to(self.accelerate.device), "sum").to(values.device)
+
+    def report(self, reporter: Reporter) -> None:
+        seen = self.running
+        figures = {"loss": seen["loss"] / seen["mass"], "accuracy": seen["correct"] / seen["pairs"]}
+        if self.validation and self.best_epoch:
+            figures["validation_loss"] = self.best_loss
+        reporter.progress(
+            self.step, self.total, rate=(self.step / self.steps_of_epoch * len(self.train.log_ctr), "texts"), **figures
+        )
+
+    def figures(self) -> dict[str, float]:
+        seen = self.running
+        figures = {
+            "train_loss": seen["loss"] / seen["mass"],
+            "train_accuracy": seen["correct"] / seen["pairs"],
+            "padding_share": 1 - seen["used"] / seen["places"],
+            "epochs": self.best_epoch,
+        }
+        if self.validation:
+            figures |= {"validation_loss": self.best_loss, "validation_accuracy": self.best_accuracy}
+        return figures
+
+    def take_best(self) -> None:
+        for flat, best in zip(self.masters.flat, self.best, strict=True):
+            flat.data.copy_(best)
+        self.masters.write_back()
+
+    def checkpoint(self) -> Checkpoint:
+        tensors = self.masters.state() | {f"best.{i}": best for i, best in enumerate(self.best)}
+        tensors["random"] = torch.get_rng_state()
+        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy")
+        return Checkpoint(tensors, {name: getattr(self, name) for name in names})
+
+    def resume(self, checkpoints: Checkpoints | None) -> None:
+        """Take up the run's last checkpoint, if there is one."""
+        found = checkpoints.load() if checkpoints else None
+        if found is None:
+            return
+        self.masters.restore({n: t for n, t in found.tensors.items() if not n.startswith(("best.", "random"))})
+        self.best = [found.tensors[f"best.{i}"].to(best) for i, best in enumerate(self.best)]
+        torch.set_rng_state(found.tensors["random"])
+        for name, value in found.state.items():
+            setattr(self, name, value)
 
 
-def _pair_scores(scores: Tensor, packed: Packed, ads: Sequence[Ad]) -> tuple[Tensor, Tensor]:
-    starts = np.cumsum([0, *(len(ad.texts) for ad in ads[:-1])])
-    left = np.concatenate([start + ad.left for start, ad in zip(starts, ads, strict=True)])
-    right = np.concatenate([start + ad.right for start, ad in zip(starts, ads, strict=True)])
-    return scores[torch.from_numpy(left).to(scores.device)], scores[torch.from_numpy(right).to(scores.device)]
+def part_loss(scores: Tensor, part: Part, settings: RewardSettings) -> Tensor:
+    """Loss of a part, summed: a batch's is the sum over its parts over the batch's mass."""
+    if settings.objective == "pointwise":
+        return pointwise_loss(scores, part.log_ctr, part.exposure, part.text_counts)
+    left, right = scores[part.left], scores[part.right]
+    loss = bradley_terry_loss(left, right, part.p, part.weight, part.counts, settings.margin)
+    if settings.length_decorrelation:
+        longer = (part.packed.lengths[part.left] - part.packed.lengths[part.right]).to(scores.dtype)
+        shared = squared_correlation((left - right).mean(1), longer, part.weight)
+        loss = loss + settings.length_decorrelation * part.weight.sum() * shared
+    return loss
 
 
-def _labels(ads: Sequence[Ad], like: Tensor) -> tuple[Tensor, Tensor]:
-    p = np.concatenate([ad.p_left_better for ad in ads])
-    weight = np.concatenate([ad.weight for ad in ads])
-    return torch.from_numpy(p).to(like), torch.from_numpy(weight).to(like)
+def _counted(scores: Tensor, part: Part, loss: float) -> list[float]:
+    """What a part adds to `RewardTrainer.running`, in its order (the mass is the batch's)."""
+    mean = scores.mean(1)
+    correct = ((mean[part.left] > mean[part.right]) == (part.p > 0.5)).sum().item()
+    packed = part.packed
+    return [loss, 0.0, correct, len(part.p), len(packed.lengths), packed.used, packed.input_ids.numel()]
 
 
-def _warmup_cosine(step: int, total: int, warmup: float) -> float:
+def warmup_cosine(step: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate at a step: linear up over the share `warmup`, then half a cosine down to 0."""
     start = max(1, round(warmup * total))
     if step < start:
         return (step + 1) / start
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, total - start)))
 
 
-def _centre(model: RewardModel, ads: Sequence[Ad]) -> None:
+def centre(model: RewardModel, ads: Sequence[Ad]) -> None:
     """Shift scores to mean 0 over a sample of training texts: a Bradley-Terry score is free up to a constant."""
-    scores = model.score([(ad.context, ad.texts) for ad in ads[:64]])
-    model.center += float(np.mean([score for ad in scores for score in ad]))
+    scores = model.score([(ad.context, ad.texts) for ad in ads[:CENTRE_ON]])
+    model.center += torch.from_numpy(np.concatenate(scores).mean(axis=0)).to(model.center)

@@ -18,7 +18,8 @@ from rlpf_pipeline.training.prompts import Prompt
 def gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
     """Score of each text less the score of its prompt's original: (prompts x samples,), log odds."""
     scores = model.score([(p.context, [p.original, *own]) for p, own in zip(prompts, texts, strict=True)])
-    return np.concatenate([np.subtract(own[1:], own[0]) for own in scores])
+    means = [own.mean(axis=1) for own in scores]
+    return np.concatenate([own[1:] - own[0] for own in means])
 
 
 def length_penalty(tokens: np.ndarray, original_tokens: np.ndarray, settings: PolicySettings) -> np.ndarray:

@@ -9,7 +9,9 @@ from rlpf_pipeline.training.losses import (
     clipped_value_loss,
     generalized_advantages,
     leave_one_out,
+    pointwise_loss,
     shaped_rewards,
+    squared_correlation,
     token_log_probs,
     whiten,
 )
@@ -19,21 +21,55 @@ def tensor(*values: object) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+ONCE = torch.ones(2, 1, dtype=torch.float64)
+
+
 def test_equal_scores_cost_log_two_whatever_the_label() -> None:
-    loss = bradley_terry_loss(tensor(0.3, 1.0), tensor(0.3, 1.0), tensor(0.9, 0.2), tensor(1.0, 5.0))
-    assert loss.item() == pytest.approx(math.log(2))
+    scores = tensor([0.3], [1.0])
+    loss = bradley_terry_loss(scores, scores, tensor(0.9, 0.2), tensor(1.0, 5.0), ONCE)
+    assert loss.item() == pytest.approx((1.0 + 5.0) * math.log(2))
 
 
 def test_bradley_terry_gradient_is_weight_times_probability_less_label() -> None:
-    left = tensor(1.0, 0.0).requires_grad_()
-    bradley_terry_loss(left, tensor(0.0, 0.0), tensor(0.7, 0.5), tensor(1.0, 3.0)).backward()
+    left = tensor([1.0], [0.0]).requires_grad_()
+    bradley_terry_loss(left, tensor([0.0], [0.0]), tensor(0.7, 0.5), tensor(2.0, 3.0), ONCE).backward()
     sigmoid_of_one = 1 / (1 + math.exp(-1))
-    assert left.grad.tolist() == pytest.approx([(sigmoid_of_one - 0.7) * 1 / 4, 0.0])
+    assert left.grad.flatten().tolist() == pytest.approx([(sigmoid_of_one - 0.7) * 2, 0.0])
 
 
 def test_a_pair_of_weight_zero_does_not_count() -> None:
-    loss = bradley_terry_loss(tensor(2.0, 9.0), tensor(0.0, 0.0), tensor(1.0, 0.0), tensor(1.0, 0.0))
+    left, right = tensor([2.0], [9.0]), tensor([0.0], [0.0])
+    loss = bradley_terry_loss(left, right, tensor(1.0, 0.0), tensor(1.0, 0.0), ONCE)
     assert loss.item() == pytest.approx(math.log1p(math.exp(-2.0)))
+
+
+def test_a_head_learns_from_a_pair_as_often_as_it_drew_it() -> None:
+    left = tensor([0.0, 0.0, 0.0]).requires_grad_()
+    bradley_terry_loss(left, tensor([0.0, 0.0, 0.0]), tensor(1.0), tensor(4.0), tensor([0.0, 1.0, 2.0])).backward()
+    # (1/2 - 1) x count x weight, over 3 heads
+    assert left.grad.tolist() == [pytest.approx([0.0, -2.0 / 3, -4.0 / 3])]
+
+
+def test_a_margin_is_what_the_better_side_must_win_by() -> None:
+    left, right = tensor([2.0], [0.0]), tensor([0.0], [2.0])
+    loss = bradley_terry_loss(left, right, tensor(1.0, 0.0), tensor(1.0, 1.0), ONCE, margin=2.0)
+    # each side wins by exactly the margin: log 2 twice
+    assert loss.item() == pytest.approx(2 * math.log(2))
+
+
+def test_pointwise_loss_by_hand() -> None:
+    scores = tensor([-4.0, -3.0]).requires_grad_()
+    loss = pointwise_loss(scores, tensor(-5.0), tensor(3.0), tensor([1.0, 2.0]))
+    # 3 x (1 x 1^2 + 2 x 2^2) over 2 heads; gradient 2 x 3 x count x error over 2 heads
+    loss.backward()
+    assert loss.item() == pytest.approx(3 * (1 + 8) / 2)
+    assert scores.grad.tolist() == [pytest.approx([3.0, 12.0])]
+
+
+def test_squared_correlation_is_one_for_proportional_and_nothing_for_unrelated_differences() -> None:
+    x = tensor(1.0, -1.0, 2.0)
+    assert squared_correlation(x, -3 * x, tensor(1.0, 2.0, 0.5)).item() == pytest.approx(1.0)
+    assert squared_correlation(tensor(1.0, 1.0), tensor(1.0, -1.0), tensor(1.0, 1.0)).item() == 0.0
 
 
 def test_advantages_by_hand() -> None:

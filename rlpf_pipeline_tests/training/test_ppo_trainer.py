@@ -22,8 +22,8 @@ class LikesLetter:
     def __init__(self, letter: str) -> None:
         self.letter = letter
 
-    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[list[float]]:
-        return [[float(text.count(self.letter)) for text in texts] for _, texts in ads]
+    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
+        return [np.array([[text.count(self.letter)] for text in texts], np.float32) for _, texts in ads]
 
 
 def trainer(cache: Path, **settings: object) -> PPOTrainer:

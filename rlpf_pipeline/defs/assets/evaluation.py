@@ -6,8 +6,10 @@ from rlpf_pipeline.defs.metadata import described
 
 reward_model_evaluation = job_asset(
     "reward_model_evaluation",
-    "Pairwise accuracy of both reward models on the test split, beside chance and the noise ceiling.",
-    kinds={"pytorch"},
+    "The reward models on the test split beside baselines: accuracy and the noise ceiling, calibration, CTR lift of "
+    "the picked text, and whether length or style fools them.",
+    kinds={"pytorch", "parquet"},
+    metadata=described(contracts.REWARD_SCORES),
 )
 policy_evaluation = job_asset(
     "policy_evaluation",

@@ -32,6 +32,12 @@ evaluation_reward_model = job_asset(
     "better at pleasing the reward model?",
     kinds=TRAINED,
 )
+pointwise_reward_model = job_asset(
+    "pointwise_reward_model",
+    "The ablation of the study: the same model regressed on each text's log CTR, weighted by impressions, from the "
+    "same ads with the same budget. Nothing is optimised against it.",
+    kinds=TRAINED,
+)
 adllama = job_asset(
     "adllama",
     "The policy trained by RLPF: PPO from imitation v2 against the reward model, with KL and length penalty.",

@@ -1,0 +1,273 @@
+"""Training a reward model: ours beside trl's RewardTrainer, same base, LoRA, dtype, pairs and tokens per step.
+
+    python -m benchmarks.bench_reward cpu --data packages.csv --home DIR --output reward.json
+    python -m benchmarks.bench_reward gpu --home DIR
+
+`cpu` takes pairs of real ads (Upworthy's headlines, no context) and a synthetic case of five variants behind a
+context of 40 tokens. Every entry runs in a process of its own, so that peak memory is its own. The same pairs for all,
+as many epochs; trl takes hard labels, as it must. The validation loss is the cross-entropy of the soft labels for all.
+`gpu` prints tokens/s, model FLOP utilisation and memory of our trainer for SmolLM2-135M and for a Llama of 7B shape
+with random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.study_upworthy import read_split
+from rlpf_pipeline.models.base import load_tokenizer
+from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.models.reward_model import new_reward_model
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline.training.reward_trainer import RewardTrainer
+from rlpf_pipeline.training.snapshot import Ad
+
+BASE = BaseModelSettings()
+TOP_LAYERS = 12
+TOKENS_PER_STEP = 1024
+CONTEXT = 40
+SYNTHETIC_VARIANTS = 5
+WORDS = (
+    "bread",
+    "street",
+    "people",
+    "story",
+    "world",
+    "never",
+    "this",
+    "why",
+    "you",
+    "what",
+    "best",
+    "see",
+    "new",
+    "day",
+)
+ENTRIES = ("ours", "ours, one head", "trl, tuned", "trl, defaults")
+
+app = typer.Typer(add_completion=False, help=__doc__)
+Home = Annotated[Path, typer.Option(help="Folder for the converted base model and the tables.")]
+
+
+def settings_of(case: str, heads: int, epochs: int, layers: int) -> RewardSettings:
+    return RewardSettings(
+        heads=heads,
+        epochs=epochs,
+        tokens_per_batch=TOKENS_PER_STEP,
+        max_context_tokens=0 if case == "upworthy" else CONTEXT,
+        learning_rate=5e-4,
+        lora=LoraSettings(top_layers=layers),
+    )
+
+
+def synthetic_ads(count: int, seed: int) -> list[Ad]:
+    """Ads of five texts of 12 to 28 words behind a context of 40 words and more, with random labels."""
+    rng, ads = np.random.default_rng(seed), []
+    left, right = np.triu_indices(SYNTHETIC_VARIANTS, 1)
+    for number in range(count):
+        texts = tuple(" ".join(rng.choice(WORDS, rng.integers(12, 28))) for _ in range(SYNTHETIC_VARIANTS))
+        p, ones = rng.uniform(0.05, 0.95, len(left)), np.ones(len(left))
+        counts = (1000,) * SYNTHETIC_VARIANTS, (10,) * SYNTHETIC_VARIANTS
+        context = " ".join(rng.choice(WORDS, CONTEXT + 8))
+        ads.append(Ad(f"ad{seed}-{number}", context, texts, *counts, left, right, p, ones, ones))
+    return ads
+
+
+def read_case(case: str, data: Path | None, home: Path, ads: int) -> tuple[list[Ad], list[Ad]]:
+    """Training and validation ads."""
+    if case == "upworthy" and data is not None:
+        return read_split(data, home, "train").every[:ads], read_split(data, home, "validation").clean
+    return synthetic_ads(ads // 2, 1), synthetic_ads(20, 2)
+
+
+def soft_loss(scores: Sequence[np.ndarray], ads: Sequence[Ad]) -> float:
+    """Mean cross-entropy of sigmoid(score_left - score_right) against the soft labels, in nats."""
+    margins = np.concatenate([own[ad.left] - own[ad.right] for own, ad in zip(scores, ads, strict=True)])
+    p = np.concatenate([ad.p_left_better for ad in ads])
+    return float((p * np.logaddexp(0, -margins) + (1 - p) * np.logaddexp(0, margins)).mean())
+
+
+def run_ours(
+    heads: int, case: str, train: list[Ad], validation: list[Ad], home: Path, epochs: int, layers: int
+) -> dict[str, Any]:
+    settings = settings_of(case, heads, epochs, layers)
+    torch.manual_seed(1)
+    model = new_reward_model(BASE, settings, settings.lora, "reward_model", home / "cache")
+    with TemporaryDirectory() as scratch, StateFile(Path(scratch) / "states", 10**10) as states:
+        trainer = RewardTrainer(model, train, settings, 1, states)
+        marks = [time.monotonic()]
+        while not trainer.finished:
+            trainer.train_step()
+            if trainer.epoch_is_over:
+                marks.append(time.monotonic())
+        peak = peak_gib()
+    seen = trainer.running
+    scores = [own.mean(1) for own in model.score([(ad.context, ad.texts) for ad in validation])]
+    return {
+        "seconds": marks[-1] - marks[0],
+        "first_epoch_seconds": marks[1] - marks[0],
+        "texts": seen["texts"] * epochs,
+        "padding": 1 - seen["used"] / seen["places"],
+        "peak_gib": peak,
+        "scores": scores,
+    }
+
+
+def peak_gib() -> float:
+    """Peak memory of this process in GiB, on the accelerator where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@app.command(hidden=True)
+def entry(
+    name: str, case: str, home: Path, ads: int, epochs: int, layers: int, output: Path, data: Path | None = None
+) -> None:
+    train, validation = read_case(case, data, home, ads)
+    ours = {"ours": 5, "ours, one head": 1}
+    if name in ours:
+        result = run_ours(ours[name], case, train, validation, home, epochs, layers)
+    else:
+        from benchmarks.trl_reward import run_trl
+
+        settings = settings_of(case, 1, epochs, layers)
+        result = run_trl(name == "trl, tuned", settings, train, validation, BASE, home / "cache")
+    result["peak_gib"] = peak_gib() if name not in ours else result["peak_gib"]
+    result["validation_loss"] = soft_loss(result.pop("scores"), validation)
+    pairs, texts = sum(len(ad.left) for ad in train) * epochs, sum(len(ad.texts) for ad in train) * epochs
+    result |= {"pairs_per_second": pairs / result["seconds"], "texts_per_second": texts / result["seconds"]}
+    output.write_text(json.dumps(result))
+
+
+@app.command()
+def cpu(
+    home: Home,
+    data: Annotated[Path | None, typer.Option(help="packages.csv of the archive; without it, synthetic only.")] = None,
+    ads: Annotated[int, typer.Option(help="Training ads (half as many in the synthetic case).")] = 120,
+    epochs: int = 2,
+    layers: Annotated[int, typer.Option(help="LoRA on this many top layers.")] = TOP_LAYERS,
+    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run. [default: all]")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file of the figures.")] = None,
+) -> None:
+    """All entries, one after the other."""
+    results: dict[str, dict[str, Any]] = {}
+    for case in ("upworthy", "synthetic") if data else ("synthetic",):
+        results[case] = {}
+        for name in entries or ENTRIES:
+            with TemporaryDirectory() as scratch:
+                result = Path(scratch) / "result.json"
+                command = ["entry", name, case, str(home), str(ads), str(epochs), str(layers), str(result)]
+                given = ["--data", str(data)] if data else []
+                subprocess.run([sys.executable, "-m", "benchmarks.bench_reward", *command, *given], check=True)
+                results[case][name] = json.loads(result.read_text())
+            show(case, results[case])
+    if output:
+        output.write_text(json.dumps(results, indent=1))
+
+
+def show(case: str, results: dict[str, Any]) -> None:
+    table = Table(
+        f"{case}",
+        "pairs/s",
+        "ours is faster by",
+        "texts/s",
+        "first epoch, s",
+        "all, s",
+        "peak GiB",
+        "padding",
+        "validation loss",
+    )
+    ours = results.get("ours")
+    for name, r in results.items():
+        times = f"{ours['pairs_per_second'] / r['pairs_per_second']:.2f}" if ours else ""
+        figures = (f"{r['first_epoch_seconds']:.1f}", f"{r['seconds']:.1f}", f"{r['peak_gib']:.2f}")
+        table.add_row(
+            name,
+            f"{r['pairs_per_second']:.1f}",
+            times,
+            f"{r['texts_per_second']:.1f}",
+            *figures,
+            f"{100 * r['padding']:.1f} %",
+            f"{r['validation_loss']:.4f}",
+        )
+    Console().print(table)
+
+
+@app.command()
+def gpu(
+    home: Home,
+    peak_tflops: Annotated[float, typer.Option(help="The accelerator's dense bfloat16 peak.")] = 989.0,
+    tokens_per_step: int = 16384,
+    steps: int = 20,
+    seven_b: Annotated[bool, typer.Option(help="Also a Llama of 7B shape, about 14 GB of weights on disk.")] = True,
+) -> None:
+    """Our trainer on the accelerator, with LoRA on all layers: nothing is kept from the first epoch."""
+    bases = {"SmolLM2-135M": BASE}
+    if seven_b:
+        bases["Llama, 7B shape, random"] = BaseModelSettings(name=str(seven_b_folder(home)))
+    table = Table("", "tokens/s", "MFU", "peak GiB")
+    for label, base in bases.items():
+        settings = settings_of("synthetic", 5, 1, 10**6).model_copy(
+            update={"tokens_per_batch": tokens_per_step, "tokens_per_forward": tokens_per_step}
+        )
+        model = new_reward_model(base, settings, settings.lora, "reward_model", home / "cache")
+        ads = synthetic_ads((steps + 3) * tokens_per_step // 150, 1)
+        with TemporaryDirectory() as scratch, StateFile(Path(scratch) / "states", 0) as states:
+            trainer = RewardTrainer(model, ads, settings, 1, states)
+            for _ in range(3):
+                trainer.train_step()
+            synchronise()
+            before, started = trainer.running["used"], time.monotonic()
+            for _ in range(min(steps, trainer.total - 3)):
+                trainer.train_step()
+            synchronise()
+            rate = (trainer.running["used"] - before) / (time.monotonic() - started)
+        # Two FLOPs a weight and token forward, two for the gradient of the activations; frozen weights need no other.
+        weights = sum(p.numel() for p in model.trunk.get_base_model().layers.parameters())
+        utilisation = 4 * weights * rate / (peak_tflops * 1e12)
+        table.add_row(label, f"{rate:,.0f}", f"{100 * utilisation:.1f} %", f"{peak_gib():.2f}")
+        del model, trainer
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    Console().print(table)
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seven_b_folder(home: Path) -> Path:
+    """A Llama of the shape of Llama 2 7B with random weights and SmolLM2's tokenizer, made once."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = home / "llama-7b-shaped"
+    if not (folder / "config.json").is_file():
+        tokenizer = load_tokenizer(BASE, home / "cache")
+        config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        torch.set_default_dtype(torch.bfloat16)
+        model = LlamaForCausalLM(config)
+        torch.set_default_dtype(torch.float32)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,78 @@
+"""Any CSV, TSV, JSON Lines or Parquet file as the DuckDB table `input`, its columns and rows as they stand.
+
+Columns of a CSV file stay text (an id 007 is no 7), strings of JSON Lines stay strings, Parquet keeps its types. Unlike
+`sources/files.py`, whose readers judge each row, a file with one row that cannot be read is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+from io import TextIOWrapper
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, MAX_ROW_BYTES, file_kind
+
+CSV = """
+FROM read_csv(
+    $path, columns = $columns, delim = $delimiter, quote = '"', escape = '"', header = true, auto_detect = false,
+    nullstr = '', null_padding = false, strict_mode = true, max_line_size = $max_row_bytes
+)
+"""
+JSON = "FROM read_json($path, format = 'newline_delimited', sample_size = -1, maximum_object_size = $max_row_bytes)"
+JSON_OF_TYPES = """
+FROM read_json($path, format = 'newline_delimited', columns = $columns, maximum_object_size = $max_row_bytes)
+"""
+READ_AS_TEXT = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
+"""Types that DuckDB sees in strings of JSON: they are kept as the strings they are."""
+
+
+def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Create the table `input`; its rowid counts the rows from 0 in their order.
+
+    Raises UserError where the file is missing, of another kind, empty, or cannot be read to its end.
+    """
+    kind = file_kind(path)
+    try:
+        if kind in DELIMITERS:
+            columns = dict.fromkeys(header(path, DELIMITERS[kind]), "VARCHAR")
+            options = {"path": str(path), "delimiter": DELIMITERS[kind], "max_row_bytes": MAX_ROW_BYTES}
+            connection.execute(f"CREATE TABLE input AS {CSV}", options | {"columns": columns})
+        elif kind in JSON_LINES:
+            options = {"path": str(path), "max_row_bytes": MAX_ROW_BYTES}
+            types = {
+                str(name): str(own) for name, own, *_ in connection.execute(f"DESCRIBE {JSON}", options).fetchall()
+            }
+            columns = {name: "VARCHAR" if own in READ_AS_TEXT else own for name, own in types.items()}
+            connection.execute(f"CREATE TABLE input AS {JSON_OF_TYPES}", options | {"columns": columns})
+        elif kind == ".parquet":
+            connection.execute("CREATE TABLE input AS FROM read_parquet($path)", {"path": str(path)})
+        else:
+            raise UserError(f"{path}: a JSON document cannot be read row by row. Write it as JSON Lines (.jsonl).")
+    except (duckdb.Error, OSError, EOFError, csv.Error) as error:
+        reason = " ".join(str(error).split("LINE 1:")[0].splitlines()[:3]).strip()
+        raise UserError(
+            f"{path} cannot be read: {reason} Check that the file is complete, in UTF-8, and that its "
+            "ending says what it is."
+        ) from error
+    if connection.execute("SELECT 1 FROM input LIMIT 1").fetchone() is None:
+        raise UserError(f"{path} holds no row below its header.")
+
+
+def header(path: Path, delimiter: str) -> list[str]:
+    """The column names in the first record. Left to guess, DuckDB would skip lines until all rows look alike."""
+    with TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", errors="replace", newline="") as file:
+        names = next(csv.reader(file, delimiter=delimiter), [])
+    unusable = sorted({name for name in names if not name.strip() or names.count(name) > 1})
+    if unusable or not names:
+        named = ", ".join(f"'{name}'" for name in unusable) or "nothing"
+        raise UserError(f"{path}: the header names {named}; every column needs a name of its own.")
+    return names
+
+
+def quoted(name: str) -> str:
+    """A column's name as it may stand in a statement, whatever is in it: names cannot be bound as parameters."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,262 @@
+"""`rlpf score`: a reward and its uncertainty for every row of a file of any size, in bounded memory.
+
+    rlpf score --reward-model DIR --input ads.csv --text-column headline --group-column ad --output scored.parquet
+
+The rows go into a DuckDB file beside the output, which leaves memory for the disk where it must; every distinct text
+(behind its context) is scored once, texts of one context and of like length together. Texts and contexts are written as
+in training: Unicode NFC, white space collapsed (sql/staging/stg_judged_rows.sql); several context columns are joined by
+a space, empty ones left out.
+
+reward_mean and reward_spread are mean and standard deviation over the model's heads. Within a group (the rows that
+agree in all group columns; rows without any value in them are groups of one), over its distinct texts:
+
+    rank     1 for the highest reward_mean; equal ones share the smaller number
+    p_best   mean over heads h of  exp(r_h) / sum over the group's texts of exp(r_h)
+
+The latter is the probability of being the best one under the model that the heads are trained as: Bradley-Terry,
+extended from two texts to many by Luce's choice axiom (Luce 1959; Plackett 1975). For two texts and one head it is
+sigmoid(margin), exactly; the mean over heads carries their disagreement: heads that disagree flatten it, which the
+softmax of reward_mean would hide.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.evaluation.input_rows import load_rows, quoted
+from rlpf_pipeline.evaluation.split import Scorer
+
+MEMORY_LIMIT = "1GB"
+CHUNK = 8192
+"""Texts that are handed to the model at a time: enough to find many of the same length."""
+TEXTS_PER_CONTEXT = 8
+"""Texts that share one encoded context; more would cost attention between texts that must not see each other."""
+ADDED = ("reward_mean", "reward_spread")
+ADDED_IN_GROUPS = ("rank", "p_best")
+SCORES = pa.schema(
+    [("number", pa.int64()), ("heads", pa.list_(pa.float64())), *((name, pa.float64()) for name in ADDED)]
+)
+
+Progress = Callable[[int, int], None]
+
+
+class ScoreColumns(NamedTuple):
+    """Columns of the input: the text, those that make its context, those that say which rows compete."""
+
+    text: str
+    context: tuple[str, ...] = ()
+    group: tuple[str, ...] = ()
+
+
+class Scored(NamedTuple):
+    """Rows written, and distinct texts (behind their contexts) that the model had to score."""
+
+    rows: int
+    texts: int
+
+
+def score_file(
+    model: Scorer, source: Path, columns: ScoreColumns, output: Path, on_progress: Progress = lambda done, total: None
+) -> Scored:
+    """Write `source`'s rows and columns, in order, with the scores added, to the Parquet file `output`.
+
+    on_progress: called with texts scored and texts in all. Raises UserError for what is wrong with the file, its
+    columns or its texts; `output` then is as it was.
+    """
+    if output.suffix != ".parquet":
+        raise UserError(f"The output {output} is written as Parquet: give it a name that ends in .parquet.")
+    if output.is_dir() or output.resolve() == source.resolve():
+        raise UserError(
+            f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
+        )
+    with scratch_beside(output) as scratch, connect(scratch) as connection:
+        load_rows(connection, source)
+        require(connection, source, columns)
+        texts = number_texts(connection, source, columns)
+        score_texts(connection, model, scratch / "scores.parquet", texts, on_progress)
+        connection.read_parquet(str(scratch / "scores.parquet")).create_view("scores")
+        if columns.group:
+            rank_groups(connection, source)
+        rows = write(connection, columns, scratch / output.name)
+        (scratch / output.name).replace(output)
+    return Scored(rows, texts)
+
+
+@contextmanager
+def scratch_beside(output: Path) -> Iterator[Path]:
+    """A folder on the output's disk that is gone afterwards; what a killed run left there goes first."""
+    scratch = output.with_name(f".{output.name}.building")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """One thread: sums then have an order, and equal input gives equal bytes. Most of the time is the model's."""
+    return duckdb.connect(
+        str(scratch / "rows.duckdb"),
+        config={"memory_limit": MEMORY_LIMIT, "threads": 1, "temp_directory": str(scratch / "spilled")},
+    )
+
+
+def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreColumns) -> None:
+    """Raises UserError where a column is missing, holds no text, or would be overwritten."""
+    types = {str(name): str(kind) for name, kind, *_ in connection.execute("DESCRIBE input").fetchall()}
+    for name in (columns.text, *columns.context, *columns.group):
+        if name not in types:
+            raise UserError(f"{source} has no column '{name}'. It has: {', '.join(types)}.")
+    for name in (columns.text, *columns.context):
+        if types[name] != "VARCHAR":
+            raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text, and cannot be scored as text.")
+    # DuckDB counts the rows in a hidden column of that name, which one of the user's would cover.
+    reserved = ("rowid", *ADDED, *(ADDED_IN_GROUPS if columns.group else ()))
+    taken = [name for name in types if name.lower() in reserved]
+    if taken:
+        raise UserError(f"{source} has the column(s) {', '.join(taken)} already. Rename or drop them first.")
+
+
+NUMBER_TEXTS = """
+CREATE TABLE texts AS
+SELECT context, text FROM (SELECT DISTINCT context, text FROM keyed) ORDER BY context NULLS FIRST, length(text), text
+"""
+
+PLACE_ROWS = """
+CREATE TABLE placed AS
+SELECT keyed.row, keyed.group_key, texts.rowid AS number
+FROM keyed INNER JOIN texts ON keyed.text = texts.text AND keyed.context IS NOT DISTINCT FROM texts.context
+"""
+
+
+def number_texts(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreColumns) -> int:
+    """Make `texts` (distinct, contexts together, by length) and `placed` (row → text and group); returns their number.
+
+    Raises UserError where a row has no text, or no row has a letter.
+    """
+    context = f"concat_ws(' ', {', '.join(map(as_trained, columns.context))})" if columns.context else "NULL"
+    key = "NULL::VARCHAR"
+    if columns.group:
+        values = ", ".join(f"{quoted(name)}::VARCHAR" for name in columns.group)
+        key = f"CASE WHEN coalesce({values}) IS NULL THEN 'row ' || rowid ELSE to_json([{values}])::VARCHAR END"
+    connection.execute(
+        f"CREATE TABLE keyed AS SELECT rowid AS row, {as_trained(columns.text)} AS text, "  # noqa: S608 (quoted names)
+        f"nullif({context}, '') AS context, {key} AS group_key FROM input"
+    )
+    empty, first, words = connection.execute(
+        "SELECT count(*) FILTER (text IS NULL), min(row) FILTER (text IS NULL) + 1, "
+        "bool_or(regexp_matches(text, '\\pL')) FROM keyed"
+    ).fetchall()[0]
+    if empty:
+        raise UserError(
+            f"Column '{columns.text}' of {source} is empty in {empty:,} row(s), first in row {first:,} of the data. "
+            "A row without text cannot be scored: fill it in or leave the row out."
+        )
+    if not words:
+        raise UserError(
+            f"Column '{columns.text}' of {source} holds no letter in any row. Name the column of the texts."
+        )
+    connection.execute(NUMBER_TEXTS)
+    connection.execute(PLACE_ROWS)
+    connection.execute("DROP TABLE keyed")
+    return int(connection.execute("SELECT count(*) FROM texts").fetchall()[0][0])
+
+
+def as_trained(column: str) -> str:
+    """SQL of a column's text in the form that training sees, null where nothing is left."""
+    return f"nullif(trim(regexp_replace(nfc_normalize({quoted(column)}), '[\\s\\pZ]+', ' ', 'g')), '')"
+
+
+def score_texts(
+    connection: duckdb.DuckDBPyConnection, model: Scorer, path: Path, total: int, on_progress: Progress
+) -> None:
+    """Write number, heads, reward_mean and reward_spread of every text to `path`, a chunk in memory at a time."""
+    done = 0
+    with pq.ParquetWriter(path, SCORES) as file:
+        reader = connection.cursor().execute("SELECT rowid, context, text FROM texts ORDER BY rowid")
+        while rows := reader.fetchmany(CHUNK):
+            heads = np.concatenate(model.score(behind_contexts(rows))).astype(np.float64)
+            if not np.isfinite(heads).all():
+                raise ValueError("the reward model gave a score that is not finite")
+            numbers = pa.array([number for number, _, _ in rows], pa.int64())
+            file.write_table(
+                pa.table(
+                    [numbers, pa.array(heads.tolist(), SCORES.field("heads").type), heads.mean(1), heads.std(1)], SCORES
+                )
+            )
+            done += len(rows)
+            on_progress(done, total)
+
+
+def behind_contexts(rows: Sequence[tuple[int, str | None, str]]) -> list[tuple[str | None, list[str]]]:
+    """(context, texts) in order, at most TEXTS_PER_CONTEXT texts each; without a context every text on its own."""
+    ads = []
+    for context, own in groupby(rows, key=lambda row: row[1]):
+        texts = [text for _, _, text in own]
+        together = 1 if context is None else TEXTS_PER_CONTEXT
+        ads += [(context, texts[at : at + together]) for at in range(0, len(texts), together)]
+    return ads
+
+
+RANK = """
+CREATE TABLE ranked AS
+WITH members AS (SELECT DISTINCT group_key, number FROM placed),
+scored AS (
+    SELECT group_key, number, reward_mean, unnest(heads) AS score, generate_subscripts(heads, 1) AS head
+    FROM members INNER JOIN scores USING (number)
+),
+shifted AS (
+    SELECT *, exp(score - max(score) OVER (PARTITION BY group_key, head)) AS share FROM scored
+),
+chosen AS (
+    SELECT *, share / sum(share) OVER (PARTITION BY group_key, head) AS p FROM shifted
+),
+averaged AS (
+    SELECT group_key, number, any_value(reward_mean) AS reward_mean, avg(p) AS p_best
+    FROM chosen
+    GROUP BY group_key, number
+)
+SELECT group_key, number, rank() OVER (PARTITION BY group_key ORDER BY reward_mean DESC) AS rank, p_best FROM averaged
+"""
+
+MIXED_CONTEXTS = """
+SELECT group_key, count(DISTINCT coalesce(context, '')) AS contexts
+FROM placed INNER JOIN texts ON placed.number = texts.rowid
+GROUP BY group_key HAVING contexts > 1 ORDER BY group_key LIMIT 1
+"""
+
+
+def rank_groups(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
+    """Make `ranked`: rank and p_best of each text of each group. Raises UserError where a group's contexts differ."""
+    mixed = connection.execute(MIXED_CONTEXTS).fetchone()
+    if mixed:
+        raise UserError(
+            f"Group {mixed[0]} of {source} has {mixed[1]} different contexts. Texts compete behind one context: name "
+            "the context columns as group columns too (--group-column), or leave the context out."
+        )
+    connection.execute(RANK)
+
+
+def write(connection: duckdb.DuckDBPyConnection, columns: ScoreColumns, path: Path) -> int:
+    """Write the input's rows in order with the added columns; returns their number."""
+    added = ADDED + (ADDED_IN_GROUPS if columns.group else ())
+    ranked = "INNER JOIN ranked USING (group_key, number)" if columns.group else ""
+    connection.execute(
+        f"COPY (SELECT input.*, rewards.* EXCLUDE row FROM input INNER JOIN ("  # noqa: S608
+        f"SELECT placed.row, {', '.join(added)} FROM placed INNER JOIN scores USING (number) {ranked}"
+        ") AS rewards ON input.rowid = rewards.row ORDER BY rewards.row) TO $path (FORMAT parquet, COMPRESSION zstd)",
+        {"path": str(path)},
+    )
+    return int(pq.read_metadata(path).num_rows)

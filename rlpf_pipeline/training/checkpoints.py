@@ -1,0 +1,60 @@
+"""Checkpoints of a training run: tensors (safetensors) and small state (JSON), written whole or not at all.
+
+A run that finds a checkpoint of its own recipe goes on from it; one of another recipe is left behind by a change of
+settings, data or code, and is not taken up.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlpf_pipeline.artifacts import swap_into_place
+
+
+class Checkpoint(NamedTuple):
+    """tensors: by name. state: plain data that JSON holds exactly (floats keep every bit)."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The latest checkpoint of one run, in `folder`; `recipe` identifies the run."""
+
+    def __init__(self, folder: Path, recipe: str) -> None:
+        self.folder, self.recipe = folder, recipe
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the former checkpoint; a kill on the way leaves that one, or the new one, whole."""
+        building = self.folder.with_name(f"{self.folder.name}.building")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        save_file(
+            {name: t.detach().contiguous().cpu() for name, t in checkpoint.tensors.items()},
+            building / "tensors.safetensors",
+        )
+        (building / "state.json").write_text(json.dumps({"recipe": self.recipe, **checkpoint.state}))
+        swap_into_place(building, self.folder)
+
+    def load(self) -> Checkpoint | None:
+        """The checkpoint of this very recipe, or None."""
+        former = self.folder.with_name(f".{self.folder.name}.former")
+        if not self.folder.is_dir() and former.is_dir():
+            former.rename(self.folder)
+        path = self.folder / "state.json"
+        if not path.is_file():
+            return None
+        state = json.loads(path.read_text())
+        if state.pop("recipe") != self.recipe:
+            return None
+        return Checkpoint(load_file(self.folder / "tensors.safetensors"), state)
+
+    def remove(self) -> None:
+        """When the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)

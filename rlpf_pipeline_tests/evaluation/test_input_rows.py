@@ -1,0 +1,73 @@
+import gzip
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.evaluation.input_rows import load_rows, quoted
+
+
+def loaded(path: Path, content: str | bytes) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Column names and rows, in order."""
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with duckdb.connect() as connection:
+        load_rows(connection, path)
+        names = [str(name) for name, *_ in connection.execute("DESCRIBE input").fetchall()]
+        return names, connection.execute("FROM input ORDER BY rowid").fetchall()
+
+
+def test_csv_stays_as_it_stands(tmp_path: Path) -> None:
+    content = '\ufeffId,"Text, here"\n007,"He said ""yes"""\n1e3,\n# 9,"two\nlines"\n'
+    names, rows = loaded(tmp_path / "a.csv", content)
+    assert names == ["Id", "Text, here"]
+    assert rows == [("007", 'He said "yes"'), ("1e3", None), ("# 9", "two\nlines")]
+
+
+def test_tsv_and_gzip(tmp_path: Path) -> None:
+    assert loaded(tmp_path / "a.tsv.gz", gzip.compress(b"a\tb\n1, 2\tx\n")) == (["a", "b"], [("1, 2", "x")])
+
+
+def test_strings_of_json_stay_strings(tmp_path: Path) -> None:
+    content = '{"day": "2024-05-01", "n": 3, "text": "42"}\n{"day": "2024-05-02", "text": "x", "tags": ["a"]}\n'
+    names, rows = loaded(tmp_path / "a.jsonl", content)
+    assert names == ["day", "n", "text", "tags"]
+    assert rows == [("2024-05-01", 3, "42", None), ("2024-05-02", None, "x", ["a"])]
+
+
+def test_parquet_keeps_types(tmp_path: Path) -> None:
+    pd.DataFrame({"n": [2, 1], "text": ["b", "a"]}).to_parquet(tmp_path / "a.parquet")
+    names, rows = loaded(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
+    assert (names, rows) == (["n", "text"], [(2, "b"), (1, "a")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "a,text\n1,x\n2,x,3\n", "CSV Error on Line: 3"),
+        ("a.csv", "My export\na,text\n1,x\n", "CSV Error on Line: 2"),
+        ("a.csv", b"a,text\n1,caf\xe9\n", "not utf-8"),
+        ("a.csv", 'a,text\n1,"x\n', "cannot be read"),
+        ("a.csv", "a,text\n", "no row below its header"),
+        ("a.csv", "text,text\nx,y\n", "the header names 'text'"),
+        ("a.csv", "text,\nx,y\n", "every column needs a name"),
+        ("a.csv", "", "is empty"),
+        ("a.jsonl", '{"text": "x"}\n{"text": \n', "cannot be read"),
+        ("a.parquet", "PAR1, not really", "cannot be read"),
+        ("a.csv.gz", b"\x1f\x8b\x08 cut off", "cannot be read"),
+        ("a.json", '[{"text": "x"}]', "Write it as JSON Lines"),
+        ("a.xlsx", "x", "no known ending"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_whole(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        loaded(tmp_path / name, content)
+    assert "LINE 1" not in str(refused.value)
+
+
+def test_any_column_name_can_be_asked_for() -> None:
+    name = 'a "b"; DROP TABLE input; --'
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE input AS SELECT 1 AS {quoted(name)}")
+        assert connection.execute(f"SELECT {quoted(name)} FROM input").fetchall() == [(1,)]  # noqa: S608

@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model, new_reward_model, save_reward_model
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.reward_trainer import train_reward_model
+from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.training.reward_ads import WORDS, make_ads
+
+ADS = [("bread", ["buy bread", "fresh bread here for you"]), (None, ["taste", "taste every day", "buy now"])]
+
+
+def make(base: BaseModelSettings, cache: Path, **settings: object) -> RewardModel:
+    torch.manual_seed(0)
+    reward = RewardSettings(heads=2, lora=LoraSettings(top_layers=1), **settings)  # type: ignore[arg-type]
+    return new_reward_model(base, reward, reward.lora, "reward_model", cache)
+
+
+def perturb(model: RewardModel) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    """A BERT of two layers with random weights, as a folder."""
+    folder = tmp_path_factory.mktemp("bert")
+    words = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, "for", "o", "p", "q"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        initializer_range=0.3,
+        pad_token_id=0,
+    )
+    torch.manual_seed(3)
+    BertModel(config).save_pretrained(folder)
+    return BaseModelSettings(name=str(folder), dtype="float32")
+
+
+def test_a_bidirectional_encoder_reads_each_text_with_its_context(bert: BaseModelSettings, cache: Path) -> None:
+    model = make(bert, cache)
+    perturb(model)
+    assert model.bidirectional
+    together = model.score(ADS)
+    alone = [np.concatenate([model.score([(context, [text])])[0] for text in texts]) for context, texts in ADS]
+    for scores, own in zip(together, alone, strict=True):
+        np.testing.assert_allclose(scores, own, rtol=0, atol=1e-5)
+    # its own computation, without any of ours: [CLS] context text [SEP]
+    context, text = ADS[0][0], ADS[0][1][1]
+    ids = model.tokenizer(f"[CLS] {context} {text} [SEP]", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        state = model.trunk(input_ids=ids).last_hidden_state[0, -1]
+        expected = model.head(state) / np.sqrt(32)
+    np.testing.assert_allclose(together[0][1], expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_bidirectional_encoder_trains_and_reloads(bert: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
+    model = make(bert, cache)
+    settings = RewardSettings(heads=2, epochs=12, tokens_per_batch=100, learning_rate=5e-3, head_learning_rate=5e-2)
+    with StateFile(tmp_path / "states", 10**8) as states:
+        figures = train_reward_model(model, make_ads(40, 1), settings, 1, Reporter("test"), states)
+    assert figures["train_accuracy"] > 0.7
+    before = model.score(ADS)
+    save_reward_model(model, tmp_path / "model")
+    after = load_reward_model(tmp_path / "model", cache).score(ADS)
+    np.testing.assert_allclose(np.concatenate(after), np.concatenate(before), rtol=0, atol=1e-4)
+
+
+def test_mean_pooling_is_the_mean_over_the_text_and_its_end(cache: Path) -> None:
+    model = make(TINY, cache, pooling="mean")
+    group = model.tokenize([("Bread", ["Buy it!"])])[0]
+    packed = model.pack([group])
+    hidden = torch.randn(1, packed.input_ids.shape[1], 64)
+    expected = hidden[0, len(group.prefix) :].mean(0)
+    torch.testing.assert_close(model.pool(hidden, packed)[0], expected)
+
+
+def test_another_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
+    save_reward_model(make(TINY, cache), tmp_path)
+    load_reward_model(tmp_path, cache)
+    file = tmp_path / "tokenizer.json"
+    rules = json.loads(file.read_text())
+    rules["model"]["merges"] = rules["model"]["merges"][:-5]
+    file.write_text(json.dumps(rules))
+    with pytest.raises(UserError, match="not the one this reward model was trained with"):
+        load_reward_model(tmp_path, cache)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_text_is_refused(cache: Path, missing: object) -> None:
+    with pytest.raises(UserError, match="Ad number 1 holds a text or a context that is missing"):
+        make(TINY, cache).score([("Bread", ["Buy it!"]), (None, ["Bread", missing])])  # type: ignore[list-item]
+
+
+def test_a_trunk_that_mixes_texts_of_a_row_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlpf_pipeline.models import reward_model
+
+    def mixing(trunk: torch.nn.Module, packed: object) -> torch.Tensor:
+        states: torch.Tensor = trunk(input_ids=packed.input_ids).last_hidden_state  # type: ignore[attr-defined]
+        return states.cumsum(1)
+
+    monkeypatch.setattr(reward_model, "encode", mixing)
+    with pytest.raises(UserError, match="does not keep texts of one row apart"):
+        make(TINY, cache)

@@ -1,0 +1,198 @@
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model, save_reward_model
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline.training.checkpoints import Checkpoints
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.reward_trainer import RewardTrainer, train_reward_model
+from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.training.reward_ads import make_ad, make_ads
+
+SETTINGS = RewardSettings(
+    heads=2, epochs=3, tokens_per_batch=400, checkpoint_every=1, learning_rate=5e-3, lora=LoraSettings(top_layers=2)
+)
+TRAIN, VALIDATION = make_ads(40, seed=1), make_ads(15, seed=2)
+
+
+@pytest.fixture
+def states(tmp_path: Path) -> Iterator[StateFile]:
+    with StateFile(tmp_path / "states", 10**8) as file:
+        yield file
+
+
+def make_model(cache: Path, settings: RewardSettings, base: BaseModelSettings = TINY) -> RewardModel:
+    torch.manual_seed(0)
+    return new_reward_model(base, settings, settings.lora, "reward_model", cache)
+
+
+def train(model: RewardModel, settings: RewardSettings, states: StateFile, **options: object) -> dict[str, float]:
+    return train_reward_model(model, TRAIN, settings, 7, Reporter("test"), states, **options)  # type: ignore[arg-type]
+
+
+def test_it_learns_what_the_labels_say(cache: Path, states: StateFile) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 8, "patience": 8, "head_learning_rate": 5e-2})
+    figures = train(make_model(cache, settings), settings, states, validation=VALIDATION)
+    assert figures["validation_accuracy"] > 0.75
+    assert figures["validation_loss"] < math.log(2)
+    assert figures["padding_share"] <= 0.05
+
+
+def test_the_first_loss_is_log_two_and_its_gradient_that_of_bradley_and_terry(cache: Path, states: StateFile) -> None:
+    settings = SETTINGS.model_copy(update={"heads": 1})
+    model = make_model(cache, settings)
+    trainer = RewardTrainer(model, [make_ad("a", ("Bread.", "Buy bread now."), [0.8])], settings, 1, states)
+    part = trainer.train.part(0)
+    pooled = model.pool(trainer.cut.above(trainer.cut.below(part.packed), part.packed), part.packed).detach()
+    weights = trainer.masters.flat[1]
+    trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
+    trainer.train_step()
+    assert trainer.running["loss"] / trainer.running["mass"] == pytest.approx(math.log(2))
+    # (1/2 - 0.8) times the difference of the texts' states, scaled as the head scales them
+    expected = -0.3 * (pooled[0] - pooled[1]) / math.sqrt(pooled.shape[1])
+    torch.testing.assert_close(weights.grad, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_tied_texts_pull_nowhere(cache: Path, states: StateFile) -> None:
+    model = make_model(cache, SETTINGS)
+    trainer = RewardTrainer(model, [make_ad("a", ("Bread.", "Buy bread now."), [0.5])], SETTINGS, 1, states)
+    trainer.train_step()
+    assert torch.equal(model.head.weight, torch.zeros_like(model.head.weight))
+
+
+def test_an_ad_of_one_text_has_no_pair_and_changes_nothing(cache: Path, states: StateFile) -> None:
+    model = make_model(cache, SETTINGS)
+    RewardTrainer(model, [make_ad("a", ("Bread.",), [])], SETTINGS, 1, states).train_step()
+    assert torch.equal(model.head.weight, torch.zeros_like(model.head.weight))
+
+
+def test_labels_that_are_no_numbers_are_refused(cache: Path, states: StateFile) -> None:
+    broken = make_ad("ad-7", ("Bread.", "Buy bread now."), [math.nan])
+    with pytest.raises(UserError, match=r"Ad ad-7 has pairs whose p_left_better or weight is no finite number"):
+        RewardTrainer(make_model(cache, SETTINGS), [broken], SETTINGS, 1, states)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+    def finish(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
+        checkpoints = Checkpoints(tmp_path / f".{name}.checkpoint", "recipe")
+
+        class Dies(Reporter):
+            def progress(self, done: int, total: int, *rest: object, **figures: object) -> None:
+                if done == stop_at:
+                    raise KeyboardInterrupt
+
+        for reporter in (Dies("test"), Reporter("test")):
+            model = make_model(cache, SETTINGS)
+            with StateFile(tmp_path / "states", 10**8) as states:
+                try:
+                    train_reward_model(model, TRAIN, SETTINGS, 7, reporter, states, VALIDATION, checkpoints)
+                except KeyboardInterrupt:
+                    continue
+            break
+        save_reward_model(model, tmp_path / name)
+        files = ("adapters/reward_model/adapter_model.safetensors", "head.safetensors")
+        return {k: v for file in files for k, v in load_file(tmp_path / name / file).items()}
+
+    whole = finish("whole", None)
+    steps = len(RewardTrainer(make_model(cache, SETTINGS), TRAIN, SETTINGS, 7, StateFile(tmp_path, 0)).train.batches)
+    stop_at = int(np.random.default_rng().integers(2, 3 * steps))
+    resumed = finish("killed", stop_at)
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole), f"killed at step {stop_at}"
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path, cache: Path, states: StateFile) -> None:
+    trainer = RewardTrainer(make_model(cache, SETTINGS), TRAIN, SETTINGS, 7, states)
+    trainer.train_step()
+    Checkpoints(tmp_path / "c", "these").save(trainer.checkpoint())
+    assert Checkpoints(tmp_path / "c", "others").load() is None
+    assert Checkpoints(tmp_path / "c", "these").load().state["step"] == 1
+
+
+def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(cache: Path, states: StateFile) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 6, "patience": 2})
+    model = make_model(cache, settings)
+    trainer = RewardTrainer(model, TRAIN, settings, 7, states, VALIDATION)
+    losses = iter([0.69, 0.60, 0.65, 0.61])
+    trainer.judge = lambda _: (next(losses), 0.5)  # type: ignore[method-assign]
+    heads = []
+    while not trainer.finished:
+        trainer.train_step()
+        if trainer.epoch_is_over:
+            trainer.end_epoch()
+            heads.append(model.head.weight.detach().clone())
+    trainer.take_best()
+    assert len(heads) == 4
+    assert trainer.best_epoch == 2
+    assert torch.equal(model.head.weight, heads[1])
+
+
+def test_frozen_layers_run_once_and_change_neither_scores_nor_gradients(
+    cache: Path, states: StateFile, double_norm: None
+) -> None:
+    gradients = []
+    for trainer in (RewardTrainer(make_model(cache, SETTINGS).double(), TRAIN, SETTINGS, 7, states) for _ in range(2)):
+        with torch.no_grad():
+            trainer.model.head.weight.copy_(torch.arange(128).view(2, 64) / 64)
+        part = trainer.train.part(0)
+        if gradients:
+            trainer.cut = None
+        else:
+            trainer.scores("train", 0, part)
+            trainer.cut.lower.forward = None  # type: ignore[union-attr]
+        scores = trainer.scores("train", 0, part)
+        weights = [p for p in trainer.model.trunk.parameters() if p.requires_grad]
+        gradients.append([scores, *torch.autograd.grad((scores * torch.arange(len(scores))[:, None]).sum(), weights)])
+    for kept, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, plain, rtol=0, atol=1e-10)
+
+
+def test_states_that_do_not_fit_are_computed_each_time(tmp_path: Path) -> None:
+    calls = []
+
+    def compute() -> torch.Tensor:
+        calls.append(1)
+        return torch.arange(4, dtype=torch.bfloat16).view(2, 2)
+
+    with StateFile(tmp_path / "states", limit=8) as file:
+        for name in ("a", "b", "a", "b"):
+            assert torch.equal(file.get(name, compute, "cpu"), torch.arange(4, dtype=torch.bfloat16).view(2, 2))
+    assert len(calls) == 3
+    assert not (tmp_path / "states").exists()
+
+
+def test_parts_of_a_batch_sum_to_its_gradient(cache: Path, states: StateFile, tmp_path: Path) -> None:
+    gradients = []
+    for tokens in (400, 60):
+        settings = SETTINGS.model_copy(update={"tokens_per_forward": tokens})
+        with StateFile(tmp_path / f"states-{tokens}", 10**8) as own:
+            trainer = RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, own)
+            trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
+            trainer.train_step()
+            gradients.append(trainer.masters.flat[1].grad)
+            assert (len(trainer.train.parts) > len(trainer.train.batches)) == (tokens == 60)
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_ranks_give_what_one_gives(cache: Path, tmp_path: Path) -> None:
+    heads = []
+    for ranks in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--standalone"]
+        script = ["-m", "rlpf_pipeline_tests.training.rank_job", str(cache), str(tmp_path / str(ranks))]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        subprocess.run([*command, *script], check=True, env=environment)
+        heads.append(load_file(tmp_path / str(ranks) / "head.safetensors")["weight"])
+    torch.testing.assert_close(*heads, rtol=0, atol=1e-5)
+    assert heads[0].abs().max() > 1e-3
