@@ -147,6 +147,12 @@ class RewardSettings(Section):
     max_context_tokens: int = 16
     max_text_tokens: int = 48
     pooling: Literal["last", "mean"] = Field("last", description="of a text's states: the last token's, or their mean")
+    layers: int | None = Field(
+        None,
+        ge=1,
+        description="of the base, from the lowest; a language model's middle layers know more of a text's meaning than "
+        "its last ones. None: all",
+    )
     warmup: float = 0.1
     weight_decay: float = 0.01
     heads: int = Field(

@@ -39,6 +39,7 @@ class ModelCard(BaseModel):
     max_text_tokens: int | None = None
     heads: int = 1
     pooling: Literal["last", "mean"] = "last"
+    layers: int | None = None
     tokenizer: str | None = Field(None, description="fingerprint of the tokenizer it was trained with")
 
     @classmethod

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.artifacts import swap_into_place
@@ -66,9 +67,28 @@ def load_causal_lm(base: BaseModelSettings, cache_folder: Path) -> PreTrainedMod
     return _load(AutoModelForCausalLM, base, cache_folder)
 
 
-def load_trunk(base: BaseModelSettings, cache_folder: Path) -> PreTrainedModel:
-    """The base model without its output head: hidden states of shape (batch, length, hidden)."""
-    return _load(AutoModel, base, cache_folder)
+def load_trunk(base: BaseModelSettings, cache_folder: Path, layers: int | None = None) -> PreTrainedModel:
+    """The base model without its output head: hidden states of shape (batch, length, hidden).
+
+    layers: how many of its layers to keep, from the lowest; None: all. Raises UserError where it has not so many.
+    """
+    model = _load(AutoModel, base, cache_folder)
+    if layers is None:
+        return model
+    stack = getattr(model, "layers", None)
+    if not isinstance(stack, nn.ModuleList) or layers > len(stack):
+        found = f"{len(stack)} layers" if isinstance(stack, nn.ModuleList) else "no plain stack of layers"
+        raise UserError(f"Base model '{base.name}' has {found}, so reward.layers={layers} cannot be kept of it.")
+    return keep_layers(model, slice(layers))
+
+
+def keep_layers(model: PreTrainedModel, kept: slice) -> PreTrainedModel:
+    """Leave only the `kept` ones of a Llama-like model's layers, in place."""
+    model.layers = model.layers[kept]
+    model.config.num_hidden_layers = len(model.layers)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[kept]
+    return model
 
 
 def compute_dtype(base: BaseModelSettings) -> torch.dtype:

@@ -17,6 +17,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from rlpf_pipeline.models.base import keep_layers
 from rlpf_pipeline.models.packing import Packed, run_packed
 
 
@@ -58,12 +59,9 @@ def cut_trunk(trunk: nn.Module, probe: Packed) -> Cut | None:
 
 def _part(model: nn.Module, kept: slice, norm: nn.Module) -> nn.Module:
     part = copy.copy(model)
-    part._modules = {**model._modules, "layers": model.layers[kept], "norm": norm}
+    part._modules = {**model._modules, "norm": norm}
     part.config = copy.copy(model.config)
-    part.config.num_hidden_layers = len(part.layers)
-    if getattr(part.config, "layer_types", None):
-        part.config.layer_types = part.config.layer_types[kept]
-    return part
+    return keep_layers(part, kept)
 
 
 class StateFile:

@@ -136,9 +136,10 @@ def new_reward_model(
         max_text_tokens=settings.max_text_tokens,
         heads=settings.heads,
         pooling=settings.pooling,
+        layers=settings.layers,
         tokenizer=fingerprint(tokenizer),
     )
-    model = RewardModel(attach_lora(load_trunk(base, cache), lora), tokenizer, card)
+    model = RewardModel(attach_lora(load_trunk(base, cache, card.layers), lora), tokenizer, card)
     check_packing(model)
     return model
 
@@ -178,7 +179,7 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
             "than it learned from, and its scores would mean nothing. Restore the folder's tokenizer files, or train "
             "the reward model again."
         )
-    model = RewardModel(merge_adapters(load_trunk(card.base, cache), folder, card), tokenizer, card)
+    model = RewardModel(merge_adapters(load_trunk(card.base, cache, card.layers), folder, card), tokenizer, card)
     head = load_file(folder / "head.safetensors")
     with torch.no_grad():
         model.head.weight.copy_(head["weight"])

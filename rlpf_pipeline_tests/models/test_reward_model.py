@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.base import load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model, new_reward_model, save_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -23,6 +24,33 @@ def make(base: BaseModelSettings, cache: Path, **settings: object) -> RewardMode
     torch.manual_seed(0)
     reward = RewardSettings(heads=2, lora=LoraSettings(top_layers=1), **settings)  # type: ignore[arg-type]
     return new_reward_model(base, reward, reward.lora, "reward_model", cache)
+
+
+def test_a_model_of_the_lower_layers_scores_from_their_states_and_reloads_to_the_same(
+    cache: Path, tmp_path: Path
+) -> None:
+    model = make(TINY, cache, layers=1, pooling="mean")
+    perturb(model)
+    scores = model.score(ADS)
+    assert len(model.trunk.get_base_model().layers) == 1
+    save_reward_model(model, tmp_path / "reward")
+    for one, other in zip(scores, load_reward_model(tmp_path / "reward", cache).score(ADS), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_lower_layers_states_are_those_of_the_whole_base(cache: Path) -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    whole, lower = load_trunk(TINY, cache), load_trunk(TINY, cache, layers=1)
+    with torch.no_grad():
+        expected = whole.norm(whole(input_ids=ids, output_hidden_states=True).hidden_states[1])
+        assert torch.equal(lower(input_ids=ids).last_hidden_state, expected)
+
+
+def test_more_layers_than_the_base_has_are_refused(bert: BaseModelSettings, cache: Path) -> None:
+    with pytest.raises(UserError, match=r"has 4 layers.*layers=9"):
+        make(TINY, cache, layers=9)
+    with pytest.raises(UserError, match="no plain stack"):
+        make(bert, cache, layers=1)
 
 
 def perturb(model: RewardModel) -> None:
@@ -49,6 +77,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
         num_attention_heads=2,
         intermediate_size=64,
         initializer_range=0.3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
         pad_token_id=0,
     )
     torch.manual_seed(3)
