@@ -6,7 +6,7 @@
 
 `cpu` takes pairs of real ads (--data: Upworthy's headlines, no context), or a synthetic case of five variants behind
 a context of 40 tokens. Every entry runs in a process of its own, so that peak memory is its own. The same pairs for
-all, as many epochs; trl takes hard labels, as it must. The validation loss is the cross-entropy of the soft labels for all.
+all, as many epochs; trl takes hard labels, as it must. The validation loss is always that of the soft labels.
 `gpu` prints tokens/s, model FLOP utilisation and memory of our trainer for SmolLM2-135M and for a Llama of 7B shape
 with random weights.
 """
