@@ -1,11 +1,12 @@
 """Training a reward model: ours beside trl's RewardTrainer, same base, LoRA, dtype, pairs and tokens per step.
 
     python -m benchmarks.bench_reward cpu --data packages.csv --home DIR --output reward.json
+    python -m benchmarks.bench_reward cpu --home DIR
     python -m benchmarks.bench_reward gpu --home DIR
 
-`cpu` takes pairs of real ads (Upworthy's headlines, no context) and a synthetic case of five variants behind a
-context of 40 tokens. Every entry runs in a process of its own, so that peak memory is its own. The same pairs for all,
-as many epochs; trl takes hard labels, as it must. The validation loss is the cross-entropy of the soft labels for all.
+`cpu` takes pairs of real ads (--data: Upworthy's headlines, no context), or a synthetic case of five variants behind
+a context of 40 tokens. Every entry runs in a process of its own, so that peak memory is its own. The same pairs for
+all, as many epochs; trl takes hard labels, as it must. The validation loss is always that of the soft labels.
 `gpu` prints tokens/s, model FLOP utilisation and memory of our trainer for SmolLM2-135M and for a Llama of 7B shape
 with random weights.
 """
@@ -157,41 +158,31 @@ def entry(
 @app.command()
 def cpu(
     home: Home,
-    data: Annotated[Path | None, typer.Option(help="packages.csv of the archive; without it, synthetic only.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="packages.csv of the archive; without it, the synthetic case.")
+    ] = None,
     ads: Annotated[int, typer.Option(help="Training ads (half as many in the synthetic case).")] = 120,
     epochs: int = 2,
     layers: Annotated[int, typer.Option(help="LoRA on this many top layers.")] = TOP_LAYERS,
     entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run. [default: all]")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file of the figures.")] = None,
 ) -> None:
-    """All entries, one after the other."""
-    results: dict[str, dict[str, Any]] = {}
-    for case in ("upworthy", "synthetic") if data else ("synthetic",):
-        results[case] = {}
-        for name in entries or ENTRIES:
-            with TemporaryDirectory() as scratch:
-                result = Path(scratch) / "result.json"
-                command = ["entry", name, case, str(home), str(ads), str(epochs), str(layers), str(result)]
-                given = ["--data", str(data)] if data else []
-                subprocess.run([sys.executable, "-m", "benchmarks.bench_reward", *command, *given], check=True)
-                results[case][name] = json.loads(result.read_text())
-            show(case, results[case])
-    if output:
-        output.write_text(json.dumps(results, indent=1))
+    """All entries, one after the other: real ads with --data, the synthetic case without."""
+    case, results = "upworthy" if data else "synthetic", {}
+    for name in entries or ENTRIES:
+        with TemporaryDirectory() as scratch:
+            result = Path(scratch) / "result.json"
+            command = ["entry", name, case, str(home), str(ads), str(epochs), str(layers), str(result)]
+            given = ["--data", str(data)] if data else []
+            subprocess.run([sys.executable, "-m", "benchmarks.bench_reward", *command, *given], check=True)
+            results[name] = json.loads(result.read_text())
+        show(case, results)
+        if output:
+            output.write_text(json.dumps(results, indent=1))
 
 
 def show(case: str, results: dict[str, Any]) -> None:
-    table = Table(
-        f"{case}",
-        "pairs/s",
-        "ours is faster by",
-        "texts/s",
-        "first epoch, s",
-        "all, s",
-        "peak GiB",
-        "padding",
-        "validation loss",
-    )
+    table = Table(case, "pairs/s", "ours: times", "texts/s", "epoch 1, s", "all, s", "peak GiB", "padding", "val. loss")
     ours = results.get("ours")
     for name, r in results.items():
         times = f"{ours['pairs_per_second'] / r['pairs_per_second']:.2f}" if ours else ""
@@ -205,7 +196,7 @@ def show(case: str, results: dict[str, Any]) -> None:
             f"{100 * r['padding']:.1f} %",
             f"{r['validation_loss']:.4f}",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 @app.command()

@@ -260,7 +260,7 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     "upworthy": {
         "source": "upworthy",
         "imitation": ImitationSettings(lora=TOP_LAYERS),
-        "reward": RewardSettings(epochs=1, max_context_tokens=0, lora=TOP_LAYERS),
+        "reward": RewardSettings(epochs=3, patience=1, max_context_tokens=0, lora=TOP_LAYERS),
         "policy": PolicySettings(lora=TOP_LAYERS),
     },
     "production": {"source": "generic"},

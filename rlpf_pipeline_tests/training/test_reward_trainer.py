@@ -46,7 +46,7 @@ def test_it_learns_what_the_labels_say(cache: Path, states: StateFile) -> None:
     figures = train(make_model(cache, settings), settings, states, validation=VALIDATION)
     assert figures["validation_accuracy"] > 0.75
     assert figures["validation_loss"] < math.log(2)
-    assert figures["padding_share"] <= 0.05
+    assert figures["padding_share"] <= 0.15  # batches of 400 tokens, rounded up to 50
 
 
 def test_the_first_loss_is_log_two_and_its_gradient_that_of_bradley_and_terry(cache: Path, states: StateFile) -> None:
