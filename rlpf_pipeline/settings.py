@@ -260,7 +260,14 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     "upworthy": {
         "source": "upworthy",
         "imitation": ImitationSettings(lora=TOP_LAYERS),
-        "reward": RewardSettings(epochs=3, patience=1, max_context_tokens=0, lora=TOP_LAYERS),
+        "reward": RewardSettings(
+            learning_rate=2e-4,
+            tokens_per_batch=1024,
+            max_context_tokens=0,
+            pooling="mean",
+            layers=21,
+            lora=LoraSettings(top_layers=9),
+        ),
         "policy": PolicySettings(lora=TOP_LAYERS),
     },
     "production": {"source": "generic"},
