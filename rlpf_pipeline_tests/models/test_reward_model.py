@@ -108,8 +108,7 @@ def test_a_bidirectional_encoder_trains_and_reloads(bert: BaseModelSettings, cac
     settings = RewardSettings(heads=2, epochs=12, tokens_per_batch=100, learning_rate=5e-3, head_learning_rate=5e-2)
     with StateFile(tmp_path / "states", 10**8) as states:
         figures = train_reward_model(model, make_ads(40, 1), settings, 1, Reporter("test"), states)
-    assert np.isfinite(figures["train_loss"])
-    assert model.head.weight.abs().max() > 0
+    assert figures["train_accuracy"] > 0.7
     before = model.score(ADS)
     save_reward_model(model, tmp_path / "model")
     after = load_reward_model(tmp_path / "model", cache).score(ADS)
