@@ -84,7 +84,7 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     require_counts(frame, successes, trials)
     if not (frame[trials] > 0).all():
         frame = frame[frame[trials] > 0].reset_index(drop=True)
-    levels = {name: frame[name].cat.remove_unused_categories() for name in frame.select_dtypes("category")}
+    levels = {str(name): frame[name].cat.remove_unused_categories() for name in frame.select_dtypes("category")}
     frame = frame.assign(**levels)
     design, names = design_matrix(frame, formula)
     counts = Counts(design, frame[successes].to_numpy(float), frame[trials].to_numpy(float))

@@ -13,8 +13,8 @@ The modified Poisson estimator has the score x_i r_i and I = A = sum x_i x_i' n_
 
 On the boundary (some rows held at mean 1) all of these are of the directions that keep those rows there: with F a basis
 of them, F (F'IF)^-1 F' for the naive one, and so on. That is the limit of the naive formula as those means reach 1,
-where their weight n mu / (1 - mu) grows without bound, and what the COPY method (Deddens, Petersen and Lei 2003) tends to.
-Such errors take for granted which rows are held; a coefficient that those rows fix altogether has the error 0.
+where their weight n mu / (1 - mu) grows without bound, and what the COPY method (Deddens, Petersen and Lei 2003) tends
+to. Such errors take for granted which rows are held; a coefficient that those rows fix altogether has the error 0.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def covariances(
     free: Array | None = None,
     clusters: npt.NDArray[np.intp] | None = None,
 ) -> dict[str, Array]:
-    """Covariance matrices (columns, columns) by kind; `cluster` only with `clusters`, a number for each row's (rows,)."""
+    """Covariance matrices (columns, columns) by kind; `cluster` only with `clusters` (rows,), their numbers."""
     parts_of = poisson_parts if poisson else binomial_parts
     basis = np.eye(len(beta)) if free is None else free
     rows, columns = counts.x.shape
