@@ -62,9 +62,10 @@ def advertisers(number: int, rng: np.random.Generator, relative_risk: float = RE
 
 
 def write_panel(path: Path, number: int, days: int, seed: int = 1, first_day: str = "2024-02-16") -> int:
-    """Parquet of one row per advertiser and day; an advertiser's impressions are spread evenly. Returns the rows.
+    """Parquet of one row per advertiser and day; returns the rows.
 
-    Clicks of a row are drawn as a Poisson number would be, by inverting its distribution's normal approximation.
+    An advertiser has busy and idle weeks, and weeks with a better and a worse CTR. Clicks of a row have the mean and
+    the variance of a Poisson number.
     """
     frame = advertisers(number, np.random.default_rng(seed))
     constant = "advertiser_id, arm, lifetime_ctr, new_advertiser, ads_before, industry, expertise, budget"
@@ -78,10 +79,16 @@ def write_panel(path: Path, number: int, days: int, seed: int = 1, first_day: st
                     CASE WHEN day = $first::DATE THEN variations ELSE 0 END AS variations,
                     spend / $days AS spend
                 FROM (
-                    SELECT *, ($first::DATE + number::INTEGER) AS day, ceil(total / $days)::BIGINT AS impressions,
-                        ceil(total / $days) * ctr AS mean,
+                    SELECT *, ($first::DATE + number::INTEGER) AS day,
+                        ceil(total / $days * 2 * busy)::BIGINT AS impressions,
+                        ceil(total / $days * 2 * busy) * least(ctr * exp(1.2 * (mood - 0.5)), 0.5) AS mean,
                         sqrt(12) * ((hash(advertiser_id, number) % 1000003) / 1000003 - 0.5) AS noise
-                    FROM (SELECT * RENAME (impressions AS total) FROM advertisers), range($days) AS days(number)
+                    FROM (
+                        SELECT * RENAME (impressions AS total),
+                            (hash(advertiser_id, number // 7, 'busy') % 1000003) / 1000003 AS busy,
+                            (hash(advertiser_id, number // 7, 'mood') % 1000003) / 1000003 AS mood
+                        FROM advertisers, range($days) AS days(number)
+                    )
                 )
             ) TO $path (FORMAT parquet)""",  # noqa: S608 (column names of our own)
             {"days": days, "path": str(path), "first": first_day},

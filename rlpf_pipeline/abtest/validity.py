@@ -177,8 +177,11 @@ def settled(risk: RelativeRisk) -> bool:
 def certificate_check(certificate: Certificate | None) -> Check:
     if certificate is None:
         return Check("A/A certificate", "warn", "Not made: most random assignments of these data have no estimate.")
-    rejected = 100 * certificate.false_positive_rate
-    detail = f"Of {certificate.assignments:,} random assignments of the same data {rejected:.1f} % reject at 5 % (95 % interval {100 * certificate.low:.1f} to {100 * certificate.high:.1f} %)."
+    rejected, low, high = (100 * rate for rate in (certificate.false_positive_rate, certificate.low, certificate.high))
+    detail = (
+        f"Of {certificate.assignments:,} random assignments of the same data {rejected:.1f} % reject at 5 % "
+        f"(95 % interval {low:.1f} to {high:.1f} %)."
+    )
     return Check("A/A certificate", "warn" if certificate.low > 0.05 else "pass", detail)
 
 
