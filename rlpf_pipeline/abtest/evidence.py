@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.frames import ARMS
@@ -107,11 +107,13 @@ def covariate_balance(characteristics: pd.DataFrame, treated: npt.NDArray[np.boo
     rank = int(np.linalg.matrix_rank(correlation, tol=1e-8, hermitian=True))
     inverse = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
     statistic = float(treated.sum() * (~treated).sum() / len(treated) * (gaps @ inverse @ gaps))
-    return Balance(rows, statistic, rank, float(stats.chi2.sf(statistic, rank)))
+    return Balance(rows, statistic, rank, float(special.chdtrc(rank, statistic)))
 
 
 def missing_by_arm(experiment: Experiment) -> tuple[MissingRow, ...]:
     """Covariates with missing values, by arm, over all advertisers."""
+    from scipy import stats  # heavy, and not needed by the fit alone
+
     treated = (experiment.advertisers["arm"] == TREATMENT).to_numpy()
     rows = []
     for covariate in experiment.covariates:

@@ -27,6 +27,10 @@ from rlpf_pipeline.abtest.maximum import CHUNK, SCORE_TOLERANCE, Array, Counts, 
 from rlpf_pipeline.abtest.sandwich import covariances
 from rlpf_pipeline.errors import UserError
 
+SMALLEST_ERROR = 1e-10
+"""Of a log relative risk: below it, there is rounding only."""
+LARGEST_LOG = 300.0
+"""Ends of an interval beyond exp of it are cut there: they say nothing."""
 Status = Literal["converged", "boundary", "modified-poisson"]
 
 
@@ -136,14 +140,15 @@ def relative_risk(fit: LogBinomialFit, column: str, errors: str = "hc1", level: 
 
 def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> RelativeRisk:
     """Wald inference on the log scale. Raises UserError where the standard error is zero."""
-    if not standard_error > 0:
+    if not standard_error > SMALLEST_ERROR:
         raise UserError("The standard error is zero: the rows do not vary within an arm. Check how the data were made.")
     reach = float(special.ndtri(0.5 + level / 2)) * standard_error
     z = log_risk / standard_error
+    low, high = max(log_risk - reach, -LARGEST_LOG), min(log_risk + reach, LARGEST_LOG)
     return RelativeRisk(
         estimate=math.exp(log_risk),
-        low=math.exp(log_risk - reach),
-        high=math.exp(log_risk + reach),
+        low=math.exp(low),
+        high=math.exp(high),
         standard_error=standard_error,
         z=z,
         p_value=2 * float(special.ndtr(-abs(z))),

@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, special, stats
+from scipy import linalg, special
 from threadpoolctl import threadpool_limits
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
@@ -156,16 +156,24 @@ class Looked(NamedTuple):
 def certify(effects: Effects) -> Certificate:
     z = np.abs(effects.log_risk / effects.standard_error)
     rejected = int((z > special.ndtri(0.975)).sum())
-    interval = stats.binomtest(rejected, len(z)).proportion_ci(0.95, method="wilson")
+    low, high = wilson_interval(rejected, len(z))
     return Certificate(
         assignments=len(z),
         false_positive_rate=rejected / len(z),
-        low=float(interval.low),
-        high=float(interval.high),
+        low=low,
+        high=high,
         coverage=tuple(Coverage(level, float((z <= special.ndtri(0.5 + level / 2)).mean())) for level in LEVELS),
         standard_deviation=float(effects.log_risk.std(ddof=1)),
         mean_standard_error=float(effects.standard_error.mean()),
     )
+
+
+def wilson_interval(hits: int, number: int, level: float = 0.95) -> tuple[float, float]:
+    """Of a share (Wilson 1927)."""
+    z = float(special.ndtri(0.5 + level / 2))
+    centre = (hits + z * z / 2) / (number + z * z)
+    reach = z / (number + z * z) * math.sqrt(hits * (number - hits) / number + z * z / 4)
+    return centre - reach, centre + reach
 
 
 def randomisation_test(effects: Effects, observed: RelativeRisk) -> Randomisation:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
 
 from rlpf_pipeline.abtest import ratio
 from rlpf_pipeline.abtest.design import TREATMENT, Design
@@ -126,7 +125,7 @@ def risk_of(design: Design, fit: Estimate, errors: str = "hc1") -> RelativeRisk:
 
 
 def poisson_relative_risk(design: Design) -> RelativeRisk:
-    result, covariance = rate_regression(sm.families.Poisson(), design)
+    result, covariance = rate_regression("Poisson", design)
     position = design.position
     return risk_from(float(result.params[position]), float(np.sqrt(covariance[position, position])))
 
@@ -136,7 +135,7 @@ def logistic_relative_risk(design: Design) -> RelativeRisk:
 
     The error is the delta method on the coefficients' HC1 covariance, given the advertisers and their impressions.
     """
-    result, covariance = rate_regression(sm.families.Binomial(), design)
+    result, covariance = rate_regression("Binomial", design)
     impressions = design.frame["impressions"].to_numpy(float)
     log_means, gradients = [], []
     for arm in (0.0, 1.0):
@@ -149,10 +148,12 @@ def logistic_relative_risk(design: Design) -> RelativeRisk:
     return risk_from(log_means[1] - log_means[0], float(np.sqrt(gradient @ covariance @ gradient)))
 
 
-def rate_regression(family: Any, design: Design) -> tuple[Any, npt.NDArray[np.float64]]:
-    """A GLM of CTR on the design and its coefficients' HC1 covariance."""
+def rate_regression(family: str, design: Design) -> tuple[Any, npt.NDArray[np.float64]]:
+    """A GLM of CTR on the design, of a family of statsmodels, and its coefficients' HC1 covariance."""
+    import statsmodels.api as sm  # heavy, and not needed by the fit alone
+
     x, k, n = design.counts
-    result = sm.GLM(k / n, x, family=family, var_weights=n).fit(
+    result = sm.GLM(k / n, x, family=getattr(sm.families, family)(), var_weights=n).fit(
         cov_type="HC0", maxiter=100, tol=1e-10, tol_criterion="params"
     )
     rows, columns = x.shape
