@@ -146,7 +146,7 @@ def test_ab_report_of_a_panel_with_a_spec_is_the_same_again(
     Path("spec.yaml").write_text("date: day\ncolumns: {impressions: views}\n")
     command = ("ab-report", "--data", "days.csv", "--spec", "spec.yaml", "--output", "report")
     assert rlpf(monkeypatch, *command) == 0
-    assert "Relative risk 1." in capsys.readouterr().out
+    assert "Relative risk " in capsys.readouterr().out
     first = {path.name: path.read_bytes() for path in Path("report").iterdir()}
     assert "rlpf ab-report --data days.csv --output report --spec spec.yaml" in first["report.html"].decode()
     assert rlpf(monkeypatch, *command) == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rlpf_pipeline.abtest.design import Design
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk, dependent_columns, estimate, risk_from
+from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, dependent_columns, estimate, risk_from
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.ratio import ArmCounts
@@ -48,7 +48,7 @@ class OverTime(NamedTuple):
     decided_at: int | None
     """First period whose confidence sequence leaves out 1."""
     novelty: Novelty | None
-    """None with fewer than 3 periods."""
+    """None with fewer than 3 periods, or where they do not differ."""
 
 
 def effects_over_time(experiment: Experiment, design: Design) -> tuple[OverTime | None, list[str]]:
@@ -104,9 +104,8 @@ def cumulative(clicks: Array, impressions: Array, design: Design) -> RelativeRis
 
 def alone_in(clicks: Array, impressions: Array, design: Design) -> RelativeRisk | None:
     log_ratio, influence = log_ratio_of(clicks, impressions, design)
-    if influence is None or not influence.any():
-        return None
-    return risk_from(log_ratio, float(np.sqrt((influence**2).sum())))
+    error = 0.0 if influence is None else float(np.linalg.norm(influence))
+    return risk_from(log_ratio, error) if error > SMALLEST_ERROR else None
 
 
 def log_ratio_of(clicks: Array, impressions: Array, design: Design) -> tuple[float, Array | None]:
@@ -134,7 +133,7 @@ def novelty_trend(clicks: Array, impressions: Array, design: Design) -> Novelty 
     centred = np.array(periods, float) - np.mean(periods)
     weights = centred / (centred @ centred)
     slope, error = float(weights @ np.array(log_ratios)), float(np.linalg.norm(weights @ np.array(influences)))
-    if error == 0:
+    if error <= SMALLEST_ERROR:
         return None
     trend = risk_from(slope, error)
     return Novelty(slope, error, trend.z, trend.p_value)

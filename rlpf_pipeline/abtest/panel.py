@@ -54,10 +54,13 @@ def load_experiment(source: Any, spec: ExperimentSpec | None = None, query: str 
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}) as connection:
         columns = open_source(connection, source, spec, query)
         covariates, outcomes, segments = spec.present([name for name, _ in columns])
-        judge_rows(connection, dict(columns), spec, covariates, outcomes)
-        advertisers = connection.sql(read_sql("marts/ab_advertiser")).df()
-        require_assignment(advertisers, dated=spec.date is not None)
-        periods, name = by_period(connection, dict(columns), spec)
+        try:
+            judge_rows(connection, dict(columns), spec, covariates, outcomes)
+            advertisers = connection.sql(read_sql("marts/ab_advertiser")).df()
+            require_assignment(advertisers, dated=spec.date is not None)
+            periods, name = by_period(connection, dict(columns), spec)
+        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
+            raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
     rows = int(advertisers["row_count"].sum())
     absent = [outcome for outcome in OUTCOMES if outcome not in outcomes]
     advertisers = advertisers.drop(columns=["crossed", "row_count", *absent])
@@ -118,7 +121,7 @@ def judge_rows(
         by_form = {"category": f"nullif(trim({quoted(column)}::VARCHAR), '')", "flag": flag(column)}
         fields[covariate.name] = by_form.get(covariate.form, number(column))
     fields["day"] = day_of(spec.date, kinds)
-    select = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
+    select = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in fields.items())
     connection.execute(f"CREATE TEMP VIEW ab_rows AS SELECT {select} FROM source")  # noqa: S608 (names are quoted)
 
     tests = row_tests(spec, covariates, outcomes, fields)

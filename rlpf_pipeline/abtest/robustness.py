@@ -19,8 +19,9 @@ from rlpf_pipeline.abtest.linear import LinearEffect
 from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, log_binomial, relative_risk, risk_from
 from rlpf_pipeline.abtest.rerandomise import Randomisation, randomisation_interval
 
-CTR_RATIO = "CTR of treatment over CTR of control"
-BY_IMPRESSION, BY_ADVERTISER = "every impression counts once", "every advertiser counts once"
+CTR_RATIO = "Ratio of CTRs"
+IMPRESSIONS_SCALE = "impressions per advertiser"
+BY_IMPRESSION, BY_ADVERTISER = "each impression counts once", "each advertiser counts once"
 
 
 class RobustnessRow(NamedTuple):
@@ -52,7 +53,7 @@ def robustness_table(
 
 
 def agreement(headline: RelativeRisk | None, row: RobustnessRow) -> bool | None:
-    if headline is None or row.ratio is None or row.estimand.startswith("Mean impressions"):
+    if headline is None or row.ratio is None or row.scale == IMPRESSIONS_SCALE:
         return None
     return headline.low <= row.ratio.estimate <= headline.high or row.ratio.low <= headline.estimate <= row.ratio.high
 
@@ -100,7 +101,7 @@ def linear_rows(design: Design, linear: Mapping[str, LinearEffect]) -> Iterator[
             effect = linear[outcome]
             yield RobustnessRow(
                 model=f"Linear, {outcome}",
-                estimand=f"Mean {outcome} per advertiser, treatment less control",
+                estimand=f"Difference of mean {outcome}",
                 weighting=BY_ADVERTISER,
                 scale=f"{outcome} per advertiser",
                 estimate=effect.difference,

@@ -10,6 +10,7 @@ date: day                                               # where rows are per adv
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from rlpf_pipeline.errors import UserError
 REQUIRED = ("advertiser_id", "arm", "impressions", "clicks")
 OUTCOMES = ("ads", "variations", "spend")
 """Optional, summed over an advertiser's rows."""
+RESERVED = ("treatment", "day", "crossed", "row_count")
 LIFETIME_CTR_OFFSET = 0.001
 """c in log(rate + c): one click in a thousand, so that an advertiser without clicks has a finite covariate."""
 
@@ -71,12 +73,17 @@ class ExperimentSpec(BaseModel):
     @model_validator(mode="after")
     def names_fit(self) -> ExperimentSpec:
         for name in self.covariates or {}:
-            if not name.isidentifier() or name in (*REQUIRED, *OUTCOMES, "treatment", "day"):
+            if not name.isidentifier() or iskeyword(name) or name in (*REQUIRED, *OUTCOMES, *RESERVED):
                 raise ValueError(
                     f"covariate '{name}': use a name of letters, digits and _ that is not one of "
                     f"{', '.join((*REQUIRED, *OUTCOMES))}, and say under columns which column it is"
                 )
         known = {covariate.name for covariate in self.all_covariates}
+        for name in self.columns:
+            if name not in (*REQUIRED, *OUTCOMES, *known):
+                raise ValueError(
+                    f"column '{name}' is none of ours: {', '.join((*REQUIRED, *OUTCOMES, *sorted(known)))}"
+                )
         for segment in self.segments or ():
             if segment not in known:
                 raise ValueError(f"segment '{segment}' is not among the covariates: {', '.join(sorted(known))}")

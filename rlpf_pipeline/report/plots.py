@@ -15,6 +15,7 @@ from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.arms import QUANTILES
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk
 from rlpf_pipeline.abtest.over_time import OverTime
+from rlpf_pipeline.abtest.robustness import IMPRESSIONS_SCALE
 from rlpf_pipeline.report.wording import change, change_with_interval
 
 INK = "currentColor"
@@ -45,7 +46,7 @@ def plots_of(analysis: ExperimentAnalysis) -> dict[str, Specification]:
 def forest_plot(analysis: ExperimentAnalysis) -> Specification:
     """Every model's effect as a ratio to control, with its interval."""
     rows = [
-        interval_row(row.model, row.ratio, ACCENT if row.estimand.find("impressions per") < 0 else GREY)
+        interval_row(row.model, row.ratio, GREY if row.scale == IMPRESSIONS_SCALE else ACCENT)
         for row in analysis.robustness
         if row.ratio is not None
     ]

@@ -72,7 +72,7 @@ def forest_section(analysis: ExperimentAnalysis) -> Section:
         )
         for row in analysis.robustness
     )
-    asked = tuple((row.model, f"{row.estimand}; {row.weighting}", row.scale, row.note) for row in analysis.robustness)
+    asked = tuple((row.model, f"{row.estimand}; {row.weighting}", row.note) for row in analysis.robustness)
     differing = [row.model for row in analysis.robustness if row.agrees is False]
     said = (
         f"These disagree with the headline: {', '.join(differing)}."
@@ -86,7 +86,7 @@ def forest_section(analysis: ExperimentAnalysis) -> Section:
         "Each effect as a ratio to control, with its 95 % interval. Impressions (grey) should not move.",
         (
             Grid("Each on its own scale", ("Model", "Estimate", "95 % interval", "p", "Headline"), rows),
-            Grid("What each model asks", ("Model", "Estimand and weighting", "Scale", "Notes"), asked, (1, 2, 3)),
+            Grid("What each model asks", ("Model", "Estimand and weighting", "Notes"), asked, (1, 2)),
         ),
     )
 

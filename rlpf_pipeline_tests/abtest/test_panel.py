@@ -161,6 +161,14 @@ def test_other_sources_are_refused(tmp_path):
         load_experiment(tmp_path / "w.duckdb", query="absent")
 
 
+def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
+    lines = ["advertiser_id,arm,impressions,clicks"]
+    lines += [f"a{i},{'control' if i % 2 else 'treatment'},100,3" for i in range(250_000)]
+    (tmp_path / "data.csv").write_text("\n".join([*lines, 'b,control,"100,3', "c"]))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_experiment(tmp_path / "data.csv")
+
+
 def test_a_date_that_is_none_is_refused(data):
     with pytest.raises(UserError, match="not a date"):
         load_experiment(data.assign(day="soon"), ExperimentSpec(date="day"))

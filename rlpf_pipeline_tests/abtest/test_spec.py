@@ -33,6 +33,8 @@ def test_an_empty_file_is_the_contract(tmp_path):
         ("treatment_share: 1.5", "treatment_share"),
         ("covariates: {my col: number}", "my col"),
         ("covariates: {clicks: count}", "clicks"),
+        ("covariates: {class: category}", "class"),
+        ("columns: {views: impressions}", "none of ours"),
         ("covariates: {region: text}", "region"),
         ("segments: [region]", "not among the covariates"),
     ],
