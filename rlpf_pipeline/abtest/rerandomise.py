@@ -3,8 +3,8 @@
 Under a new assignment treatment has no effect, so 5 % of tests should reject and 95 % of intervals should hold 1. A
 thousand full fits would take a minute; the covariates' fit without treatment is common to all, and from it each
 assignment needs few cheap steps: Newton's with that fit's information (whose error shrinks by a factor of the effect's
-size each time), all assignments side by side. Estimates are those of full fits to six digits, errors to a percent or less:
-the covariates' part of the error keeps the common fit's weights.
+size each time), all assignments side by side. Estimates are those of full fits to six digits, errors to a
+percent or less: the covariates' part of the error keeps the common fit's weights.
 """
 
 from __future__ import annotations

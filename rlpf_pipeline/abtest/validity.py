@@ -176,7 +176,9 @@ def settled(risk: RelativeRisk) -> bool:
 
 def certificate_check(certificate: Certificate | None) -> Check:
     if certificate is None:
-        return Check("A/A certificate", "warn", "Not made: most random assignments of these data have no estimate.")
+        return Check(
+            "A/A certificate", "warn", "Not made: a boundary fit, or most random assignments have no estimate."
+        )
     rejected, low, high = (100 * rate for rate in (certificate.false_positive_rate, certificate.low, certificate.high))
     detail = (
         f"Of {certificate.assignments:,} random assignments of the same data {rejected:.1f} % reject at 5 % "
