@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from threadpoolctl import threadpool_limits
-
 from rlpf_pipeline.abtest.arms import (
     ArmTotals,
     Distribution,
@@ -21,7 +19,7 @@ from rlpf_pipeline.abtest.arms import (
 from rlpf_pipeline.abtest.design import Design, build_design
 from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.linear import LinearEffect, linear_effect
-from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, estimate
+from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, estimate, one_thread
 from rlpf_pipeline.abtest.over_time import OverTime, effects_over_time
 from rlpf_pipeline.abtest.panel import Experiment, load_experiment
 from rlpf_pipeline.abtest.power import Power, realised_power
@@ -75,7 +73,7 @@ def analyse(source: Any, spec: ExperimentSpec | None = None, query: str | None =
     source, query: as in `panel.load_experiment`; the order of rows does not matter.
     Raises UserError for data that cannot be analysed: see there and `frames.with_exposure`.
     """
-    with threadpool_limits(1, "blas"):
+    with one_thread():
         return analysis_of(load_experiment(source, spec, query))
 
 

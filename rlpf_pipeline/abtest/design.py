@@ -8,10 +8,10 @@ or a level of its own) and marked by a column of its own, which is unbiased wher
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import formulaic
+import numpy as np
 import pandas as pd
 
 from rlpf_pipeline.abtest.log_binomial import dependent_columns
@@ -117,12 +117,14 @@ def fill(values: pd.Series[Any], covariate: Covariate) -> tuple[pd.Series[Any], 
     missing = values.isna()
     if covariate.form == "category":
         return values.astype(object).where(~missing, MISSING_LEVEL).astype(str), missing
-    numbers = pd.to_numeric(values.astype(object), errors="coerce").astype(float)
+    numbers = values.astype("boolean").astype(float) if covariate.form == "flag" else values.astype(float)
+    array = numbers.to_numpy(float, na_value=np.nan)
     if covariate.form == "rate":
-        numbers = (numbers + LIFETIME_CTR_OFFSET).map(math.log)
+        array = np.log(array + LIFETIME_CTR_OFFSET)
     elif covariate.form == "count":
-        numbers = numbers.map(math.log1p)
-    return numbers.fillna(numbers.mean() if numbers.notna().any() else 0.0), missing
+        array = np.log1p(array)
+    mean = array[~missing].mean() if not missing.all() else 0.0
+    return pd.Series(np.where(missing, mean, array), index=values.index), missing
 
 
 def unusable(covariate: Covariate, values: pd.Series[Any], clicks: pd.Series[Any]) -> str:

@@ -12,6 +12,8 @@ solver's warning. Where no point has all mu_i < 1, the modified Poisson estimato
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import formulaic
@@ -20,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from formulaic.errors import FormulaicError
 from scipy import linalg, optimize, special
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
 from rlpf_pipeline.abtest.maximum import CHUNK, SCORE_TOLERANCE, Array, Counts, Maximum, maximise, relative
@@ -109,7 +111,7 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
 
 def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | None = None) -> Estimate:
     """Fit a design of full rank. The columns are orthonormalised for the solver, and coefficients turned back."""
-    with threadpool_limits(1, "blas"):  # threads cost more than they save on a few dozen columns
+    with one_thread():
         triangle = triangle_of(counts.x) / math.sqrt(len(counts.k))
         back = linalg.solve_triangular(triangle, np.eye(len(triangle)))
         turned = counts._replace(x=counts.x @ back)
@@ -127,6 +129,17 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
             status=status,
             iterations=found.iterations,
         )
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """BLAS on one thread: more cost more than they save on a few dozen columns."""
+    manager: AbstractContextManager[object] = blas_of_this_process().limit(limits=1, user_api="blas")
+    return manager
+
+
+@cache
+def blas_of_this_process() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries: milliseconds
 
 
 def relative_risk(fit: LogBinomialFit, column: str, errors: str = "hc1", level: float = 0.95) -> RelativeRisk:
@@ -206,7 +219,10 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
         raise UserError("There are no clicks at all: there is no rate to compare. Check the column of successes.")
     if (counts.k == counts.n).all():
         raise UserError("Every trial is a success: there is no rate to compare. Check the column of trials.")
-    directions = linalg.null_space(triangle_of(counts.x[clicked]), rcond=1e-9)
+    with_clicks = counts.x[clicked]
+    if np.linalg.eigvalsh(with_clicks.T @ with_clicks)[0] > 1e-6 * len(clicked):
+        return  # of full rank by far (the columns are orthonormal over all rows): no such direction
+    directions = linalg.null_space(triangle_of(with_clicks), rcond=1e-9)
     if not directions.shape[1]:
         return
     silent = np.unique(counts.x[~clicked] @ directions, axis=0)

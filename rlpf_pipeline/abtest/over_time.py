@@ -7,9 +7,10 @@ advertisers' influences summed over both arms, so that an advertiser's periods m
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from rlpf_pipeline.abtest.design import Design
@@ -55,7 +56,10 @@ def effects_over_time(experiment: Experiment, design: Design) -> tuple[OverTime 
     """The effect by period, and notes on periods that could not be estimated; None without a date."""
     if experiment.periods is None:
         return None, []
-    clicks, impressions = by_advertiser(experiment.periods, design.frame["advertiser_id"])
+    everyone = pd.Index(experiment.advertisers["advertiser_id"])
+    clicks, impressions = by_advertiser(
+        experiment.periods, everyone.get_indexer(pd.Index(design.frame["advertiser_id"]))
+    )
     effects: list[PeriodEffect] = []
     notes: list[str] = []
     for period in range(clicks.shape[1]):
@@ -78,16 +82,13 @@ def effects_over_time(experiment: Experiment, design: Design) -> tuple[OverTime 
     ), notes
 
 
-def by_advertiser(periods: pd.DataFrame, advertisers: pd.Series[Any]) -> tuple[Array, Array]:
-    """Clicks and impressions, each (advertisers, periods), in the order of `advertisers`."""
-    rows = pd.Index(advertisers).get_indexer(pd.Index(periods["advertiser_id"]))
-    known = rows >= 0
-    shape = (len(advertisers), int(periods["period"].max()) + 1)
-    totals = np.zeros((2, *shape))
-    where = rows[known], periods["period"].to_numpy(int)[known]
-    totals[0][where] = periods["clicks"].to_numpy(float)[known]
-    totals[1][where] = periods["impressions"].to_numpy(float)[known]
-    return totals[0], totals[1]
+def by_advertiser(periods: pd.DataFrame, rows: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    """Clicks and impressions, each (rows, periods), of the advertisers with these numbers."""
+    shape = (int(periods["advertiser"].max()) + 1, int(periods["period"].max()) + 1)
+    where = periods["advertiser"].to_numpy(int), periods["period"].to_numpy(int)
+    clicks, impressions = np.zeros(shape), np.zeros(shape)
+    clicks[where], impressions[where] = periods["clicks"].to_numpy(float), periods["impressions"].to_numpy(float)
+    return clicks[rows], impressions[rows]
 
 
 def cumulative(clicks: Array, impressions: Array, design: Design) -> RelativeRisk:

@@ -22,7 +22,7 @@ DAYS_OF_WEEK = 7
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
 NUMBER_FORMS = ("rate", "count", "number")
-SUMMED = ("impressions", "clicks", *OUTCOMES)
+FLOATS = ("DOUBLE", "FLOAT")
 WHOLE = ("impressions", "clicks", "ads", "variations")
 
 
@@ -34,7 +34,8 @@ class Experiment(NamedTuple):
     outcomes: tuple[str, ...]
     segments: tuple[str, ...]
     periods: pd.DataFrame | None
-    """One row per advertiser and period (from 0): advertiser_id, period, impressions, clicks. None without a date."""
+    """One row per advertiser and period (from 0): advertiser (row of `advertisers`), period, impressions, clicks. None
+    without a date."""
     period_name: str
     """day, week or period."""
     rows: int
@@ -55,15 +56,16 @@ def load_experiment(source: Any, spec: ExperimentSpec | None = None, query: str 
         columns = open_source(connection, source, spec, query)
         covariates, outcomes, segments = spec.present([name for name, _ in columns])
         try:
-            judge_rows(connection, dict(columns), spec, covariates, outcomes)
+            view_rows(connection, dict(columns), spec, covariates, outcomes)
             advertisers = connection.sql(read_sql("marts/ab_advertiser")).df()
+            require_sound_rows(advertisers)
             require_assignment(advertisers, dated=spec.date is not None)
             periods, name = by_period(connection, dict(columns), spec)
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
             raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
     rows = int(advertisers["row_count"].sum())
     absent = [outcome for outcome in OUTCOMES if outcome not in outcomes]
-    advertisers = advertisers.drop(columns=["crossed", "row_count", *absent])
+    advertisers = advertisers.drop(columns=["problem", "problems", "crossed", "row_count", "first_day", *absent])
     return Experiment(advertisers, covariates, outcomes, segments, periods, name, rows, spec.treatment_share)
 
 
@@ -105,70 +107,90 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     connection.read_csv(str(path), sample_size=100_000, dtype=kinds or None).create_view("source")
 
 
-def judge_rows(
+def view_rows(
     connection: duckdb.DuckDBPyConnection,
     kinds: dict[str, str],
     spec: ExperimentSpec,
     covariates: tuple[Covariate, ...],
     outcomes: tuple[str, ...],
 ) -> None:
-    """Make the view `ab_rows`, typed and under our names. Raises UserError for the first row that cannot be right."""
+    """Make the view `ab_rows`: typed, under our names, and with the `problem` of a row that cannot be right."""
     fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec)}
-    fields |= {name: number(spec.source_of(name)) for name in ("impressions", "clicks", *outcomes)}
+    fields |= {name: number(spec.source_of(name), kinds) for name in ("impressions", "clicks", *outcomes)}
     fields |= {name: "NULL::DOUBLE" for name in OUTCOMES if name not in outcomes}
-    for covariate in covariates:
-        column = spec.source_of(covariate.name)
-        by_form = {"category": f"nullif(trim({quoted(column)}::VARCHAR), '')", "flag": flag(column)}
-        fields[covariate.name] = by_form.get(covariate.form, number(column))
     fields["day"] = day_of(spec.date, kinds)
-    select = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in fields.items())
+    described = {covariate.name: value_of(covariate, spec, kinds) for covariate in covariates}
+    tests = row_tests(spec, covariates, outcomes, fields | described, kinds)
+    fields["problem"] = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(problem)}' for wrong, problem in tests)} END"
+    parts = {"first_day": fields["day"]} | described
+    fields["description"] = "{" + ", ".join(f"{literal(name)}: {value}" for name, value in parts.items()) + "}"
+    select = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
     connection.execute(f"CREATE TEMP VIEW ab_rows AS SELECT {select} FROM source")  # noqa: S608 (names are quoted)
 
-    tests = row_tests(spec, covariates, outcomes, fields)
-    cases = " ".join(f"WHEN {wrong} THEN {literal(problem)}" for wrong, problem in tests)
-    found = connection.execute(
-        f"SELECT problem, count(*), min(advertiser) FROM (SELECT CASE {cases} END AS problem, "  # noqa: S608
-        f"{fields['advertiser_id']} AS advertiser FROM source) WHERE problem IS NOT NULL GROUP BY problem "
-        "ORDER BY count(*) DESC, problem LIMIT 1"
-    ).fetchone()
-    if found:
-        problem, count, advertiser = found
-        where = f"for example advertiser {advertiser}" if advertiser else "the advertiser's name is missing there"
-        raise UserError(f"{count} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")
+
+def value_of(covariate: Covariate, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
+    column = spec.source_of(covariate.name)
+    if covariate.form == "category":
+        return f"nullif(trim({quoted(column)}::VARCHAR), '')"
+    return flag(column, kinds) if covariate.form == "flag" else number(column, kinds)
+
+
+def require_sound_rows(advertisers: pd.DataFrame) -> None:
+    wrong = advertisers[advertisers["problem"].notna()]
+    if wrong.empty:
+        return
+    counts = wrong.groupby("problem")["problems"].sum()
+    problem = str(counts.idxmax())
+    named = wrong.loc[wrong["problem"] == problem, "advertiser_id"].dropna()
+    where = f"for example advertiser {named.iloc[0]}" if len(named) else "the advertiser's name is missing there"
+    raise UserError(
+        f"{counts[problem]} row(s): {problem}; {where}. Correct them at their source, the same way in both arms."
+    )
 
 
 def row_tests(
-    spec: ExperimentSpec, covariates: tuple[Covariate, ...], outcomes: tuple[str, ...], fields: dict[str, str]
+    spec: ExperimentSpec,
+    covariates: tuple[Covariate, ...],
+    outcomes: tuple[str, ...],
+    fields: dict[str, str],
+    kinds: dict[str, str],
 ) -> list[tuple[str, str]]:
     """What a row must not be, and how to say it; in the order in which problems are told."""
 
-    def raw(name: str) -> str:
-        return quoted(spec.source_of(name))
+    def given(name: str) -> str:
+        column = spec.source_of(name)
+        blank = f" AND lower(trim({quoted(column)})) NOT IN ('', 'nan')" if kinds[column] == "VARCHAR" else ""
+        return f"({quoted(column)} IS NOT NULL{blank})"
 
-    missing = {name: f"{raw(name)} IS NULL OR trim({raw(name)}::VARCHAR) = ''" for name in (*REQUIRED, *outcomes)}
-    tests = [(test, f"missing value in {spec.source_of(name)}") for name, test in missing.items()]
+    required = (*REQUIRED, *outcomes)
+    tests = [(f"NOT {given(name)}", f"missing value in {spec.source_of(name)}") for name in required]
     known = " and ".join((spec.arms.control, spec.arms.treatment))
     tests.append((f"{fields['arm']} IS NULL", f"{spec.source_of('arm')} is not one of {known}"))
     numbers = ["impressions", "clicks", *outcomes, *(c.name for c in covariates if c.form in NUMBER_FORMS)]
     for name in numbers:
-        value, said = fields[name], f"{spec.source_of(name)} is not a finite number"
-        given = f"{raw(name)} IS NOT NULL AND lower(trim({raw(name)}::VARCHAR)) NOT IN ('', 'nan')"
-        tests.append((f"({given} AND {value} IS NULL) OR isinf({value})", said))
-        if name in (*REQUIRED, *outcomes):
-            tests.append((f"{value} IS NULL", f"missing value in {spec.source_of(name)}"))
+        value, kind = fields[name], kinds[spec.source_of(name)]
+        said = f"{spec.source_of(name)} is not a finite number"
+        if not is_whole(kind):
+            tests.append((f"isinf({value})", said))
+            if name in required:
+                tests.append((f"{quoted(spec.source_of(name))} IS NOT NULL AND {value} IS NULL", said))
+            elif kind not in FLOATS:
+                tests.append((f"{given(name)} AND {value} IS NULL", said))
     never_negative = ["impressions", "clicks", *outcomes, *(c.name for c in covariates if c.form in ("rate", "count"))]
     tests += [(f"{fields[name]} < 0", f"{spec.source_of(name)} is negative") for name in never_negative]
-    whole = [name for name in WHOLE if fields[name] != "NULL::DOUBLE"]
+    whole = [n for n in WHOLE if n in ("impressions", "clicks", *outcomes) and not is_whole(kinds[spec.source_of(n)])]
     tests += [(f"{fields[n]} <> floor({fields[n]})", f"{spec.source_of(n)} counts whole things") for n in whole]
     more = f"{fields['clicks']} > {fields['impressions']}"
     tests.append((more, f"more {spec.source_of('clicks')} than {spec.source_of('impressions')}"))
-    flags = [covariate.name for covariate in covariates if covariate.form == "flag"]
-    tests += [
-        (f"{raw(n)} IS NOT NULL AND {fields[n]} IS NULL", f"{spec.source_of(n)} is not true or false") for n in flags
-    ]
+    for name in (c.name for c in covariates if c.form == "flag" and kinds[spec.source_of(c.name)] != "BOOLEAN"):
+        tests.append((f"{given(name)} AND {fields[name]} IS NULL", f"{spec.source_of(name)} is not true or false"))
     if spec.date is not None:
-        tests.append(("(" + fields["day"] + ") IS NULL", f"{spec.date} is not a date, nor a whole number"))
+        tests.append((f"({fields['day']}) IS NULL", f"{spec.date} is not a date, nor a whole number"))
     return tests
+
+
+def is_whole(kind: str) -> bool:
+    return kind.endswith("INT") or kind.endswith("INTEGER")
 
 
 def arm_of(spec: ExperimentSpec) -> str:
@@ -180,12 +202,17 @@ def arm_of(spec: ExperimentSpec) -> str:
     return f"CASE {given} {cases} END"
 
 
-def number(column: str) -> str:
+def number(column: str, kinds: dict[str, str]) -> str:
+    """A DOUBLE; null where it is missing, NaN or no number."""
+    if is_whole(kinds[column]):
+        return f"{quoted(column)}::DOUBLE"
     value = f"TRY_CAST({quoted(column)} AS DOUBLE)"
     return f"CASE WHEN NOT isnan({value}) THEN {value} END"
 
 
-def flag(column: str) -> str:
+def flag(column: str, kinds: dict[str, str]) -> str:
+    if kinds[column] == "BOOLEAN":
+        return quoted(column)
     return (
         f"coalesce(TRY_CAST({quoted(column)} AS BOOLEAN), TRY_CAST(TRY_CAST({quoted(column)} AS INTEGER) AS BOOLEAN))"
     )
@@ -195,7 +222,7 @@ def day_of(date: str | None, kinds: dict[str, str]) -> str:
     """The day of a row as a whole number: days since 1970, or the number that the table gives."""
     if date is None:
         return "0::BIGINT"
-    if kinds[date].endswith("INT") or kinds[date].endswith("INTEGER"):
+    if is_whole(kinds[date]):
         return f"{quoted(date)}::BIGINT"
     return f"date_diff('day', DATE '1970-01-01', TRY_CAST({quoted(date)} AS DATE))::BIGINT"
 
@@ -229,7 +256,7 @@ def by_period(
     first, last = connection.sql("SELECT min(day), max(day) FROM ab_rows").fetchall()[0]
     if first == last:
         return None, "period"
-    is_number = "INT" in kinds[spec.date]
+    is_number = is_whole(kinds[spec.date])
     weekly = not is_number and last - first + 1 > LONGEST_BY_DAY
     parameters = {"first": first, "length": DAYS_OF_WEEK if weekly else 1}
     periods = connection.sql(read_sql("marts/ab_period"), params=parameters).df()

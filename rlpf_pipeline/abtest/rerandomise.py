@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg, special
-from threadpoolctl import threadpool_limits
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk, estimate
+from rlpf_pipeline.abtest.log_binomial import RelativeRisk, estimate, one_thread
 from rlpf_pipeline.abtest.maximum import Array, Counts
 
 ASSIGNMENTS = 1000
@@ -103,7 +102,7 @@ class Prepared:
 
     def effects(self, treated: Array) -> Effects:
         """treated: (advertisers, assignments) of 0 and 1."""
-        with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+        with one_thread(), np.errstate(all="ignore"):
             weighted = treated.T @ (self.x * self.weight[:, None])
             apart = treated - self.x @ linalg.cho_solve(self.information, weighted.T)
             inner = treated.T @ self.weight - np.einsum(
