@@ -32,11 +32,11 @@ LEAST_CLICKED = 50
 """Effective advertisers of an arm before the first look."""
 
 
-def experiments(runs: int, advertisers: int, relative_risk: float, seed: int) -> dict[str, object]:
+def experiments(runs: int, advertisers: int, relative_risk: float, sigma: float, seed: int) -> dict[str, object]:
     """Bias, spread, coverage and rejections over `runs` experiments."""
     estimates, errors = [], {kind: [] for kind in KINDS}
     for run in track(range(runs), f"relative risk {relative_risk}"):
-        frame = study_shape.advertisers(advertisers, np.random.default_rng([seed, run]), relative_risk)
+        frame = study_shape.advertisers(advertisers, np.random.default_rng([seed, run]), relative_risk, sigma)
         fit = log_binomial(frame, study_shape.FORMULA, successes="clicks", trials="impressions")
         estimates.append(fit.coefficients["treatment"])
         for kind in KINDS:
@@ -46,6 +46,7 @@ def experiments(runs: int, advertisers: int, relative_risk: float, seed: int) ->
         "runs": runs,
         "advertisers": advertisers,
         "relative_risk": relative_risk,
+        "impressions_sigma": sigma,
         "bias": float(effects.mean() - truth),
         "bias_standard_error": float(effects.std(ddof=1) / math.sqrt(runs)),
         "standard_deviation": float(effects.std(ddof=1)),
@@ -112,16 +113,19 @@ def log_ratio(clicks: np.ndarray, impressions: np.ndarray, treated: np.ndarray) 
 def main(
     runs: Annotated[int, typer.Option(help="Experiments of each kind.")] = 1000,
     advertisers: Annotated[int, typer.Option(help="Of the experiments with covariates.")] = study_shape.ADVERTISERS,
+    tail: Annotated[list[float], typer.Option(help="Standard deviations of log impressions.")] = [1.3, 1.7],  # noqa: B006
     part: Annotated[list[str], typer.Option(help="planted, aa, peeking")] = ["planted", "aa", "peeking"],  # noqa: B006
     seed: int = 6,
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
 ) -> None:
     """Simulate and print the tables. Example: python -m benchmarks.simulate_abtest --runs 100"""
     results: dict[str, list[dict[str, object]]] = {"experiments": [], "peeking": []}
-    if "planted" in part:
-        results["experiments"].append(experiments(runs, advertisers, study_shape.RELATIVE_RISK, seed))
-    if "aa" in part:
-        results["experiments"].append(experiments(runs, advertisers, 1.0, seed + 1))
+    for sigma in tail:
+        if "planted" in part:
+            planted = experiments(runs, advertisers, study_shape.RELATIVE_RISK, sigma, seed)
+            results["experiments"].append(planted)
+        if "aa" in part:
+            results["experiments"].append(experiments(runs, advertisers, 1.0, sigma, seed + 1))
     if "peeking" in part:
         results["peeking"] = [peeking(runs, PEEKED_ADVERTISERS, staggered, seed + 2) for staggered in (False, True)]
     for table in tables(results):
@@ -132,14 +136,14 @@ def main(
 
 def tables(results: dict[str, list[dict[str, object]]]) -> list[Table]:
     planted = Table(
-        "planted", "runs", "error", "bias", "s.d.", "mean error", "coverage", "rejections", title="Estimator"
+        "planted", "tail", "error", "bias", "s.d.", "mean error", "coverage", "rejections", title="Estimator"
     )
     for result in results["experiments"]:
         for kind in KINDS:
             figures = [result[name][kind] for name in ("mean_standard_error", "coverage", "rejections")]  # type: ignore[index]
             planted.add_row(
                 f"{result['relative_risk']}",
-                f"{result['runs']}",
+                f"{result['impressions_sigma']}",
                 kind,
                 f"{result['bias']:+.5f}",
                 f"{result['standard_deviation']:.4f}",

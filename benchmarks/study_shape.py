@@ -28,13 +28,18 @@ INDUSTRIES = np.array(["apparel", "beauty", "books", "finance", "fitness", "food
 Floats = npt.NDArray[np.float64]
 
 
-def advertisers(number: int, rng: np.random.Generator, relative_risk: float = RELATIVE_RISK) -> pd.DataFrame:
+def advertisers(
+    number: int,
+    rng: np.random.Generator,
+    relative_risk: float = RELATIVE_RISK,
+    impressions_sigma: float = IMPRESSIONS_SIGMA,
+) -> pd.DataFrame:
     """One row per advertiser, columns of contracts.EXPERIMENT_ADVERTISERS, and its true `ctr`."""
     treated = rng.permutation(number) % 2 == 1
     effect = rng.normal(-(CTR_SIGMA**2) / 2, CTR_SIGMA, number)
     new = rng.random(number) < 0.15
     past = np.where(new, 0.0, BASE_CTR * np.exp(effect + rng.normal(0, NOISE_OF_PAST, number)))
-    impressions = np.ceil(np.exp(rng.normal(8.0, IMPRESSIONS_SIGMA, number)))
+    impressions = np.ceil(np.exp(rng.normal(8.0, impressions_sigma, number)))
     ctr = np.minimum(BASE_CTR * np.exp(effect + np.log(relative_risk) * treated), 0.5)
     ads = 1 + rng.poisson(4.0, number)
     return pd.DataFrame(

@@ -60,6 +60,9 @@ class ErrorRatio(NamedTuple):
     naive: float
     quasi: float
     robust: float
+    """hc1, as in the headline."""
+    leverage_adjusted: float
+    """hc3: larger than hc1 where few advertisers make most of the error."""
     quasi_over_naive: float
     robust_over_naive: float
 
@@ -137,8 +140,9 @@ def impression_concentration(impressions: npt.NDArray[np.float64]) -> Concentrat
 
 
 def error_ratio(design: Design, fit: Estimate) -> ErrorRatio:
-    naive, quasi, robust = (risk_of(design, fit, kind).standard_error for kind in ("naive", "quasi", "hc1"))
-    return ErrorRatio(naive, quasi, robust, quasi / naive, robust / naive)
+    kinds = ("naive", "quasi", "hc1", "hc3")
+    naive, quasi, robust, adjusted = (risk_of(design, fit, kind).standard_error for kind in kinds)
+    return ErrorRatio(naive, quasi, robust, adjusted, quasi / naive, robust / naive)
 
 
 def top_removed(design: Design) -> tuple[Removal, ...]:

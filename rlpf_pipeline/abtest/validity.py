@@ -33,6 +33,8 @@ MISMATCH_ALPHA = 0.001
 """Usual threshold for sample-ratio mismatch (Fabijan et al. 2019): a false alarm stops a good experiment."""
 BALANCE_ALPHA = 0.001
 EXPOSURE_ALPHA = 0.01
+MOST_INFLATION = 1.05
+"""HC3 over HC1 beyond which the headline's interval is too narrow (docs/ab-report.md shows by how much)."""
 FEW_ADVERTISERS = 50
 """Effective advertisers below which the sandwich's normal approximation is doubtful."""
 
@@ -76,6 +78,7 @@ def assess(
     exposure = tuple(linear[outcome] for outcome in ("impressions", "spend") if outcome in linear)
     concentration = impression_concentration(design.counts.n)
     removals = top_removed(design)
+    errors = error_ratio(design, fit)
     return Validity(
         randomised=randomised,
         exposed=exposed,
@@ -84,7 +87,7 @@ def assess(
         exposure=exposure,
         concentration=concentration,
         removals=removals,
-        errors=error_ratio(design, fit),
+        errors=errors,
         certificate=certificate,
         checks=(
             ratio_check("Sample ratio", randomised, "assigned", share),
@@ -92,7 +95,7 @@ def assess(
             balance_check(balance),
             missing_check(missing),
             exposure_check(exposure),
-            concentration_check(concentration),
+            concentration_check(concentration, errors),
             influence_check(risk_of(design, fit), removals),
             certificate_check(certificate),
             convergence_check(fit),
@@ -142,13 +145,16 @@ def exposure_check(exposure: tuple[LinearEffect, ...]) -> Check:
     return Check("Equal exposure", "warn" if unequal else "pass", detail)
 
 
-def concentration_check(concentration: Concentration) -> Check:
+def concentration_check(concentration: Concentration, errors: ErrorRatio) -> Check:
+    inflation = errors.leverage_adjusted / errors.robust
     detail = (
         f"By impressions the {concentration.advertisers:,} advertisers count as "
         f"{concentration.effective_advertisers:,.0f}; the top 1 % ({concentration.top_advertisers}) hold "
-        f"{100 * concentration.top_share:.1f} % of impressions."
+        f"{100 * concentration.top_share:.1f} % of impressions. With their leverage allowed for (HC3) the error is "
+        f"{100 * (inflation - 1):.1f} % larger."
     )
-    return Check("Sample size", "warn" if concentration.effective_advertisers < FEW_ADVERTISERS else "pass", detail)
+    doubtful = concentration.effective_advertisers < FEW_ADVERTISERS or inflation > MOST_INFLATION
+    return Check("Sample size", "warn" if doubtful else "pass", detail)
 
 
 def influence_check(headline: RelativeRisk, removals: tuple[Removal, ...]) -> Check:
