@@ -1,4 +1,4 @@
-"""The whole analysis of one experiment, as a referee asks: effect, other models, adoption, validity, power.
+"""The whole analysis of one experiment, as a referee asks: validity, effect, other models, adoption, time, segments.
 
 analysis = analyse(pandas.read_parquet("experiment_advertisers.parquet"))
 analysis.headline.estimate        # 1.067 is +6.7 % CTR
@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from rlpf_pipeline.abtest.arms import ArmTotals, arm_totals
-from rlpf_pipeline.abtest.design import LIFETIME_CTR_OFFSET, TREATMENT, Design, build_design
-from rlpf_pipeline.abtest.frames import checked_advertisers, with_exposure
+from rlpf_pipeline.abtest.arms import (
+    ArmTotals,
+    Distribution,
+    QuantileEffect,
+    arm_totals,
+    distributions,
+    quantile_effects,
+)
+from rlpf_pipeline.abtest.design import Design, build_design
+from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.linear import LinearEffect, linear_effect
-from rlpf_pipeline.abtest.log_binomial import LogBinomialFit, RelativeRisk, log_binomial, relative_risk
+from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, estimate, one_thread
+from rlpf_pipeline.abtest.over_time import OverTime, effects_over_time
+from rlpf_pipeline.abtest.panel import Experiment, load_experiment
 from rlpf_pipeline.abtest.power import Power, realised_power
-from rlpf_pipeline.abtest.robustness import RobustnessRow, robustness_table
+from rlpf_pipeline.abtest.rerandomise import certify, randomisation_test, rerandomise
+from rlpf_pipeline.abtest.robustness import RobustnessRow, risk_of, robustness_table
+from rlpf_pipeline.abtest.segments import Segments, segment_effects
+from rlpf_pipeline.abtest.spec import LIFETIME_CTR_OFFSET, OUTCOMES, ExperimentSpec
 from rlpf_pipeline.abtest.validity import Validity, assess
 
 Verdict = Literal["raises", "lowers", "undecided", "invalid"]
@@ -41,37 +53,54 @@ class ExperimentAnalysis(NamedTuple):
     model: Model
     arms: tuple[ArmTotals, ArmTotals]
     """Control, treatment."""
+    validity: Validity
     robustness: tuple[RobustnessRow, ...]
     adoption: tuple[LinearEffect, ...]
-    """Variations, then ads, per advertiser; empty where neither varies."""
-    validity: Validity
+    """Variations, then ads, per advertiser; empty where the table has neither."""
+    distributions: tuple[Distribution, ...]
+    quantile_effects: tuple[QuantileEffect, ...]
+    over_time: OverTime | None
+    """None where the table has no date."""
+    segments: Segments
     power: Power
     notes: tuple[str, ...]
     """What was left out of the data or the model, and why."""
 
 
-def analyse(advertisers: Any) -> ExperimentAnalysis:
-    """Analyse contracts.EXPERIMENT_ADVERTISERS (pandas.DataFrame or pyarrow.Table); the order of rows does not matter.
+def analyse(source: Any, spec: ExperimentSpec | None = None, query: str | None = None) -> ExperimentAnalysis:
+    """Analyse an experiment: a table of contracts.EXPERIMENT_ADVERTISERS, or what the spec describes.
 
-    Raises UserError for data that cannot be analysed: see `frames.checked_advertisers` and `frames.with_exposure`.
+    source, query: as in `panel.load_experiment`; the order of rows does not matter.
+    Raises UserError for data that cannot be analysed: see there and `frames.with_exposure`.
     """
-    randomised = checked_advertisers(advertisers)
-    exposed = with_exposure(randomised)
-    design = build_design(exposed)
-    fit = log_binomial(design.frame, design.formula, successes="clicks", trials="impressions")
-    headline = relative_risk(fit, TREATMENT)
-    linear, constant_notes = linear_effects(design, ("clicks", "impressions", "variations", "ads"))
-    validity = assess(randomised, design, fit, linear.get("impressions"))
+    with one_thread():
+        return analysis_of(load_experiment(source, spec, query))
+
+
+def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
+    exposed = with_exposure(experiment.advertisers)
+    design = build_design(exposed, experiment.covariates)
+    fit = estimate(design.counts, design.names)
+    headline = risk_of(design, fit)
+    linear, constant_notes = linear_effects(design, ("clicks", "impressions", *experiment.outcomes))
+    again = rerandomise(design)
+    validity = assess(experiment, design, fit, linear, certify(again) if again else None)
+    over_time, time_notes = effects_over_time(experiment, design)
+    segments, segment_notes = segment_effects(design, exposed, experiment.segments)
     return ExperimentAnalysis(
         verdict=verdict_of(headline, validity),
         headline=headline,
         model=describe(design, fit),
-        arms=arm_totals(randomised, exposed),
-        robustness=robustness_table(design, fit, linear),
-        adoption=tuple(linear[outcome] for outcome in ("variations", "ads") if outcome in linear),
+        arms=arm_totals(experiment.advertisers, exposed, experiment.outcomes),
         validity=validity,
+        robustness=robustness_table(design, fit, linear, randomisation_test(again, headline) if again else None),
+        adoption=tuple(linear[outcome] for outcome in ("variations", "ads") if outcome in linear),
+        distributions=distributions(exposed, experiment.outcomes),
+        quantile_effects=quantile_effects(exposed, experiment.outcomes),
+        over_time=over_time,
+        segments=segments,
         power=realised_power(headline.standard_error),
-        notes=(*exposure_notes(len(randomised), len(exposed)), *design.notes, *constant_notes),
+        notes=(*left_out(experiment, len(exposed)), *design.notes, *constant_notes, *time_notes, *segment_notes),
     )
 
 
@@ -83,15 +112,15 @@ def verdict_of(headline: RelativeRisk, validity: Validity) -> Verdict:
     return "lowers" if headline.high < 1 else "undecided"
 
 
-def describe(design: Design, fit: LogBinomialFit) -> Model:
+def describe(design: Design, fit: Estimate) -> Model:
     return Model(
         formula=design.formula,
         covariates=design.covariates,
         lifetime_ctr_offset=LIFETIME_CTR_OFFSET,
         status=fit.status,
         iterations=fit.iterations,
-        advertisers=fit.n,
-        columns=len(fit.coefficients),
+        advertisers=len(design.frame),
+        columns=len(design.names),
         errors="hc1",
     )
 
@@ -107,7 +136,14 @@ def linear_effects(design: Design, outcomes: tuple[str, ...]) -> tuple[dict[str,
     return {outcome: linear_effect(outcome, design.frame[outcome], design.matrix) for outcome in varying}, notes
 
 
-def exposure_notes(randomised: int, exposed: int) -> tuple[str, ...]:
-    if randomised == exposed:
-        return ()
-    return (f"{randomised - exposed} of {randomised} advertisers had no impressions and were left out.",)
+def left_out(experiment: Experiment, exposed: int) -> list[str]:
+    notes = []
+    randomised = len(experiment.advertisers)
+    if randomised != exposed:
+        notes.append(f"{randomised - exposed} of {randomised} advertisers had no impressions and were left out.")
+    absent = [outcome for outcome in OUTCOMES if outcome not in experiment.outcomes]
+    if absent:
+        notes.append(f"The table has no {', '.join(absent)}: nothing is said about them.")
+    if experiment.periods is None:
+        notes.append("The table has no date, or one day only: there is no effect over time.")
+    return notes

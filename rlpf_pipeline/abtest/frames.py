@@ -1,4 +1,4 @@
-"""Tables in, checked pandas frames out: every mistake in a user's experiment table is found here, before any fit."""
+"""Tables in, checked pandas frames out, for a regression on any table (an experiment's own is judged in panel.py)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS
 from rlpf_pipeline.errors import UserError
 
 ARMS = ("control", "treatment")
 MINIMUM_ADVERTISERS = 10
-COUNTS = ("impressions", "clicks", "ads", "variations", "ads_before")
-NEVER_NEGATIVE = (*COUNTS, "lifetime_ctr", "account_age_years")
 
 
 def as_frame(data: Any) -> pd.DataFrame:
@@ -57,88 +54,6 @@ def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
                 f"Data row {row + 1} {problem} ({successes} {k[row]:g}, {trials} {n[row]:g}); "
                 f"{int(wrong.sum())} such row(s). Correct the counts at their source."
             )
-
-
-def checked_advertisers(data: Any) -> pd.DataFrame:
-    """The experiment's rows with the contract's columns and types, sorted by advertiser_id.
-
-    Raises UserError for missing columns or values, wrong types, clicks > impressions, an advertiser twice, an unknown
-    or absent arm.
-    """
-    frame = as_frame(data)
-    require_columns(frame, EXPERIMENT_ADVERTISERS.column_names)
-    frame = typed(frame[list(EXPERIMENT_ADVERTISERS.column_names)])
-    require_counts(frame, "clicks", "impressions")
-    require_one_row_per_advertiser(frame)
-    require_both_arms(frame)
-    return frame.sort_values("advertiser_id", ignore_index=True)
-
-
-def typed(frame: pd.DataFrame) -> pd.DataFrame:
-    convert = {"VARCHAR": text, "BOOLEAN": boolean}
-    columns = EXPERIMENT_ADVERTISERS.columns
-    return pd.DataFrame({column.name: convert.get(column.type, number)(frame[column.name]) for column in columns})
-
-
-def text(values: pd.Series[Any]) -> pd.Series[Any]:
-    return values.astype(str).astype(object)
-
-
-def boolean(values: pd.Series[Any]) -> pd.Series[Any]:
-    words = values.astype(str).str.lower()
-    known = words.map({"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False})
-    if known.isna().any():
-        wrong = values[known.isna()].iloc[0]
-        raise UserError(
-            f"Column {values.name} must be true or false; data row {first_row(known.isna())} has '{wrong}'."
-        )
-    return known.astype(bool)
-
-
-def number(values: pd.Series[Any]) -> pd.Series[Any]:
-    numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    wrong = ~numbers.between(-np.inf, np.inf, inclusive="neither")
-    if wrong.any():
-        found = values[wrong].iloc[0]
-        raise UserError(f"Column {values.name} must be a finite number; data row {first_row(wrong)} has '{found}'.")
-    if values.name in NEVER_NEGATIVE and (numbers < 0).any():
-        raise UserError(f"Column {values.name} is never negative; data row {first_row(numbers < 0)} is.")
-    if values.name in COUNTS and (numbers % 1 != 0).any():
-        raise UserError(
-            f"Column {values.name} counts whole things; data row {first_row(numbers % 1 != 0)} has a fraction."
-        )
-    return numbers
-
-
-def first_row(wrong: pd.Series[Any]) -> int:
-    return int(wrong.to_numpy().argmax()) + 1
-
-
-def require_one_row_per_advertiser(frame: pd.DataFrame) -> None:
-    twice = frame[frame.duplicated("advertiser_id", keep=False)]
-    if twice.empty:
-        return
-    arms = twice.groupby("advertiser_id")["arm"].nunique()
-    crossed = arms[arms > 1]
-    example = crossed.index[0] if len(crossed) else arms.index[0]
-    if len(crossed):
-        raise UserError(
-            f"{len(crossed)} advertiser(s) are in more than one arm, for example {example}. The advertiser is the unit "
-            "of randomisation: find out which arm each was assigned to, or leave them out of both."
-        )
-    raise UserError(
-        f"{len(arms)} advertiser(s) have more than one row, for example {example}. "
-        "Sum impressions, clicks, ads and variations to one row per advertiser."
-    )
-
-
-def require_both_arms(frame: pd.DataFrame) -> None:
-    found = set(frame["arm"])
-    if found != set(ARMS):
-        raise UserError(
-            f"The column arm must hold both control and treatment and nothing else; it holds: "
-            f"{', '.join(sorted(found)) or 'no rows'}."
-        )
 
 
 def with_exposure(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import statsmodels.api as sm
 
 from rlpf_pipeline.abtest.design import TREATMENT
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, risk_from
@@ -37,6 +36,8 @@ class LinearEffect(NamedTuple):
 
 def linear_effect(outcome: str, values: pd.Series[float], design: pd.DataFrame) -> LinearEffect:
     """Effect of treatment on `values` (one per row of `design`). Raises UserError where the outcome is constant."""
+    import statsmodels.api as sm  # heavy, and not needed by the fit alone
+
     y = np.asarray(values, dtype=np.float64)
     if np.ptp(y) == 0:
         raise UserError(

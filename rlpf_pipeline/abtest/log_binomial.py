@@ -2,35 +2,38 @@
 
 k_i ~ Binomial(n_i, mu_i), log mu_i = x_i'b: exp(b) is a relative risk, a ratio of CTRs. One row is a unit of
 randomisation (or part of one, with `cluster`). Advertisers differ far more than a binomial allows, so the naive error
-is useless; the headline is the sandwich A^-1 B A^-1 (Huber 1967, White 1980), A the observed information and B the sum
-of squared scores x_i (k_i - n_i mu_i) / (1 - mu_i).
+is useless; the headline is the sandwich (sandwich.py). Convergence is judged by the score (maximum.py), not by a
+solver's warning. Where no point has all mu_i < 1, the modified Poisson estimator (Zou 2004) answers instead, and
+`status` says so.
 
-Convergence is judged by that score, not by a solver's warning. Where no maximum with all mu_i < 1 is found, the
-modified Poisson estimator (Zou 2004) answers instead, and `status` says so.
+    fit = log_binomial(data, "~ treatment + C(industry)", successes="clicks", trials="impressions")
 """
 
 from __future__ import annotations
 
-import warnings
+import math
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import formulaic
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
+import pandas as pd
 from formulaic.errors import FormulaicError
-from scipy import stats
+from scipy import linalg, optimize, special
+from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
+from rlpf_pipeline.abtest.maximum import CHUNK, SCORE_TOLERANCE, Array, Counts, Maximum, maximise, relative
+from rlpf_pipeline.abtest.sandwich import covariances
 from rlpf_pipeline.errors import UserError
 
-Array = npt.NDArray[np.float64]
-Status = Literal["converged", "modified-poisson"]
-
-SCORE_TOLERANCE = 1e-8
-"""Largest accepted |score| relative to the clicks behind it, by column."""
-VANISHED = 1e-12
-"""A fitted mean this far below the pooled rate is on its way to zero: the estimate is minus infinity."""
+SMALLEST_ERROR = 1e-10
+"""Of a log relative risk: below it, there is rounding only."""
+LARGEST_LOG = 300.0
+"""Ends of an interval beyond exp of it are cut there: they say nothing."""
+Status = Literal["converged", "boundary", "modified-poisson"]
 
 
 class LogBinomialFit(NamedTuple):
@@ -39,13 +42,13 @@ class LogBinomialFit(NamedTuple):
     coefficients: dict[str, float]
     """Log relative risk."""
     standard_errors: dict[str, dict[str, float]]
-    """By kind: naive (binomial), quasi (naive times the root of Pearson's dispersion), hc0, hc1 (hc0 variance times
-    n/(n-p)), and cluster where a cluster column was given (no small-sample factor: on the panel it equals hc0 of the
-    totals per cluster)."""
+    """By kind: naive, quasi, hc0, hc1, hc3, and cluster where a cluster column was given (definitions: sandwich.py)."""
     log_likelihood: float
     """Sum of k log mu + (n - k) log(1 - mu), without the binomial constant; minus infinity where a mean of the modified
     Poisson fit is beyond 1."""
     status: Status
+    """converged: an inner maximum. boundary: a fitted mean is 1 at the maximum, and the errors hold the rows there that
+    are. modified-poisson: the likelihood has no maximum, another estimator answers."""
     n: int
     """Rows with at least one trial."""
     iterations: int
@@ -65,9 +68,13 @@ class RelativeRisk(NamedTuple):
     level: float
 
 
-class Solution(NamedTuple):
+class Estimate(NamedTuple):
+    """A fit as arrays, in the columns of the design it was given."""
+
     beta: Array
-    mean: Array
+    covariances: dict[str, Array]
+    log_likelihood: float
+    status: Status
     iterations: int
 
 
@@ -81,25 +88,58 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     frame = as_frame(data)
     require_columns(frame, (successes, trials, *([cluster] if cluster else [])))
     require_counts(frame, successes, trials)
-    frame = frame[frame[trials] > 0].reset_index(drop=True)
+    if not (frame[trials] > 0).all():
+        frame = frame[frame[trials] > 0].reset_index(drop=True)
+    levels = {str(name): frame[name].cat.remove_unused_categories() for name in frame.select_dtypes("category")}
+    frame = frame.assign(**levels)
     design, names = design_matrix(frame, formula)
-    k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
-
-    poisson = solve(sm.families.Poisson(), design, k, n, start=None)
-    require_finite_estimate(poisson, design, names, k, n)
-    binomial = maximise(design, k, n, start=poisson.beta)
-    status: Status = "converged" if binomial else "modified-poisson"
-    solution = binomial or poisson
-    clusters = np.unique(frame[cluster].astype(str), return_inverse=True)[1] if cluster else None
-    errors = standard_errors(design, k, n, solution.mean, status, clusters)
+    counts = Counts(design, frame[successes].to_numpy(float), frame[trials].to_numpy(float))
+    clusters = pd.factorize(frame[cluster])[0] if cluster else None
+    fit = estimate(counts, names, clusters)
     return LogBinomialFit(
-        coefficients=dict(zip(names, solution.beta.tolist(), strict=True)),
-        standard_errors={kind: dict(zip(names, values.tolist(), strict=True)) for kind, values in errors.items()},
-        log_likelihood=log_likelihood(k, n, solution.mean),
-        status=status,
+        coefficients=dict(zip(names, fit.beta.tolist(), strict=True)),
+        standard_errors={
+            kind: dict(zip(names, standard_errors(matrix).tolist(), strict=True))
+            for kind, matrix in fit.covariances.items()
+        },
+        log_likelihood=fit.log_likelihood,
+        status=fit.status,
         n=len(frame),
-        iterations=solution.iterations,
+        iterations=fit.iterations,
     )
+
+
+def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | None = None) -> Estimate:
+    """Fit a design of full rank. The columns are orthonormalised for the solver, and coefficients turned back."""
+    with one_thread():
+        triangle = triangle_of(counts.x) / math.sqrt(len(counts.k))
+        back = linalg.solve_triangular(triangle, np.eye(len(triangle)))
+        turned = counts._replace(x=counts.x @ back)
+        require_finite_estimate(turned, names, back)
+        found = maximise(turned)
+        status: Status = "modified-poisson" if found is None else "converged" if found.free is None else "boundary"
+        found = found or poisson_maximum(turned)
+        matrices = covariances(
+            turned, found.beta, poisson=status == "modified-poisson", free=found.free, clusters=clusters
+        )
+        return Estimate(
+            beta=back @ found.beta,
+            covariances={kind: back @ matrix @ back.T for kind, matrix in matrices.items()},
+            log_likelihood=log_likelihood(turned, found.beta),
+            status=status,
+            iterations=found.iterations,
+        )
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """BLAS on one thread: more cost more than they save on a few dozen columns."""
+    manager: AbstractContextManager[object] = blas_of_this_process().limit(limits=1, user_api="blas")
+    return manager
+
+
+@cache
+def blas_of_this_process() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries: milliseconds
 
 
 def relative_risk(fit: LogBinomialFit, column: str, errors: str = "hc1", level: float = 0.95) -> RelativeRisk:
@@ -113,33 +153,37 @@ def relative_risk(fit: LogBinomialFit, column: str, errors: str = "hc1", level: 
 
 def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> RelativeRisk:
     """Wald inference on the log scale. Raises UserError where the standard error is zero."""
-    if not standard_error > 0:
+    if not standard_error > SMALLEST_ERROR:
         raise UserError("The standard error is zero: the rows do not vary within an arm. Check how the data were made.")
-    reach = float(stats.norm.ppf(0.5 + level / 2)) * standard_error
+    reach = float(special.ndtri(0.5 + level / 2)) * standard_error
     z = log_risk / standard_error
+    low, high = max(log_risk - reach, -LARGEST_LOG), min(log_risk + reach, LARGEST_LOG)
     return RelativeRisk(
-        estimate=float(np.exp(log_risk)),
-        low=float(np.exp(log_risk - reach)),
-        high=float(np.exp(log_risk + reach)),
+        estimate=math.exp(log_risk),
+        low=math.exp(low),
+        high=math.exp(high),
         standard_error=standard_error,
         z=z,
-        p_value=float(2 * stats.norm.sf(abs(z))),
+        p_value=2 * float(special.ndtr(-abs(z))),
         level=level,
     )
 
 
-def design_matrix(frame: Any, formula: str) -> tuple[Array, list[str]]:
+def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
     """(rows, columns) and the columns' names. Raises UserError where it cannot be built or is not of full rank."""
     try:
-        matrix = formulaic.model_matrix(formula, frame, na_action="raise")
+        matrix = formulaic.model_matrix(formula, frame, na_action="raise", output="numpy")
     except (FormulaicError, ValueError) as error:
         raise UserError(f"The formula '{formula}' does not fit the table: {error}") from error
-    if not hasattr(matrix, "columns"):
+    if not hasattr(matrix, "model_spec") or isinstance(matrix.model_spec, formulaic.ModelSpecs):
         raise UserError(f"The formula '{formula}' has a left side. Write only the right one: '~ treatment + …'.")
-    names = [str(name) for name in matrix.columns]
-    design = matrix.to_numpy(float)
+    names = [str(name) for name in matrix.model_spec.column_names]
+    design = np.asarray(matrix, dtype=np.float64)
     if len(design) <= len(names):
         raise UserError(f"{len(design)} rows cannot carry {len(names)} columns ({formula}). Use fewer covariates.")
+    if not np.isfinite(design).all():
+        column = names[int((~np.isfinite(design)).any(axis=0).argmax())]
+        raise UserError(f"The column {column} of the formula '{formula}' has values that are not finite.")
     dependent = [names[j] for j in dependent_columns(design)]
     if dependent:
         raise UserError(
@@ -149,114 +193,84 @@ def design_matrix(frame: Any, formula: str) -> tuple[Array, list[str]]:
 
 
 def dependent_columns(design: Array, tolerance: float = 1e-9) -> list[int]:
-    """Positions of columns that are a linear combination of those before them (modified Gram-Schmidt)."""
-    basis: list[Array] = []
-    dependent = []
-    for j, column in enumerate(design.T):
-        size = float(np.linalg.norm(column))
-        rest = column / size if size else column
-        for _ in range(2):  # twice is enough (Kahan): the second pass removes the rounding of the first
-            for direction in basis:
-                rest = rest - direction * (direction @ rest)
-        length = float(np.linalg.norm(rest))
-        if length <= tolerance:
-            dependent.append(j)
-        else:
-            basis.append(rest / length)
-    return dependent
+    """Positions of columns that are a linear combination of those before them."""
+    triangle = triangle_of(design)
+    size = np.linalg.norm(triangle, axis=0)
+    rest = np.abs(np.diag(triangle))
+    return [j for j in range(design.shape[1]) if not rest[j] > tolerance * size[j]]
 
 
-def solve(family: Any, design: Array, k: Array, n: Array, start: Array | None) -> Solution:
-    """Iteratively reweighted least squares by statsmodels.
+def triangle_of(design: Array) -> Array:
+    """R of the design's QR decomposition, (columns, columns), block of rows by block of rows."""
+    columns = design.shape[1]
+    triangle = np.zeros((0, columns))
+    for first in range(0, len(design), CHUNK):
+        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, design[first : first + CHUNK]]), mode="r"))
+    return np.vstack([triangle, np.zeros((columns - len(triangle), columns))])
 
-    Rates with `var_weights` is the one form whose sandwich is per row; freq_weights counts every impression as a unit.
+
+def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> None:
+    """Raise UserError where the likelihood rises for ever along some direction d of the coefficients.
+
+    That is so if x_i'd = 0 in every row with clicks, and x_i'd <= 0, somewhere < 0, in those without.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the log link's domain, and overflow on the way: the caller checks the score
-        model = sm.GLM(k / n, design, family=family, var_weights=n)
-        result = model.fit(start_params=start, maxiter=100, tol=1e-10, tol_criterion="params")
-        beta = np.asarray(result.params, float)
-        return Solution(beta, np.exp(design @ beta), int(result.fit_history["iteration"]))
-
-
-def maximise(design: Array, k: Array, n: Array, start: Array) -> Solution | None:
-    """The interior maximum of the binomial likelihood, or None where none is found."""
-    try:
-        solution = solve(sm.families.Binomial(sm.families.links.Log()), design, k, n, start)
-    except (ValueError, np.linalg.LinAlgError):  # the iterations left the domain
-        return None
-    mean = solution.mean
-    if not np.isfinite(mean).all() or (mean >= 1).any():
-        return None
-    odds = 1 / (1 - mean)
-    return solution if relative_score(design, (k - n * mean) * odds, (k + n * mean) * odds) <= SCORE_TOLERANCE else None
-
-
-def relative_score(design: Array, residual: Array, scale: Array) -> float:
-    """Largest |sum x_ij residual_i| / sum |x_ij| scale_i over columns."""
-    weight = np.abs(design).T @ scale
-    return float(np.max(np.abs(design.T @ residual) / np.where(weight > 0, weight, 1.0)))
-
-
-def require_finite_estimate(poisson: Solution, design: Array, names: list[str], k: Array, n: Array) -> None:
-    """Without a finite Poisson estimate there is no log-binomial one either."""
-    mean, rate = poisson.mean, k.sum() / n.sum()
-    vanished = mean < VANISHED * rate
-    if np.isfinite(mean).all() and not vanished.any():
-        if relative_score(design, k - n * mean, k + n * mean) <= SCORE_TOLERANCE:
-            return
-        raise UserError("The regression did not converge. Rescale or leave out covariates with extreme values.")
-    empty = [name for name, x in zip(names, design.T, strict=True) if k[x != 0].sum() == 0]
-    where = (
-        f"where {', '.join(empty)} is not 0"
-        if empty
-        else f"in {int(vanished.sum())} row(s) that the covariates set apart"
+    clicked = counts.k > 0
+    if not clicked.any():
+        raise UserError("There are no clicks at all: there is no rate to compare. Check the column of successes.")
+    if (counts.k == counts.n).all():
+        raise UserError("Every trial is a success: there is no rate to compare. Check the column of trials.")
+    with_clicks = counts.x[clicked]
+    if np.linalg.eigvalsh(with_clicks.T @ with_clicks)[0] > 1e-6 * len(clicked):
+        return  # of full rank by far (the columns are orthonormal over all rows): no such direction
+    directions = linalg.null_space(triangle_of(with_clicks), rcond=1e-9)
+    if not directions.shape[1]:
+        return
+    silent = np.unique(counts.x[~clicked] @ directions, axis=0)
+    found = optimize.linprog(
+        silent.sum(axis=0),
+        A_ub=np.vstack([silent, -silent]),
+        b_ub=np.repeat([0.0, 1.0], len(silent)),
+        bounds=(None, None),
     )
-    raise UserError(f"There are no clicks {where}: a log relative risk is infinite. Merge or leave out that covariate.")
+    if not found.success or float(found.fun or 0.0) > -1e-7:
+        return
+    slopes = back @ (directions @ np.asarray(found.x, dtype=np.float64))
+    involved = [name for name, slope in zip(names, slopes, strict=True) if abs(slope) > 1e-7 * np.abs(slopes).max()]
+    raise UserError(
+        f"There are no clicks where {', '.join(involved)} set(s) rows apart: a log relative risk is infinite. "
+        "Merge or leave out that covariate."
+    )
 
 
-def standard_errors(
-    design: Array, k: Array, n: Array, mean: Array, status: Status, clusters: npt.NDArray[np.intp] | None
-) -> dict[str, Array]:
-    """Standard errors (columns,) by kind, of the estimating equation that `status` names."""
-    rows, columns = design.shape
-    residual = k - n * mean
-    if status == "converged":
-        scores = design * (residual / (1 - mean))[:, None]
-        weight = n * mean / (1 - mean)
-        observed = weight - residual * mean / (1 - mean) ** 2
-        variance = n * mean * (1 - mean)
-    else:
-        scores = design * residual[:, None]
-        weight = observed = variance = n * mean
-    naive: Array = np.linalg.inv(design.T @ (design * weight[:, None])).astype(np.float64)
-    bread: Array = np.linalg.inv(design.T @ (design * observed[:, None])).astype(np.float64)
-    dispersion = float((residual**2 / variance).sum()) / (rows - columns)
-    hc0 = diagonal_root(sandwich(bread, scores))
-    errors = {
-        "naive": diagonal_root(naive),
-        "quasi": diagonal_root(naive * dispersion),
-        "hc0": hc0,
-        "hc1": hc0 * np.sqrt(rows / (rows - columns)),
-    }
-    if clusters is not None:
-        totals = np.zeros((int(clusters.max()) + 1, columns))
-        np.add.at(totals, clusters, scores)
-        errors["cluster"] = diagonal_root(sandwich(bread, totals))
-    return errors
+def poisson_maximum(counts: Counts) -> Maximum:
+    """Modified Poisson coefficients: sum x_i (k_i - n_i mu_i) = 0, by Newton steps from the pooled rate."""
+    x, k, n = counts
+    beta = np.linalg.lstsq(x.T @ x, x.T @ np.full(len(k), math.log(k.sum() / n.sum())))[0]
+    for iteration in range(200):
+        expected = n * np.exp(x @ beta)
+        score, weight = x.T @ (k - expected), np.abs(x).T @ (k + expected)
+        if relative(score, weight) <= SCORE_TOLERANCE * 1e-3:
+            return Maximum(beta, None, iteration)
+        step = np.linalg.solve(x.T @ (x * expected[:, None]), score)
+        value = float(k @ (x @ beta) - expected.sum())
+        fraction = 1.0
+        while fraction > 1e-9:
+            eta = x @ (beta + fraction * step)
+            if float(eta.max()) < 500 and float(k @ eta - (n * np.exp(eta)).sum()) >= value - 1e-9 * abs(value):
+                break
+            fraction /= 2
+        beta = beta + fraction * step
+    raise UserError("The regression did not converge. Rescale or leave out covariates with extreme values.")
 
 
-def sandwich(bread: Array, scores: Array) -> Array:
-    half = scores @ bread
-    return np.asarray(half.T @ half)
+def standard_errors(covariance: Array) -> Array:
+    return np.sqrt(np.maximum(np.diag(covariance), 0.0))
 
 
-def diagonal_root(covariance: Array) -> Array:
-    return np.sqrt(np.diag(covariance))
-
-
-def log_likelihood(k: Array, n: Array, mean: Array) -> float:
-    misses = n - k
-    if ((mean > 1) | ((mean == 1) & (misses > 0))).any():
+def log_likelihood(counts: Counts, beta: Array) -> float:
+    eta = counts.x @ beta
+    misses = counts.n - counts.k
+    missed = misses > 0
+    if (eta[missed] >= 0).any() or (eta > 1e-9).any():
         return float("-inf")
-    return float((k * np.log(mean)).sum() + (misses[misses > 0] * np.log1p(-mean[misses > 0])).sum())
+    return float((counts.k * np.minimum(eta, 0.0)).sum() + (misses[missed] * np.log(-np.expm1(eta[missed]))).sum())

@@ -1,14 +1,25 @@
-"""What the experiment could see: minimum detectable effect and power of the two-sided Wald test on log RR."""
+"""What an experiment could see, or will: power, minimum detectable effect, exaggeration, sample size.
+
+All from the standard error of the log relative risk, two-sided Wald test. It falls with the root of the advertisers.
+
+    needed_advertisers(0.05, standard_error=0.0299, advertisers=34_849)
+"""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-from scipy import stats
+import numpy as np
+from scipy import special
+
+from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.errors import UserError
 
 STUDY_EFFECT = 0.067
 """The study's relative change of CTR: +6.7 %."""
+CURVE_EFFECTS = (0.01, 0.02, 0.03, 0.05, STUDY_EFFECT, 0.1, 0.15, 0.2)
+CURVE_SIZES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class Power(NamedTuple):
@@ -19,24 +30,118 @@ class Power(NamedTuple):
     study_effect: float
     power_at_study_effect: float
     """Probability of p < 0.05 if the true relative change is `study_effect`."""
+    exaggeration: float
+    """Type M (Gelman and Carlin 2014): how many times too large a significant log relative risk is on average, if the
+    true relative change is `study_effect`."""
+    sign_risk: float
+    """Type S: probability that a significant estimate then has the wrong sign."""
 
 
-def realised_power(standard_error: float) -> Power:
+class CurvePoint(NamedTuple):
+    advertisers: int
+    standard_error: float
+    minimum_detectable_effect: float
+    powers: tuple[float, ...]
+    """At CURVE_EFFECTS."""
+
+
+class Plan(NamedTuple):
+    """A power curve before the experiment."""
+
+    effect: float
+    level: float
+    power: float
+    treatment_share: float
+    needed_advertisers: int
+    """In all, for `power` at `effect`."""
+    curve: tuple[CurvePoint, ...]
+    curve_effects: tuple[float, ...]
+
+
+def realised_power(standard_error: float, effect: float = STUDY_EFFECT) -> Power:
+    exaggeration, sign_risk = significant_errors(effect, standard_error)
     return Power(
         standard_error=standard_error,
         minimum_detectable_effect=minimum_detectable_effect(standard_error),
-        study_effect=STUDY_EFFECT,
-        power_at_study_effect=power_at(STUDY_EFFECT, standard_error),
+        study_effect=effect,
+        power_at_study_effect=power_at(effect, standard_error),
+        exaggeration=exaggeration,
+        sign_risk=sign_risk,
     )
 
 
 def power_at(effect: float, standard_error: float, level: float = 0.95) -> float:
     """Probability that the interval of `level` leaves out no effect, when the relative change is `effect`."""
     shift = math.log1p(effect) / standard_error
-    critical = float(stats.norm.ppf(0.5 + level / 2))
-    return float(stats.norm.cdf(shift - critical) + stats.norm.cdf(-shift - critical))
+    critical = float(special.ndtri(0.5 + level / 2))
+    return float(special.ndtr(shift - critical) + special.ndtr(-shift - critical))
 
 
 def minimum_detectable_effect(standard_error: float, power: float = 0.8, level: float = 0.95) -> float:
     """exp((z_level + z_power) standard_error) - 1, the usual form that neglects rejecting on the wrong side."""
-    return math.expm1(float(stats.norm.ppf(0.5 + level / 2) + stats.norm.ppf(power)) * standard_error)
+    return math.expm1(float(special.ndtri(0.5 + level / 2) + special.ndtri(power)) * standard_error)
+
+
+def significant_errors(effect: float, standard_error: float, level: float = 0.95) -> tuple[float, float]:
+    """Type M and type S of a significant estimate at the true relative change `effect`, in closed form.
+
+    With Z ~ N(d, 1), c the critical value: E|Z| over Z > c is d P + phi(c - d), over Z < -c it is -d Q + phi(c + d).
+    """
+    shift = abs(math.log1p(effect)) / standard_error
+    critical = float(special.ndtri(0.5 + level / 2))
+    above, below = float(special.ndtr(shift - critical)), float(special.ndtr(-shift - critical))
+    mean = shift * (above - below) + density(critical - shift) + density(critical + shift)
+    return mean / (above + below) / shift, below / (above + below)
+
+
+def density(z: float) -> float:
+    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def needed_advertisers(
+    effect: float, standard_error: float, advertisers: int, power: float = 0.8, level: float = 0.95
+) -> int:
+    """Advertisers to find `effect` with `power`, if `advertisers` give `standard_error`."""
+    wanted = abs(math.log1p(effect)) / float(special.ndtri(0.5 + level / 2) + special.ndtri(power))
+    return math.ceil(advertisers * (standard_error / wanted) ** 2)
+
+
+def expected_error(clicks: Array, impressions: Array, treatment_share: float = 0.5) -> float:
+    """Standard error of the log relative risk of an experiment on advertisers like these (pre-period counts), without
+    covariates: root of mean u^2 (1 / s + 1 / (1 - s)) / N, u the influence of an advertiser on the log CTR.
+
+    Raises UserError where there are fewer than 10 advertisers with impressions, or no clicks.
+    """
+    shown = impressions > 0
+    k, n = clicks[shown], impressions[shown]
+    if len(k) < 10 or k.sum() == 0:
+        raise UserError(
+            f"{len(k)} advertisers with {k.sum():.0f} clicks are too few to plan from: at least 10, and clicks."
+        )
+    influence = (k - k.sum() / n.sum() * n) / k.mean()
+    arms = 1 / treatment_share + 1 / (1 - treatment_share)
+    return float(np.sqrt((influence**2).mean() * arms / len(k)))
+
+
+def plan(
+    effect: float,
+    standard_error: float,
+    advertisers: int,
+    power: float = 0.8,
+    level: float = 0.95,
+    treatment_share: float = 0.5,
+) -> Plan:
+    """Power by number of advertisers, if `advertisers` give `standard_error`. Raises UserError where impossible."""
+    if not (effect > -1 and effect != 0 and standard_error > 0 and advertisers > 0 and 0 < power < 1 and 0 < level < 1):
+        raise UserError(
+            "An effect above -100 % that is not 0, a standard error and advertisers above 0, and power and level "
+            "between 0 and 1 are needed."
+        )
+    points = []
+    for factor in CURVE_SIZES:
+        size = max(2, round(factor * advertisers))
+        error = standard_error * math.sqrt(advertisers / size)
+        powers = tuple(power_at(at, error, level) for at in CURVE_EFFECTS)
+        points.append(CurvePoint(size, error, minimum_detectable_effect(error, power, level), powers))
+    needed = needed_advertisers(effect, standard_error, advertisers, power, level)
+    return Plan(effect, level, power, treatment_share, needed, tuple(points), CURVE_EFFECTS)

@@ -1,4 +1,4 @@
-"""The study's robustness table: the same question asked of other models, each with its estimand and scale.
+"""The study's robustness table and more: the same question asked of other models, each with its estimand and scale.
 
 Logistic, Poisson and linear regressions are statsmodels'; GLMs as rates with `var_weights` and HC0 times n/(n-p)
 (statsmodels returns HC0 under every HC name for a GLM).
@@ -6,23 +6,28 @@ Logistic, Poisson and linear regressions are statsmodels'; GLMs as rates with `v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
 
+from rlpf_pipeline.abtest import ratio
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.linear import LinearEffect
-from rlpf_pipeline.abtest.log_binomial import LogBinomialFit, RelativeRisk, log_binomial, relative_risk, risk_from
+from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, log_binomial, relative_risk, risk_from
+from rlpf_pipeline.abtest.rerandomise import Randomisation, randomisation_interval
 
-CTR_RATIO = "CTR of treatment over CTR of control, impression-weighted"
+CTR_RATIO = "Ratio of CTRs"
+IMPRESSIONS_SCALE = "impressions per advertiser"
+BY_IMPRESSION, BY_ADVERTISER = "each impression counts once", "each advertiser counts once"
 
 
 class RobustnessRow(NamedTuple):
     model: str
     estimand: str
+    weighting: str
     scale: str
     """What estimate, low and high are measured in."""
     estimate: float
@@ -31,65 +36,98 @@ class RobustnessRow(NamedTuple):
     p_value: float
     ratio: RelativeRisk | None
     """The same effect as a ratio to control, the common scale of the forest plot; None where it has none."""
+    agrees: bool | None
+    """Whether its interval and the headline's overlap in an estimate: one of them holds the other's. None where it does
+    not ask about clicks."""
     note: str
 
 
 def robustness_table(
-    design: Design, headline: LogBinomialFit, linear: Mapping[str, LinearEffect]
+    design: Design, headline: Estimate, linear: Mapping[str, LinearEffect], randomisation: Randomisation | None
 ) -> tuple[RobustnessRow, ...]:
     """One row per model. `headline` is the log-binomial fit with the design's covariates; `linear` has the effects on
     clicks and impressions where these vary."""
-    adjusted = (
-        f"adjusted for {len(design.covariates)} covariates" if design.covariates else "No covariate to adjust for"
-    )
+    rows = [*ctr_rows(design, headline, randomisation), *linear_rows(design, linear)]
+    first = rows[0].ratio
+    return tuple(row._replace(agrees=agreement(first, row)) for row in rows)
+
+
+def agreement(headline: RelativeRisk | None, row: RobustnessRow) -> bool | None:
+    if headline is None or row.ratio is None or row.scale == IMPRESSIONS_SCALE:
+        return None
+    return headline.low <= row.ratio.estimate <= headline.high or row.ratio.low <= headline.estimate <= row.ratio.high
+
+
+def ctr_rows(design: Design, headline: Estimate, randomisation: Randomisation | None) -> Iterator[RobustnessRow]:
+    adjusted = adjustment(design)
+    counts, treated = design.counts, design.treated > 0
+    k, n = counts.k, counts.n
+    observed = risk_of(design, headline)
     plain = log_binomial(design.frame, f"~ {TREATMENT}", successes="clicks", trials="impressions")
-    return (
-        ratio_row("Log-binomial", CTR_RATIO, "relative risk", relative_risk(headline, TREATMENT), f"{adjusted}; HC1"),
-        ratio_row("Log-binomial, unadjusted", CTR_RATIO, "relative risk", relative_risk(plain, TREATMENT), "HC1"),
-        ratio_row(
-            "Quasi-binomial",
-            CTR_RATIO,
-            "relative risk",
-            relative_risk(headline, TREATMENT, errors="quasi"),
-            "One dispersion for all; too narrow when impressions are heavy-tailed",
-        ),
-        ratio_row(
-            "Logistic",
-            CTR_RATIO,
-            "marginal relative risk",
-            logistic_relative_risk(design),
-            f"{adjusted}; g-computation over the advertisers; HC1",
-        ),
-        ratio_row("Poisson", CTR_RATIO, "relative risk", poisson_relative_risk(design), f"{adjusted}; HC1"),
-        *(
-            linear_row(f"Linear, {outcome}", linear[outcome], adjusted)
-            for outcome in ("clicks", "impressions")
-            if outcome in linear
-        ),
-    )
+    quasi = "One dispersion for all; too narrow when impressions are heavy-tailed"
+    yield ratio_row("Log-binomial", observed, f"{adjusted}; HC1")
+    yield ratio_row("Log-binomial, unadjusted", relative_risk(plain, TREATMENT), "HC1")
+    yield ratio_row("Quasi-binomial", risk_of(design, headline, "quasi"), quasi)
+    logistic = ratio_row("Logistic", logistic_relative_risk(design), f"{adjusted}; g-computation; HC1")
+    yield logistic._replace(scale="marginal relative risk")
+    yield ratio_row("Poisson", poisson_relative_risk(design), f"{adjusted}; HC1")
+    yield ratio_row("Delta method", ratio.delta_method(k, n, treated), "No covariates, no likelihood")
+    if design.covariates:
+        columns = design.matrix.drop(columns=["Intercept", TREATMENT]).to_numpy(float)
+        risk = ratio.regression_adjusted(k, n, treated, columns)
+        yield ratio_row("Regression-adjusted (Lin)", risk, f"{adjusted}, slopes by arm; HC1")
+    if "log_lifetime_ctr" in design.matrix:
+        past = ratio.cuped(k, n, treated, design.matrix["log_lifetime_ctr"].to_numpy(float))
+        if past:
+            yield ratio_row("CUPED", past, "Adjusted for log lifetime CTR by one slope")
+    yield ratio_row("Winsorised", ratio.winsorised(k, n, treated), "Impressions capped at their 99 % quantile")
+    mean = ratio_row("Mean CTR of advertisers", ratio.advertiser_means(k, n, treated), "Delta method")
+    yield mean._replace(weighting=BY_ADVERTISER)
+    if randomisation:
+        risk = randomisation_interval(observed, randomisation)
+        yield ratio_row(
+            "Randomisation inference", risk, f"Studentised; critical |z| {randomisation.critical_value:.2f}"
+        )
 
 
-def ratio_row(model: str, estimand: str, scale: str, risk: RelativeRisk, note: str) -> RobustnessRow:
-    return RobustnessRow(model, estimand, scale, risk.estimate, risk.low, risk.high, risk.p_value, risk, note)
+def adjustment(design: Design) -> str:
+    number = len(design.covariates)
+    return f"Adjusted for {number} covariate{'s' if number > 1 else ''}" if number else "No covariate to adjust for"
 
 
-def linear_row(model: str, effect: LinearEffect, adjusted: str) -> RobustnessRow:
-    return RobustnessRow(
-        model=model,
-        estimand=f"Difference of mean {effect.outcome} per advertiser, every advertiser counts once",
-        scale=f"{effect.outcome} per advertiser",
-        estimate=effect.difference,
-        low=effect.low,
-        high=effect.high,
-        p_value=effect.p_value,
-        ratio=effect.ratio,
-        note=f"{adjusted}; HC1",
-    )
+def linear_rows(design: Design, linear: Mapping[str, LinearEffect]) -> Iterator[RobustnessRow]:
+    for outcome in ("clicks", "impressions"):
+        if outcome in linear:
+            effect = linear[outcome]
+            yield RobustnessRow(
+                model=f"Linear, {outcome}",
+                estimand=f"Difference of mean {outcome}",
+                weighting=BY_ADVERTISER,
+                scale=f"{outcome} per advertiser",
+                estimate=effect.difference,
+                low=effect.low,
+                high=effect.high,
+                p_value=effect.p_value,
+                ratio=effect.ratio,
+                agrees=None,
+                note=f"{adjustment(design)}; HC1",
+            )
+
+
+def ratio_row(model: str, risk: RelativeRisk, note: str) -> RobustnessRow:
+    figures = risk.estimate, risk.low, risk.high, risk.p_value, risk
+    return RobustnessRow(model, CTR_RATIO, BY_IMPRESSION, "relative risk", *figures, agrees=None, note=note)
+
+
+def risk_of(design: Design, fit: Estimate, errors: str = "hc1") -> RelativeRisk:
+    """The relative risk of treatment."""
+    j = design.position
+    return risk_from(float(fit.beta[j]), math.sqrt(fit.covariances[errors][j, j]))
 
 
 def poisson_relative_risk(design: Design) -> RelativeRisk:
-    result, covariance = rate_regression(sm.families.Poisson(), design)
-    position = list(design.matrix.columns).index(TREATMENT)
+    result, covariance = rate_regression("Poisson", design)
+    position = design.position
     return risk_from(float(result.params[position]), float(np.sqrt(covariance[position, position])))
 
 
@@ -98,7 +136,7 @@ def logistic_relative_risk(design: Design) -> RelativeRisk:
 
     The error is the delta method on the coefficients' HC1 covariance, given the advertisers and their impressions.
     """
-    result, covariance = rate_regression(sm.families.Binomial(), design)
+    result, covariance = rate_regression("Binomial", design)
     impressions = design.frame["impressions"].to_numpy(float)
     log_means, gradients = [], []
     for arm in (0.0, 1.0):
@@ -111,11 +149,13 @@ def logistic_relative_risk(design: Design) -> RelativeRisk:
     return risk_from(log_means[1] - log_means[0], float(np.sqrt(gradient @ covariance @ gradient)))
 
 
-def rate_regression(family: Any, design: Design) -> tuple[Any, npt.NDArray[np.float64]]:
-    """A GLM of CTR on the design and its coefficients' HC1 covariance."""
-    impressions = design.frame["impressions"].to_numpy(float)
-    x = design.matrix.to_numpy(float)
-    model = sm.GLM(design.frame["clicks"].to_numpy(float) / impressions, x, family=family, var_weights=impressions)
-    result = model.fit(cov_type="HC0", maxiter=100, tol=1e-10, tol_criterion="params")
+def rate_regression(family: str, design: Design) -> tuple[Any, npt.NDArray[np.float64]]:
+    """A GLM of CTR on the design, of a family of statsmodels, and its coefficients' HC1 covariance."""
+    import statsmodels.api as sm  # heavy, and not needed by the fit alone
+
+    x, k, n = design.counts
+    result = sm.GLM(k / n, x, family=getattr(sm.families, family)(), var_weights=n).fit(
+        cov_type="HC0", maxiter=100, tol=1e-10, tol_criterion="params"
+    )
     rows, columns = x.shape
     return result, np.asarray(result.cov_params()) * rows / (rows - columns)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-from scipy import stats
-
-from rlpf_pipeline.abtest.design import TREATMENT, Design
-from rlpf_pipeline.abtest.frames import ARMS
+from rlpf_pipeline.abtest.design import Design
+from rlpf_pipeline.abtest.evidence import (
+    Balance,
+    Concentration,
+    ErrorRatio,
+    MissingRow,
+    Removal,
+    SampleRatio,
+    covariate_balance,
+    error_ratio,
+    impression_concentration,
+    missing_by_arm,
+    sample_ratio,
+    top_removed,
+)
 from rlpf_pipeline.abtest.linear import LinearEffect
-from rlpf_pipeline.abtest.log_binomial import LogBinomialFit
+from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, Status
+from rlpf_pipeline.abtest.panel import Experiment
+from rlpf_pipeline.abtest.rerandomise import Certificate
+from rlpf_pipeline.abtest.robustness import risk_of
 
 Light = Literal["pass", "warn", "fail"]
 
@@ -21,51 +33,10 @@ MISMATCH_ALPHA = 0.001
 """Usual threshold for sample-ratio mismatch (Fabijan et al. 2019): a false alarm stops a good experiment."""
 BALANCE_ALPHA = 0.001
 EXPOSURE_ALPHA = 0.01
+MOST_INFLATION = 1.05
+"""HC3 over HC1 beyond which the headline's interval is too narrow (docs/ab-report.md shows by how much)."""
 FEW_ADVERTISERS = 50
 """Effective advertisers below which the sandwich's normal approximation is doubtful."""
-
-
-class SampleRatio(NamedTuple):
-    control: int
-    treatment: int
-    chi_square: float
-    p_value: float
-    """Of the planned 50 : 50 assignment (1 degree of freedom)."""
-
-
-class BalanceRow(NamedTuple):
-    column: str
-    control_mean: float
-    treatment_mean: float
-    standardised_difference: float
-    """(treatment - control) / standard deviation over both arms."""
-
-
-class Balance(NamedTuple):
-    rows: tuple[BalanceRow, ...]
-    chi_square: float
-    degrees_of_freedom: int
-    p_value: float
-
-
-class Concentration(NamedTuple):
-    advertisers: int
-    effective_advertisers: float
-    """Kish: (sum n)^2 / sum n^2 over impressions n."""
-    top_advertisers: int
-    """1 % of the advertisers, rounded up."""
-    top_share: float
-    """Their share of all impressions."""
-
-
-class ErrorRatio(NamedTuple):
-    """Standard error of the log relative risk of treatment by kind."""
-
-    naive: float
-    quasi: float
-    robust: float
-    quasi_over_naive: float
-    robust_over_naive: float
 
 
 class Check(NamedTuple):
@@ -79,82 +50,62 @@ class Validity(NamedTuple):
     exposed: SampleRatio
     """Advertisers with impressions: a gap here that `randomised` lacks means the treatment changed who delivers."""
     balance: Balance
+    missing: tuple[MissingRow, ...]
+    exposure: tuple[LinearEffect, ...]
+    """Effect on impressions, and on spend where the table has it."""
     concentration: Concentration
+    removals: tuple[Removal, ...]
+    """The ten advertisers with most impressions, removed one by one."""
     errors: ErrorRatio
+    certificate: Certificate | None
+    """None where the data do not allow it."""
     checks: tuple[Check, ...]
 
 
-def assess(randomised: pd.DataFrame, design: Design, fit: LogBinomialFit, impressions: LinearEffect | None) -> Validity:
-    """`randomised`: every advertiser of the experiment; `design`: those with impressions.
-
-    `impressions`: effect of treatment on impressions, None where all advertisers have the same.
-    """
-    ratio, exposed = sample_ratio(randomised["arm"]), sample_ratio(design.frame["arm"])
-    balance = covariate_balance(design.characteristics, design.frame[TREATMENT].to_numpy(bool))
-    concentration = impression_concentration(design.frame["impressions"].to_numpy(float))
+def assess(
+    experiment: Experiment,
+    design: Design,
+    fit: Estimate,
+    linear: Mapping[str, LinearEffect],
+    certificate: Certificate | None,
+) -> Validity:
+    """`linear`: effects of treatment on impressions and spend, where these vary."""
+    share = experiment.treatment_share
+    randomised = sample_ratio(experiment.advertisers["arm"], share)
+    exposed = sample_ratio(design.frame["arm"], share)
+    balance = covariate_balance(design.characteristics, design.treated > 0)
+    missing = missing_by_arm(experiment)
+    exposure = tuple(linear[outcome] for outcome in ("impressions", "spend") if outcome in linear)
+    concentration = impression_concentration(design.counts.n)
+    removals = top_removed(design)
+    errors = error_ratio(design, fit)
     return Validity(
-        randomised=ratio,
+        randomised=randomised,
         exposed=exposed,
         balance=balance,
+        missing=missing,
+        exposure=exposure,
         concentration=concentration,
-        errors=error_ratio(fit),
+        removals=removals,
+        errors=errors,
+        certificate=certificate,
         checks=(
-            ratio_check("Sample ratio", ratio, "assigned"),
-            ratio_check("Delivery", exposed, "with impressions"),
+            ratio_check("Sample ratio", randomised, "assigned", share),
+            ratio_check("Delivery", exposed, "with impressions", share),
             balance_check(balance),
-            exposure_check(impressions),
-            concentration_check(concentration),
+            missing_check(missing),
+            exposure_check(exposure),
+            concentration_check(concentration, errors),
+            influence_check(risk_of(design, fit), removals),
+            certificate_check(certificate),
             convergence_check(fit),
         ),
     )
 
 
-def sample_ratio(arm: pd.Series[str]) -> SampleRatio:
-    control, treatment = (int((arm == name).sum()) for name in ARMS)
-    test = stats.chisquare([control, treatment])
-    return SampleRatio(control, treatment, float(test.statistic), float(test.pvalue))
-
-
-def covariate_balance(characteristics: pd.DataFrame, treated: npt.NDArray[np.bool_]) -> Balance:
-    """Standardised differences by column, and one test of all of them (Hansen and Bowers 2008).
-
-    The omnibus statistic is the squared Mahalanobis distance of the arms' means, N_t N_c / N d' S^-1 d with S the
-    covariance over both arms; under randomisation chi-square with the rank of S.
-    """
-    x = characteristics.to_numpy(float)
-    means = x[~treated].mean(axis=0), x[treated].mean(axis=0)
-    deviations = x.std(axis=0, ddof=1)
-    gaps = (means[1] - means[0]) / deviations
-    rows = tuple(
-        BalanceRow(str(name), float(control), float(treatment), float(gap))
-        for name, control, treatment, gap in zip(characteristics.columns, *means, gaps, strict=True)
-    )
-    if not rows:
-        return Balance((), 0.0, 0, 1.0)
-    correlation = np.atleast_2d(np.corrcoef(x, rowvar=False))
-    rank = int(np.linalg.matrix_rank(correlation, tol=1e-8, hermitian=True))
-    inverse = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
-    statistic = float(treated.sum() * (~treated).sum() / len(treated) * (gaps @ inverse @ gaps))
-    return Balance(rows, statistic, rank, float(stats.chi2.sf(statistic, rank)))
-
-
-def impression_concentration(impressions: npt.NDArray[np.float64]) -> Concentration:
-    top = math.ceil(len(impressions) / 100)
-    return Concentration(
-        advertisers=len(impressions),
-        effective_advertisers=float(impressions.sum() ** 2 / (impressions**2).sum()),
-        top_advertisers=top,
-        top_share=float(np.sort(impressions)[-top:].sum() / impressions.sum()),
-    )
-
-
-def error_ratio(fit: LogBinomialFit) -> ErrorRatio:
-    naive, quasi, robust = (fit.standard_errors[kind][TREATMENT] for kind in ("naive", "quasi", "hc1"))
-    return ErrorRatio(naive, quasi, robust, quasi / naive, robust / naive)
-
-
-def ratio_check(name: str, ratio: SampleRatio, who: str) -> Check:
-    detail = f"{ratio.control:,} control and {ratio.treatment:,} treatment advertisers {who}, 50 : 50 expected"
+def ratio_check(name: str, ratio: SampleRatio, who: str, treatment_share: float) -> Check:
+    planned = f"{100 * (1 - treatment_share):g} : {100 * treatment_share:g} expected"
+    detail = f"{ratio.control:,} control and {ratio.treatment:,} treatment advertisers {who}, {planned}"
     return Check(name, "fail" if ratio.p_value < MISMATCH_ALPHA else "pass", f"{detail}; p = {ratio.p_value:.3g}.")
 
 
@@ -170,30 +121,82 @@ def balance_check(balance: Balance) -> Check:
     return Check("Balance", light, detail)
 
 
-def exposure_check(impressions: LinearEffect | None) -> Check:
-    if impressions is None:
-        return Check("Equal exposure", "pass", "Every advertiser has the same impressions.")
+def missing_check(missing: tuple[MissingRow, ...]) -> Check:
+    if not missing:
+        return Check("Missing data", "pass", "No covariate has missing values.")
+    worst = min(missing, key=lambda row: row.p_value)
     detail = (
-        f"Impressions per advertiser differ by {impressions.difference:+,.0f} "
-        f"({impressions.low:+,.0f} to {impressions.high:+,.0f}); p = {impressions.p_value:.3g}."
+        f"{len(missing)} covariate(s) with missing values; most unequal by arm: {worst.column} ({worst.control:,} "
+        f"control, {worst.treatment:,} treatment; p = {worst.p_value:.3g})."
     )
-    return Check("Equal exposure", "warn" if impressions.p_value < EXPOSURE_ALPHA else "pass", detail)
+    return Check("Missing data", "warn" if worst.p_value * len(missing) < EXPOSURE_ALPHA else "pass", detail)
 
 
-def concentration_check(concentration: Concentration) -> Check:
+def exposure_check(exposure: tuple[LinearEffect, ...]) -> Check:
+    """Whether one arm was shown or paid more: then budgets may have moved between the arms."""
+    if not exposure:
+        return Check("Equal exposure", "pass", "Every advertiser has the same impressions.")
+    detail = " ".join(
+        f"{effect.outcome.capitalize()} per advertiser differ by {effect.difference:+,.0f} "
+        f"({effect.low:+,.0f} to {effect.high:+,.0f}; p = {effect.p_value:.3g})."
+        for effect in exposure
+    )
+    unequal = min(effect.p_value for effect in exposure) * len(exposure) < EXPOSURE_ALPHA
+    return Check("Equal exposure", "warn" if unequal else "pass", detail)
+
+
+def concentration_check(concentration: Concentration, errors: ErrorRatio) -> Check:
+    inflation = errors.leverage_adjusted / errors.robust
     detail = (
         f"By impressions the {concentration.advertisers:,} advertisers count as "
         f"{concentration.effective_advertisers:,.0f}; the top 1 % ({concentration.top_advertisers}) hold "
-        f"{100 * concentration.top_share:.1f} % of impressions."
+        f"{100 * concentration.top_share:.1f} % of impressions. With their leverage allowed for (HC3) the error is "
+        f"{100 * (inflation - 1):.1f} % larger."
     )
-    return Check("Sample size", "warn" if concentration.effective_advertisers < FEW_ADVERTISERS else "pass", detail)
+    doubtful = concentration.effective_advertisers < FEW_ADVERTISERS or inflation > MOST_INFLATION
+    return Check("Sample size", "warn" if doubtful else "pass", detail)
 
 
-def convergence_check(fit: LogBinomialFit) -> Check:
-    if fit.status == "converged":
+def influence_check(headline: RelativeRisk, removals: tuple[Removal, ...]) -> Check:
+    if not removals:
         return Check(
-            "Model fit", "pass", f"The log-binomial likelihood is at its maximum (iterations: {fit.iterations})."
+            "Influence", "warn", "No advertiser could be removed: an arm or a level would be left without clicks."
         )
-    return Check(
-        "Model fit", "warn", "The log-binomial likelihood has no maximum inside its domain: modified Poisson was used."
+    estimates = [removal.risk.estimate for removal in removals]
+    detail = (
+        f"Without any one of the {len(removals)} advertisers with most impressions the relative risk is "
+        f"{min(estimates):.3f} to {max(estimates):.3f}."
     )
+    turned = [removal for removal in removals if settled(removal.risk) != settled(headline)]
+    moved = max(abs(math.log(value / headline.estimate)) for value in estimates) > headline.standard_error
+    if turned:
+        detail += (
+            f" Whether the interval holds 1 hangs on {', '.join(removal.advertiser_id for removal in turned[:3])}."
+        )
+    return Check("Influence", "warn" if turned or moved else "pass", detail)
+
+
+def settled(risk: RelativeRisk) -> bool:
+    return not risk.low <= 1 <= risk.high
+
+
+def certificate_check(certificate: Certificate | None) -> Check:
+    if certificate is None:
+        return Check(
+            "A/A certificate", "warn", "Not made: a boundary fit, or most random assignments have no estimate."
+        )
+    rejected, low, high = (100 * rate for rate in (certificate.false_positive_rate, certificate.low, certificate.high))
+    detail = (
+        f"Of {certificate.assignments:,} random assignments of the same data {rejected:.1f} % reject at 5 % "
+        f"(95 % interval {low:.1f} to {high:.1f} %)."
+    )
+    return Check("A/A certificate", "warn" if certificate.low > 0.05 else "pass", detail)
+
+
+def convergence_check(fit: Estimate) -> Check:
+    details: dict[Status, str] = {
+        "converged": f"The log-binomial likelihood is at its maximum (iterations: {fit.iterations}).",
+        "boundary": "The likelihood is highest where fitted means are 1; errors take for granted where.",
+        "modified-poisson": "The log-binomial likelihood has no maximum: modified Poisson was used.",
+    }
+    return Check("Model fit", "pass" if fit.status == "converged" else "warn", details[fit.status])

@@ -124,37 +124,42 @@ def ab_experiment(settings: Settings) -> Outcome:
 
 def ab_report(settings: Settings) -> Outcome:
     def work(folder: Path) -> Metrics:
-        import pyarrow.parquet as pq
-
         experiment = folder_of("ab_experiment", settings)
         return report_on(
-            pq.read_table(experiment / "advertisers.parquet"),
+            experiment / "advertisers.parquet",
             folder,
             title=f"AdLlama against imitation v2 (simulated market, profile {settings.profile})",
+            data_digest=manifest_of("ab_experiment", settings).digest,
+            command=f"rlpf run --profile {settings.profile}",
             notes=("The market is simulated: its click model is planted, so the true effect is known.",),
             planted=json.loads((experiment / "planted_truth.json").read_text()),
-            data_digest=manifest_of("ab_experiment", settings).digest,
         )
 
     return build("ab_report", settings, work)
 
 
 def report_on(
-    advertisers: object,
+    data: Path,
     folder: Path,
     *,
     title: str,
+    data_digest: str,
+    command: str,
+    spec: Path | None = None,
+    query: str | None = None,
     notes: tuple[str, ...] = (),
     planted: dict[str, float] | None = None,
-    data_digest: str,
 ) -> Metrics:
-    """Analyse the table (columns of contracts.EXPERIMENT_ADVERTISERS), write the report, return its headline."""
+    """Analyse a table (a file of contracts.EXPERIMENT_ADVERTISERS, or what the spec describes), write the report,
+    return its headline."""
     from rlpf_pipeline.abtest.analysis import analyse
+    from rlpf_pipeline.abtest.spec import read_spec
     from rlpf_pipeline.report.write import write_report
 
-    analysis = analyse(advertisers)
-    write_report(analysis, folder, title=title, notes=notes, planted=planted, data_digest=data_digest)
-    headline = analysis.headline
+    analysis = analyse(data, read_spec(spec) if spec else None, query)
+    write_report(analysis, folder, title=title, data_digest=data_digest, command=command, notes=notes, planted=planted)
+    headline, power, certificate = analysis.headline, analysis.power, analysis.validity.certificate
+    lights = [check.light for check in analysis.validity.checks]
     return {
         "verdict": analysis.verdict,
         "relative_risk": headline.estimate,
@@ -162,4 +167,11 @@ def report_on(
         "high": headline.high,
         "p_value": headline.p_value,
         "standard_error": headline.standard_error,
+        "model": analysis.model.status,
+        "advertisers": analysis.model.advertisers,
+        "checks_failed": lights.count("fail"),
+        "checks_cautioned": lights.count("warn"),
+        "aa_false_positive_rate": certificate.false_positive_rate if certificate else None,
+        "minimum_detectable_effect": power.minimum_detectable_effect,
+        "power_at_study_effect": power.power_at_study_effect,
     }

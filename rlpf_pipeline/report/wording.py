@@ -1,4 +1,4 @@
-"""How numbers and verdicts are said in a report: one place, so that HTML and Markdown agree."""
+"""How numbers and verdicts are said in a report: one place, so that HTML, Markdown and CSV agree."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rlpf_pipeline.abtest.log_binomial import RelativeRisk
 
 MINUS = "\u2212"
 LIGHTS = {"pass": "Pass", "warn": "Caution", "fail": "Fail"}
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def signed(value: float, decimals: int = 1) -> str:
@@ -18,6 +19,10 @@ def signed(value: float, decimals: int = 1) -> str:
 def change(ratio: float) -> str:
     """A ratio as relative change: 1.067 is +6.7 %."""
     return f"{signed(100 * (ratio - 1))} %"
+
+
+def change_with_interval(risk: RelativeRisk) -> str:
+    return f"{change(risk.estimate)} ({change(risk.low)} to {change(risk.high)})"
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -73,12 +78,9 @@ def markdown_text(value: object) -> object:
     return Markup(" ".join(value.split()))  # noqa: S704 (escaped above)
 
 
-FILTERS = {
-    "signed": signed,
-    "change": change,
-    "percent": percent,
-    "probability": probability,
-    "integer": integer,
-    "fixed": fixed,
-    "interval": interval,
-}
+def csv_cell(value: object) -> object:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+FILTERS = {"fixed": fixed, "percent": percent, "interval": interval}

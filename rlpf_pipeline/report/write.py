@@ -1,13 +1,17 @@
-"""An `ExperimentAnalysis` as files: report.html, report.md, results.json, forest.svg, forest.png.
+"""An `ExperimentAnalysis` as files: report.html, report.md, results.json, effects.csv, and the plots.
 
 The HTML carries everything it needs and loads nothing. The same analysis gives the same bytes: nothing here knows the
-time or the place. Formulas and references are in the templates.
+time or the place. What is said stands in sections.py, how it was computed in methods.py.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +22,12 @@ from rlpf_pipeline import __version__
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import wording
-from rlpf_pipeline.report.plots import ctr_plot, forest_plot, inline_svg, png, standalone_svg
+from rlpf_pipeline.report.plots import Specification, inline_svg, plots_of, png, standalone_svg
+from rlpf_pipeline.report.sections import sections_of
+
+PACKAGES = ("numpy", "scipy", "pandas", "duckdb", "formulaic", "statsmodels")
+STANDALONE = ("forest", "over_time", "segments")
+"""Plots that are written as files too."""
 
 
 class Truth(NamedTuple):
@@ -36,34 +45,37 @@ def write_report(
     folder: Path,
     *,
     title: str,
+    data_digest: str,
+    command: str,
     notes: Sequence[str] = (),
     planted: Mapping[str, float] | None = None,
-    data_digest: str,
 ) -> None:
-    """Write the five files into `folder` (made if absent), each complete or not at all.
+    """Write the files into `folder` (made if absent), each complete or not at all.
 
-    notes: remarks to show beside the analysis' own. planted: the truth of a simulation, at least `relative_risk`.
-    data_digest: fingerprint of the analysed table.
+    data_digest: fingerprint of the analysed table. command: what made the report. notes: remarks to show beside the
+    analysis' own. planted: the truth of a simulation, at least `relative_risk`.
     """
-    truth = truth_beside(analysis, planted)
-    forest = forest_plot(analysis)
+    plots = plots_of(analysis)
     page = {
         "analysis": analysis,
         "title": title,
         "decision": wording.decision(analysis),
         "lights": wording.LIGHTS,
+        "sections": sections_of(analysis, (*analysis.notes, *notes)),
         "notes": [*analysis.notes, *notes],
-        "truth": truth,
+        "truth": truth_beside(analysis, planted),
         "data_digest": data_digest,
-        "version": __version__,
+        "command": command,
+        "versions": {"rlpf_pipeline": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
     }
     files = {
-        "report.html": render_html(page, forest, ctr_plot(analysis)).encode(),
+        "report.html": render_html(page, plots).encode(),
         "report.md": render_markdown(page).encode(),
         "results.json": results_json(page).encode(),
-        "forest.svg": standalone_svg(forest).encode(),
-        "forest.png": png(forest),
-    }
+        "effects.csv": effects_csv(analysis).encode(),
+        "forest.png": png(plots["forest"]),
+    } | {f"{name}.svg": standalone_svg(plots[name]).encode() for name in STANDALONE if name in plots}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         temporary = folder / f".{name}.tmp"
@@ -81,13 +93,14 @@ def truth_beside(analysis: ExperimentAnalysis, planted: Mapping[str, float] | No
     return Truth(relative_risk, analysis.headline.low <= relative_risk <= analysis.headline.high, others)
 
 
-def render_html(page: dict[str, Any], forest: dict[str, Any], ctr: dict[str, Any]) -> str:
-    plots = {"forest": Markup(inline_svg(forest)), "ctr": Markup(inline_svg(ctr))}  # noqa: S704 (drawn by us, from numbers)
-    return environment().get_template("report.html.j2").render(page, **plots)
+def render_html(page: dict[str, Any], plots: Mapping[str, Specification]) -> str:
+    drawn = {name: Markup(inline_svg(plot)) for name, plot in plots.items()}  # noqa: S704 (drawn by us; Vega escapes)
+    light_of = {said: light for light, said in wording.LIGHTS.items()}
+    return environment().get_template("report.html.j2").render(page, plots=drawn, light_of=light_of)
 
 
 def render_markdown(page: dict[str, Any]) -> str:
-    return environment(finalize=wording.markdown_text).get_template("report.md.j2").render(page)
+    return environment(finalize=wording.markdown_text).get_template("report.md.j2").render(page, standalone=STANDALONE)
 
 
 def environment(**options: Any) -> Environment:
@@ -105,9 +118,28 @@ def environment(**options: Any) -> Environment:
 
 
 def results_json(page: dict[str, Any]) -> str:
-    results = {name: plain(page[name]) for name in ("title", "decision", "notes", "truth", "data_digest", "version")}
-    results["analysis"] = plain(page["analysis"])
+    shown = ("title", "decision", "notes", "truth", "data_digest", "command", "versions", "analysis")
+    results = {name: plain(page[name]) for name in shown}
     return json.dumps(results, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def effects_csv(analysis: ExperimentAnalysis) -> str:
+    """Every effect in one table, for a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["kind", "name", "scale", "estimate", "low", "high", "p_value"])
+    rows: list[tuple[object, ...]] = [
+        ("model", row.model, row.scale, row.estimate, row.low, row.high, row.p_value) for row in analysis.robustness
+    ]
+    rows += [
+        ("adoption", e.outcome, "per advertiser", e.difference, e.low, e.high, e.p_value) for e in analysis.adoption
+    ]
+    rows += [
+        (e.segment, e.level, "relative risk", e.risk.estimate, e.risk.low, e.risk.high, e.risk.p_value)
+        for e in analysis.segments.effects
+    ]
+    writer.writerows([wording.csv_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def plain(value: Any) -> Any:

@@ -119,16 +119,41 @@ def test_rows_without_trials_do_not_count(data):
     assert log_binomial(more, "~ treatment", **COUNTS) == log_binomial(data, "~ treatment", **COUNTS)
 
 
-def test_a_mean_beyond_one_is_answered_by_modified_poisson_and_labelled():
-    """Where x is largest every trial succeeds and its mean is pushed up to 1; the best curve through (3, 1),
-    about exp(0.4 (x - 3)), still lies below the rates 0.6 at 1 and 1.0 at 2, so nothing pushes it back."""
-    rates = np.array([0.2, 0.6, 1.0, 1.0])
-    rows = pd.DataFrame({"x": np.repeat([0.0, 1.0, 2.0, 3.0], 5), "trials": 50, "k": np.repeat(rates * 50, 5)})
-    rows["k"] = rows["k"] - np.tile([0, 1, 2, 3, 0], 4) * (rows["x"] < 2)
-    fit = log_binomial(rows, "~ x", successes="k", trials="trials")
-    poisson = sm.GLM(
-        rows["k"], sm.add_constant(rows["x"]), family=sm.families.Poisson(), offset=np.log(rows["trials"])
-    ).fit(cov_type="HC0", tol=1e-12)
+def test_hc3_by_its_formula(data):
+    """Scores divided by 1 - h, h the leverage of the weighted regression; bread is the observed information."""
+    fit = log_binomial(data, "~ treatment + account_age_years", **COUNTS)
+    x = np.column_stack([np.ones(len(data)), data["treatment"], data["account_age_years"]])
+    k, n = data["clicks"].to_numpy(float), data["impressions"].to_numpy(float)
+    mean = np.exp(x @ np.array(list(fit.coefficients.values())))
+    weight = n * mean / (1 - mean)
+    leverage = np.diag(x @ np.linalg.inv(x.T @ np.diag(weight) @ x) @ x.T) * weight
+    scores = x * ((k - n * mean) / (1 - mean) / (1 - leverage))[:, None]
+    bread = np.linalg.inv(x.T @ np.diag((n - k) * mean / (1 - mean) ** 2) @ x)
+    expected = np.sqrt(np.diag(bread @ scores.T @ scores @ bread))
+    assert list(fit.standard_errors["hc3"].values()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_clustered_errors_equal_those_of_statsmodels_without_its_correction(data):
+    rows = data.assign(group=data.index % 37)
+    fit = log_binomial(rows, "~ treatment", **COUNTS, cluster="group")
+    family = sm.families.Binomial(sm.families.links.Log())
+    design, ctr, shown = sm.add_constant(rows["treatment"]), rows["clicks"] / rows["impressions"], rows["impressions"]
+    options = {"groups": rows["group"], "use_correction": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = sm.GLM(ctr, design, family=family, var_weights=shown)
+        clustered = model.fit(tol=1e-12, tol_criterion="params", cov_type="cluster", cov_kwds=options)
+    assert fit.standard_errors["cluster"]["treatment"] == pytest.approx(clustered.bse["treatment"], rel=1e-8)
+
+
+def test_where_no_mean_below_one_exists_modified_poisson_answers_and_is_labelled():
+    """Without an intercept x and -x cannot both have a mean below 1; the Poisson estimator does not mind."""
+    rows = pd.DataFrame({"x": np.repeat([-1.0, 1.0], 5), "trials": 50, "k": [20, 22, 18, 25, 19, 40, 41, 39, 44, 42]})
+    fit = log_binomial(rows, "~ 0 + x", successes="k", trials="trials")
+    family = sm.families.Poisson()
+    poisson = sm.GLM(rows["k"], rows[["x"]], family=family, offset=np.log(rows["trials"])).fit(
+        cov_type="HC0", tol=1e-12
+    )
     assert fit.status == "modified-poisson"
     assert fit.coefficients["x"] == pytest.approx(poisson.params["x"], rel=1e-8)
     assert fit.standard_errors["hc0"]["x"] == pytest.approx(poisson.bse["x"], rel=1e-7)

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
-from rlpf_pipeline.abtest.power import minimum_detectable_effect, power_at, realised_power
+import numpy as np
+import pandas as pd
+import pytest
+import tea_tasting as tt
+
+from rlpf_pipeline.abtest.power import (
+    expected_error,
+    minimum_detectable_effect,
+    needed_advertisers,
+    plan,
+    power_at,
+    realised_power,
+    significant_errors,
+)
+from rlpf_pipeline.abtest.pre_period import planned_from
+from rlpf_pipeline.abtest.ratio import delta_method
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
 
 def test_the_studys_own_error_gives_its_power_and_detectable_effect():
@@ -19,3 +36,66 @@ def test_power_at_no_effect_is_the_significance_level():
 
 def test_the_detectable_effect_has_the_power_it_names():
     assert power_at(minimum_detectable_effect(0.02, power=0.9), 0.02) == pytest.approx(0.9, abs=1e-6)
+
+
+def test_exaggeration_and_sign_risk_by_simulation():
+    """A million normal estimates around log 1.067 with an error as large as that."""
+    truth = math.log(1.067)
+    estimates = np.random.default_rng(1).normal(truth, truth, 1_000_000)
+    significant = np.abs(estimates) > 1.959964 * truth
+    exaggeration, sign_risk = significant_errors(0.067, truth)
+    assert exaggeration == pytest.approx(np.abs(estimates[significant]).mean() / truth, rel=0.005)
+    assert sign_risk == pytest.approx((estimates[significant] < 0).mean(), rel=0.12)
+
+
+def test_a_sure_find_is_not_exaggerated():
+    exaggeration, sign_risk = significant_errors(0.5, 0.01)
+    assert exaggeration == pytest.approx(1)
+    assert sign_risk < 1e-9
+
+
+def test_needed_advertisers_have_the_power():
+    needed = needed_advertisers(0.03, 0.0299, 34_849)
+    assert power_at(0.03, 0.0299 * math.sqrt(34_849 / needed)) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_the_expected_error_is_what_an_experiment_on_the_same_advertisers_has():
+    frame = experiment(4000, seed=1, relative_risk=1.0)
+    k, n = (frame[name].to_numpy(float) for name in ("clicks", "impressions"))
+    realised = delta_method(k, n, (frame["arm"] == "treatment").to_numpy()).standard_error
+    assert expected_error(k, n) == pytest.approx(realised, rel=0.05)
+    assert expected_error(k, n, 0.1) == pytest.approx(expected_error(k, n) * math.sqrt((1 / 0.1 + 1 / 0.9) / 4))
+
+
+def test_needed_advertisers_agree_with_tea_tasting():
+    """Theirs is linear in the ratio, ours in its logarithm: at an effect of 1 % they differ by 1 %."""
+    frame = experiment(3000, seed=2)
+    theirs = tt.RatioOfMeans("clicks", "impressions", use_t=False, rel_effect_size=0.01, power=0.8, alpha=0.05)
+    wanted = theirs.solve_power(frame, "n_obs")[0].n_obs
+    error = expected_error(frame["clicks"].to_numpy(float), frame["impressions"].to_numpy(float))
+    assert needed_advertisers(0.01, error, 3000) == pytest.approx(wanted, rel=0.015)
+
+
+def test_a_plan_from_a_file_sums_days_and_refuses_what_it_cannot_use(tmp_path):
+    frame = experiment(200, seed=3)
+    days = pd.concat([frame, frame])[["advertiser_id", "impressions", "clicks"]]
+    days.to_csv(tmp_path / "past.csv", index=False)
+    error, number = planned_from(tmp_path / "past.csv")
+    k, n = (2 * frame[name].to_numpy(float) for name in ("clicks", "impressions"))
+    assert (error, number) == (pytest.approx(expected_error(k, n)), 200)
+    frame.drop(columns="clicks").to_csv(tmp_path / "no.csv", index=False)
+    with pytest.raises(UserError, match="no column clicks"):
+        planned_from(tmp_path / "no.csv")
+    frame.assign(clicks="x").to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(UserError, match="no numbers"):
+        planned_from(tmp_path / "bad.csv")
+    with pytest.raises(UserError, match="too few"):
+        expected_error(k[:5], n[:5])
+
+
+def test_a_plan_scales_with_the_root_of_advertisers():
+    curve = plan(0.05, 0.03, 10_000).curve
+    assert [point.advertisers for point in curve] == [2500, 5000, 10_000, 20_000, 40_000]
+    assert curve[0].standard_error == pytest.approx(0.06)
+    with pytest.raises(UserError, match="not 0"):
+        plan(0.0, 0.03, 10_000)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rlpf_pipeline.abtest.design import build_design
-from rlpf_pipeline.abtest.frames import checked_advertisers, with_exposure
+from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.linear import linear_effect
-from rlpf_pipeline.abtest.log_binomial import log_binomial, relative_risk
-from rlpf_pipeline.abtest.robustness import logistic_relative_risk, poisson_relative_risk, robustness_table
+from rlpf_pipeline.abtest.log_binomial import estimate, log_binomial, relative_risk
+from rlpf_pipeline.abtest.panel import load_experiment
+from rlpf_pipeline.abtest.rerandomise import Randomisation
+from rlpf_pipeline.abtest.robustness import agreement, logistic_relative_risk, poisson_relative_risk, robustness_table
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
 
 def design_of(frame):
-    return build_design(with_exposure(checked_advertisers(frame)))
+    loaded = load_experiment(frame)
+    return build_design(with_exposure(loaded.advertisers), loaded.covariates)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +48,37 @@ def test_g_computation_averages_predictions_over_advertisers():
 
 def test_every_row_names_its_estimand_and_contains_its_estimate():
     design = design_of(experiment(800, seed=10))
-    fit = log_binomial(design.frame, design.formula, successes="clicks", trials="impressions")
+    fit = estimate(design.counts, design.names)
     linear = {name: linear_effect(name, design.frame[name], design.matrix) for name in ("clicks", "impressions")}
-    table = robustness_table(design, fit, linear)
+    table = robustness_table(design, fit, linear, Randomisation(0.01, 2.0))
     assert [row.model for row in table] == [
         "Log-binomial",
         "Log-binomial, unadjusted",
         "Quasi-binomial",
         "Logistic",
         "Poisson",
+        "Delta method",
+        "Regression-adjusted (Lin)",
+        "CUPED",
+        "Winsorised",
+        "Mean CTR of advertisers",
+        "Randomisation inference",
         "Linear, clicks",
         "Linear, impressions",
     ]
-    assert all(row.low < row.estimate < row.high and row.estimand and row.scale for row in table)
-    quasi = fit.standard_errors["quasi"]["treatment"]
-    assert table[2].ratio.standard_error == quasi
+    assert all(row.low < row.estimate < row.high and row.estimand and row.scale and row.weighting for row in table)
+    position = design.position
+    assert table[2].ratio.standard_error == fit.covariances["quasi"][position, position] ** 0.5
+    assert table[10].p_value == 0.01
+    assert table[10].ratio.high == pytest.approx(table[0].estimate * np.exp(2.0 * table[0].ratio.standard_error))
+
+
+def test_agreement_asks_whether_an_interval_holds_the_others_estimate():
+    design = design_of(experiment(800, seed=10))
+    fit = estimate(design.counts, design.names)
+    linear = {"impressions": linear_effect("impressions", design.frame["impressions"], design.matrix)}
+    first, *others = robustness_table(design, fit, linear, None)
+    far = first.ratio._replace(estimate=3.0, low=2.9, high=3.1)
+    assert first.agrees is True
+    assert agreement(far, first) is False
+    assert others[-1].agrees is None

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
-from rlpf_pipeline.abtest import analyse
+from rlpf_pipeline.abtest import ExperimentSpec, analyse
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import write_report
+from rlpf_pipeline.report.wording import csv_cell
 from rlpf_pipeline.report.write import plain
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
-FILES = {"report.html", "report.md", "results.json", "forest.svg", "forest.png"}
-HOSTILE = "travel<script>alert(1)</script>"
+FILES = {"report.html", "report.md", "results.json", "effects.csv", "forest.svg", "forest.png", "segments.svg"}
+HOSTILE = "=travel<script>alert(1)</script>"
+MADE = {"data_digest": "sha256:0123", "command": "rlpf ab-report"}
 PLANTED = {"relative_risk": 1.067, "treatment_ctr": 0.033}
 
 
@@ -28,7 +33,15 @@ def analysis():
 @pytest.fixture(scope="module")
 def folder(analysis, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / "new"
-    write_report(analysis, folder, title="Spring & summer", notes=["a | b"], planted=PLANTED, data_digest="sha256:0123")
+    write_report(
+        analysis,
+        folder,
+        title="Spring & summer",
+        notes=["a | b"],
+        planted=PLANTED,
+        data_digest="sha256:0123",
+        command="rlpf ab-report",
+    )
     return folder
 
 
@@ -62,7 +75,7 @@ def test_the_page_has_one_heading_a_viewport_both_schemes_and_both_plots(folder)
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert page.tags.count("h1") == 1
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 4
     assert ("name", "viewport") in page.attributes
     assert "prefers-color-scheme: dark" in text
 
@@ -75,9 +88,54 @@ def test_text_from_the_data_is_escaped(folder):
     assert r"a \| b" in markdown
 
 
+def test_csv_cells_cannot_be_formulas(folder):
+    with (folder / "effects.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert f"'{HOSTILE}" in cells
+    for cell in cells:
+        assert not cell.startswith(("=", "+", "@"))
+        assert not cell.startswith("-") or math.isfinite(float(cell))
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_each_start_of_a_formula_is_made_safe(start):
+    assert csv_cell(f"{start}1+1") == f"'{start}1+1"
+    assert csv_cell("plain = text") == "plain = text"
+    assert csv_cell(-1.5) == -1.5
+
+
+def test_command_digest_and_versions_are_in_every_report(folder):
+    for name in ("report.html", "report.md", "results.json"):
+        text = (folder / name).read_text()
+        assert "rlpf ab-report" in text
+        assert "sha256:0123" in text
+        assert "duckdb" in text
+
+
+def test_a_panel_shows_the_effect_over_time(tmp_path):
+    days = pd.concat([experiment(400, seed=12).assign(day=day) for day in range(4)])
+    analysis = analyse(days, ExperimentSpec(date="day"))
+    write_report(analysis, tmp_path, title="x", data_digest="0", command="c")
+    assert (tmp_path / "over_time.svg").is_file()
+    for name in ("report.html", "report.md"):
+        assert "Confidence sequence" in (tmp_path / name).read_text()
+
+
+def test_few_advertisers_and_wide_intervals_are_drawn(tmp_path):
+    analysis = analyse(experiment(12, seed=1))
+    write_report(analysis, tmp_path, title="x", data_digest="0", command="c")
+    assert "NaN" not in (tmp_path / "report.html").read_text()
+
+
 def test_the_same_analysis_gives_the_same_bytes(analysis, folder, tmp_path):
     write_report(
-        analysis, tmp_path, title="Spring & summer", notes=["a | b"], planted=PLANTED, data_digest="sha256:0123"
+        analysis,
+        tmp_path,
+        title="Spring & summer",
+        notes=["a | b"],
+        planted=PLANTED,
+        data_digest="sha256:0123",
+        command="rlpf ab-report",
     )
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
@@ -111,14 +169,14 @@ def test_html_and_markdown_show_the_headline_of_the_analysis(analysis, folder):
 
 
 def test_without_a_planted_truth_none_is_mentioned(analysis, tmp_path):
-    write_report(analysis, tmp_path, title="Own data", data_digest="sha256:0123")
+    write_report(analysis, tmp_path, title="Own data", **MADE)
     assert "lanted" not in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "results.json").read_text())["truth"] is None
 
 
 def test_a_planted_truth_without_a_relative_risk_is_refused(analysis, tmp_path):
     with pytest.raises(UserError, match="no relative_risk"):
-        write_report(analysis, tmp_path, title="x", planted={"ctr": 0.03}, data_digest="sha256:0123")
+        write_report(analysis, tmp_path, title="x", planted={"ctr": 0.03}, **MADE)
 
 
 @pytest.mark.parametrize(
@@ -131,5 +189,5 @@ def test_a_planted_truth_without_a_relative_risk_is_refused(analysis, tmp_path):
     ],
 )
 def test_the_first_sentence_says_the_verdict(analysis, tmp_path, verdict, words):
-    write_report(analysis._replace(verdict=verdict), tmp_path, title="x", data_digest="sha256:0123")
+    write_report(analysis._replace(verdict=verdict), tmp_path, title="x", **MADE)
     assert words in (tmp_path / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""Validity measures against their definitions."""
+"""Evidence of validity against their definitions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from rlpf_pipeline.abtest.validity import covariate_balance, impression_concentration, sample_ratio
+from rlpf_pipeline.abtest.evidence import covariate_balance, impression_concentration, sample_ratio
 
 
 def test_sample_ratio_is_the_chi_square_of_an_even_split():

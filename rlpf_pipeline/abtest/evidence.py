@@ -1,0 +1,159 @@
+"""What validity is judged by: the arms' sizes, balance and missing values, concentration, influential advertisers."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special
+
+from rlpf_pipeline.abtest.design import TREATMENT, Design
+from rlpf_pipeline.abtest.frames import ARMS
+from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, estimate
+from rlpf_pipeline.abtest.maximum import Counts
+from rlpf_pipeline.abtest.panel import Experiment
+from rlpf_pipeline.abtest.robustness import risk_of
+from rlpf_pipeline.errors import UserError
+
+TOP_REMOVED = 10
+
+
+class SampleRatio(NamedTuple):
+    control: int
+    treatment: int
+    chi_square: float
+    p_value: float
+    """Of the planned shares (1 degree of freedom)."""
+
+
+class BalanceRow(NamedTuple):
+    column: str
+    control_mean: float
+    treatment_mean: float
+    standardised_difference: float
+    """(treatment - control) / standard deviation over both arms."""
+
+
+class Balance(NamedTuple):
+    rows: tuple[BalanceRow, ...]
+    chi_square: float
+    degrees_of_freedom: int
+    p_value: float
+
+
+class Concentration(NamedTuple):
+    advertisers: int
+    effective_advertisers: float
+    """Kish: (sum n)^2 / sum n^2 over impressions n."""
+    top_advertisers: int
+    """1 % of the advertisers, rounded up."""
+    top_share: float
+    """Their share of all impressions."""
+
+
+class ErrorRatio(NamedTuple):
+    """Standard error of the log relative risk of treatment by kind."""
+
+    naive: float
+    quasi: float
+    robust: float
+    """hc1, as in the headline."""
+    leverage_adjusted: float
+    """hc3: larger than hc1 where few advertisers make most of the error."""
+    quasi_over_naive: float
+    robust_over_naive: float
+
+
+class MissingRow(NamedTuple):
+    column: str
+    control: int
+    treatment: int
+    """Advertisers without a value."""
+    p_value: float
+    """Of the same share in both arms (Fisher's exact test)."""
+
+
+class Removal(NamedTuple):
+    advertiser_id: str
+    impressions: int
+    risk: RelativeRisk
+    """The headline without this advertiser."""
+
+
+def sample_ratio(arm: pd.Series[str], treatment_share: float = 0.5) -> SampleRatio:
+    control, treatment = (int((arm == name).sum()) for name in ARMS)
+    expected = np.array([1 - treatment_share, treatment_share]) * (control + treatment)
+    statistic = float(((np.array([control, treatment]) - expected) ** 2 / expected).sum())
+    return SampleRatio(control, treatment, statistic, float(special.chdtrc(1, statistic)))
+
+
+def covariate_balance(characteristics: pd.DataFrame, treated: npt.NDArray[np.bool_]) -> Balance:
+    """Standardised differences by column, and one test of all of them (Hansen and Bowers 2008).
+
+    The omnibus statistic is the squared Mahalanobis distance of the arms' means, N_t N_c / N d' S^-1 d with S the
+    covariance over both arms; under randomisation chi-square with the rank of S.
+    """
+    x = characteristics.to_numpy(float)
+    means = x[~treated].mean(axis=0), x[treated].mean(axis=0)
+    deviations = x.std(axis=0, ddof=1)
+    gaps = (means[1] - means[0]) / deviations
+    rows = tuple(
+        BalanceRow(str(name), float(control), float(treatment), float(gap))
+        for name, control, treatment, gap in zip(characteristics.columns, *means, gaps, strict=True)
+    )
+    if not rows:
+        return Balance((), 0.0, 0, 1.0)
+    correlation = np.atleast_2d(np.corrcoef(x, rowvar=False))
+    rank = int(np.linalg.matrix_rank(correlation, tol=1e-8, hermitian=True))
+    inverse = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
+    statistic = float(treated.sum() * (~treated).sum() / len(treated) * (gaps @ inverse @ gaps))
+    return Balance(rows, statistic, rank, float(special.chdtrc(rank, statistic)))
+
+
+def missing_by_arm(experiment: Experiment) -> tuple[MissingRow, ...]:
+    """Covariates with missing values, by arm, over all advertisers."""
+    from scipy import stats  # heavy, and not needed by the fit alone
+
+    treated = (experiment.advertisers["arm"] == TREATMENT).to_numpy()
+    rows = []
+    for covariate in experiment.covariates:
+        absent = experiment.advertisers[covariate.name].isna().to_numpy()
+        if absent.any():
+            control, treatment = int(absent[~treated].sum()), int(absent[treated].sum())
+            sizes = int((~treated).sum()), int(treated.sum())
+            table = np.array([[control, sizes[0] - control], [treatment, sizes[1] - treatment]])
+            rows.append(MissingRow(covariate.name, control, treatment, float(stats.fisher_exact(table).pvalue)))
+    return tuple(rows)
+
+
+def impression_concentration(impressions: npt.NDArray[np.float64]) -> Concentration:
+    top = math.ceil(len(impressions) / 100)
+    return Concentration(
+        advertisers=len(impressions),
+        effective_advertisers=float(impressions.sum() ** 2 / (impressions**2).sum()),
+        top_advertisers=top,
+        top_share=float(np.sort(impressions)[-top:].sum() / impressions.sum()),
+    )
+
+
+def error_ratio(design: Design, fit: Estimate) -> ErrorRatio:
+    kinds = ("naive", "quasi", "hc1", "hc3")
+    naive, quasi, robust, adjusted = (risk_of(design, fit, kind).standard_error for kind in kinds)
+    return ErrorRatio(naive, quasi, robust, adjusted, quasi / naive, robust / naive)
+
+
+def top_removed(design: Design) -> tuple[Removal, ...]:
+    x, k, n = design.counts
+    order = np.argsort(-n, kind="stable")[:TOP_REMOVED]
+    removals = []
+    for row in order:
+        rest = np.delete(np.arange(len(n)), row)
+        try:
+            fit = estimate(Counts(x[rest], k[rest], n[rest]), design.names)
+            removals.append(Removal(str(design.frame["advertiser_id"].iloc[row]), int(n[row]), risk_of(design, fit)))
+        except UserError:
+            continue  # without it an arm or a level has no clicks: the check then says that not all could be removed
+    return tuple(removals)

@@ -1,0 +1,218 @@
+"""The maximum of the log-binomial likelihood, also where it lies on the boundary of the parameters' domain.
+
+    l(b) = sum k_i x_i'b + (n_i - k_i) log(1 - exp(x_i'b)),    x_i'b <= 0
+
+is concave. A row with a miss bounds the domain by itself: its likelihood falls to zero as its mean nears 1. Rows where
+every trial succeeded do not, and their means may reach 1: then the maximum need not be a zero of the score. Damped
+Newton steps find an inner maximum. Where they stall, a log barrier -t log(-x_i'b) on those rows is followed to t = 0
+(Boyd and Vandenberghe 2004, ch. 11); the rows it leaves at mean 1 are then held there exactly and the likelihood is
+maximised over the rest. The Karush-Kuhn-Tucker conditions decide: the score must be a sum of the held rows with
+multipliers >= 0. Columns are orthonormalised by the caller, so that scales do not matter.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, optimize
+
+Array = npt.NDArray[np.float64]
+
+SCORE_TOLERANCE = 1e-8
+"""Largest accepted |score| relative to the trials behind it, by column."""
+NEGLIGIBLE_STEP = 1e-18
+"""Squared length of a Newton step, in naive standard errors, after which there is none to take."""
+QUADRATIC_ZONE = 1e-4
+"""Squared length below which full steps are taken: rounding hides the gain that a line search would look for."""
+INNER_STEPS = 60
+BARRIER_STEPS = 40
+CHUNK = 1 << 14
+"""Rows worked on at once: temporaries stay in the processor's cache."""
+
+
+class Counts(NamedTuple):
+    x: Array
+    """(rows, columns), any full-rank design."""
+    k: Array
+    n: Array
+
+
+class Maximum(NamedTuple):
+    beta: Array
+    free: Array | None
+    """(columns, directions): basis of the directions that keep every held row at mean 1; None for an inner maximum."""
+    iterations: int
+
+
+class Local(NamedTuple):
+    """The likelihood around a point: value, score (columns,), observed information (columns, columns) and the scale
+    that the score is small or large against (columns,)."""
+
+    value: float
+    score: Array
+    information: Array
+    scale: Array
+
+
+def maximise(counts: Counts) -> Maximum | None:
+    """The maximum, or None where no point has all means below 1, or none was found that passes its conditions."""
+    start = inner_start(counts)
+    if start is None:
+        return None
+    beta, iterations = newton(counts, start, INNER_STEPS)
+    if is_stationary(look(counts, beta)):
+        return Maximum(beta, None, iterations)
+    return boundary_maximum(counts, beta, iterations)
+
+
+def inner_start(counts: Counts) -> Array | None:
+    """A point where every mean is below 1: the pooled rate everywhere, if the columns span a constant."""
+    x, k, n = counts
+    constant = np.linalg.lstsq(x.T @ x, x.sum(axis=0))[0]
+    if np.abs(x @ constant - 1).max() < 1e-8:
+        return np.asarray(constant * np.log(min(k.sum() / n.sum(), 1 - 1e-6)))
+    columns = x.shape[1]
+    slack = optimize.linprog(
+        np.append(np.zeros(columns), -1.0),
+        A_ub=np.column_stack([x, np.ones(len(x))]),
+        b_ub=np.zeros(len(x)),
+        bounds=[(-1e3, 1e3)] * columns + [(0.0, 1.0)],
+    )
+    found = np.asarray(slack.x, dtype=np.float64) if slack.success else np.zeros(columns + 1)
+    return found[:columns] if found[columns] > 1e-9 else None
+
+
+def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
+    """One pass over the rows. barrier: t, added as t log(-x'b) for each row without misses."""
+    columns = len(beta)
+    value, score, scale, information = 0.0, np.zeros(columns), np.zeros(columns), np.zeros((columns, columns))
+    for x, k, misses, held in chunks(counts):
+        eta = x @ beta
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            odds = np.where(misses > 0, 1 / np.expm1(-eta), 0.0)
+            terms = k * eta + np.where(misses > 0, misses * np.log(-np.expm1(eta)), 0.0)
+            slack = np.where(held, barrier / -eta, 0.0) if barrier else 0.0
+            value += float(terms.sum())
+            if barrier:
+                value += float(barrier * np.log(-eta[held]).sum())
+        residual = k - misses * odds - slack
+        curvature = misses * odds * (1 + odds) + (slack**2 / barrier if barrier else 0.0)
+        score += x.T @ residual
+        scale += np.abs(x).T @ (k + misses * odds + slack)
+        information += x.T @ (x * curvature[:, None])
+    return Local(value, score, information, scale)
+
+
+def chunks(counts: Counts) -> list[tuple[Array, Array, Array, npt.NDArray[np.bool_]]]:
+    """Rows in turn: design, successes, misses, and which rows have successes only."""
+    x, k, n = counts
+    parts = (slice(first, first + CHUNK) for first in range(0, len(k), CHUNK))
+    return [(x[rows], k[rows], n[rows] - k[rows], n[rows] == k[rows]) for rows in parts]
+
+
+def is_stationary(local: Local) -> bool:
+    """Whether the score is zero, up to rounding."""
+    return bool(np.isfinite(local.value)) and relative(local.score, local.scale) <= SCORE_TOLERANCE
+
+
+def relative(score: Array, scale: Array) -> float:
+    return float(np.max(np.abs(score) / np.where(scale > 0, scale, 1.0), initial=0.0))
+
+
+def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tuple[Array, int]:
+    """Damped Newton steps inside the domain, and how many; they stop where none improves the likelihood."""
+    local = look(counts, beta, barrier)
+    for iteration in range(most):
+        step = ascent(counts, beta, local)
+        length = float(local.score @ step)
+        if length <= NEGLIGIBLE_STEP:
+            return beta, iteration
+        fraction = min(1.0, 0.99 * distance_to_boundary(counts, beta, step))
+        while True:
+            candidate = beta + fraction * step
+            seen = look(counts, candidate, barrier)
+            gain = seen.value - local.value
+            if np.isfinite(gain) and (gain >= 1e-4 * fraction * length or length < QUADRATIC_ZONE):
+                break
+            fraction /= 2
+            if fraction < 1e-12:
+                return beta, iteration
+        beta, local = candidate, seen
+    return beta, most
+
+
+def ascent(counts: Counts, beta: Array, local: Local) -> Array:
+    """Newton's step; by the expected information where the observed one is singular (hardly any misses)."""
+    try:
+        return np.asarray(linalg.cho_solve(linalg.cho_factor(local.information), local.score))
+    except linalg.LinAlgError:
+        expected = local.information + expected_information(counts, beta)
+        return np.asarray(np.linalg.lstsq(expected, local.score)[0])
+
+
+def expected_information(counts: Counts, beta: Array) -> Array:
+    x, _, n = counts
+    weight = n / np.expm1(np.maximum(-(x @ beta), 1e-12))
+    return np.asarray(x.T @ (x * weight[:, None]))
+
+
+def distance_to_boundary(counts: Counts, beta: Array, step: Array) -> float:
+    """How many steps until a mean reaches 1."""
+    eta, change = counts.x @ beta, counts.x @ step
+    rising = change > 1e-14
+    return float(np.min(-eta[rising] / change[rising], initial=np.inf))
+
+
+def boundary_maximum(counts: Counts, beta: Array, iterations: int) -> Maximum | None:
+    """Follow the barrier; after each step try whether the rows it pushes against hold the maximum."""
+    held = counts.k == counts.n
+    if not held.any():
+        return None
+    barrier = max(1.0, float(counts.k.sum())) / float(held.sum())
+    beta = inside(counts, beta)
+    for _ in range(BARRIER_STEPS):
+        beta, steps = newton(counts, beta, INNER_STEPS, barrier)
+        iterations += steps
+        if barrier < 1e-3:
+            found = hold(counts, beta, held & (-(counts.x @ beta) < np.sqrt(barrier)))
+            if found:
+                return found._replace(iterations=iterations + found.iterations)
+        barrier /= 10
+        if barrier * held.sum() < 1e-13:
+            break
+    return None
+
+
+def inside(counts: Counts, beta: Array) -> Array:
+    """Back from where Newton's steps stalled, towards the start, so that the barrier is finite and not steep."""
+    start = inner_start(counts)
+    return beta if start is None else np.asarray(0.5 * (beta + start))
+
+
+def hold(counts: Counts, beta: Array, active: npt.NDArray[np.bool_]) -> Maximum | None:
+    """The maximum with the `active` rows at mean 1, if it passes the Karush-Kuhn-Tucker conditions."""
+    rows = np.unique(counts.x[active], axis=0)
+    free = linalg.null_space(rows, rcond=1e-9) if len(rows) else np.eye(len(beta))
+    within = counts.x @ free
+    within[np.abs(within).max(axis=1, initial=0.0) < 1e-9 * np.abs(counts.x).max(axis=1)] = 0.0
+    moving = within.any(axis=1)
+    if (counts.k < counts.n)[~moving].any():
+        return None
+    reduced = Counts(within[moving], counts.k[moving], counts.n[moving])
+    start = free.T @ beta
+    if free.shape[1] and (reduced.x @ start >= 0).any():
+        return None
+    inner, iterations = newton(reduced, start, INNER_STEPS)
+    if not is_stationary(look(reduced, inner)):
+        return None
+    found = free @ inner
+    local = look(Counts(counts.x[moving], reduced.k, reduced.n), found)
+    score = local.score + counts.x[~moving].T @ counts.k[~moving]
+    scale = local.scale + np.abs(counts.x[~moving]).T @ counts.k[~moving]
+    if len(rows):
+        score = score - rows.T @ optimize.nnls(rows.T, score)[0]
+    if relative(score, scale) > SCORE_TOLERANCE:
+        return None
+    return Maximum(found, free if len(rows) else None, iterations)

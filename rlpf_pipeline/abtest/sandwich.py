@@ -1,0 +1,115 @@
+"""Covariances of log-binomial and modified Poisson coefficients: naive, quasi, HC0, HC1, HC3, clustered.
+
+With residual r_i = k_i - n_i mu_i and the score s_i = x_i r_i / (1 - mu_i) of a row:
+
+    naive    I^-1, I = sum x_i x_i' n_i mu_i / (1 - mu_i), the expected information
+    quasi    naive times Pearson's sum r_i^2 / (n_i mu_i (1 - mu_i)) / (N - p)
+    hc0      A^-1 (sum s_i s_i') A^-1, A the observed information (Huber 1967, White 1980)
+    hc1      hc0 times N / (N - p) (MacKinnon and White 1985)
+    hc3      as hc0 with s_i / (1 - h_i), h_i the leverage of row i in the weighted regression of the last step
+    cluster  as hc0 with the scores summed by cluster first; no small-sample factor
+
+The modified Poisson estimator has the score x_i r_i and I = A = sum x_i x_i' n_i mu_i.
+
+On the boundary (some rows held at mean 1) all of these are of the directions that keep those rows there: with F a basis
+of them, F (F'IF)^-1 F' for the naive one, and so on. That is the limit of the naive formula as those means reach 1,
+where their weight n mu / (1 - mu) grows without bound, and what the COPY method (Deddens, Petersen and Lei 2003) tends
+to. Such errors take for granted which rows are held; a coefficient that those rows fix altogether has the error 0.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rlpf_pipeline.abtest.maximum import CHUNK, Array, Counts
+
+
+class Parts(NamedTuple):
+    """Of some rows, by row: the score per unit of the design, the weights of the expected and the observed
+    information, and the variance of the successes."""
+
+    score: Array
+    expected: Array
+    observed: Array
+    variance: Array
+    residual: Array
+
+
+def binomial_parts(mean: Array, k: Array, n: Array) -> Parts:
+    residual = k - n * mean
+    free = 1 / np.where(mean < 1, 1 - mean, np.inf)
+    weight = n * mean * free
+    return Parts(
+        score=residual * free,
+        expected=weight,
+        observed=weight - residual * mean * free**2,
+        variance=n * mean * (1 - mean),
+        residual=residual,
+    )
+
+
+def poisson_parts(mean: Array, k: Array, n: Array) -> Parts:
+    weight = n * mean
+    return Parts(score=k - weight, expected=weight, observed=weight, variance=weight, residual=k - weight)
+
+
+def covariances(
+    counts: Counts,
+    beta: Array,
+    *,
+    poisson: bool,
+    free: Array | None = None,
+    clusters: npt.NDArray[np.intp] | None = None,
+) -> dict[str, Array]:
+    """Covariance matrices (columns, columns) by kind; `cluster` only with `clusters` (rows,), their numbers."""
+    parts_of = poisson_parts if poisson else binomial_parts
+    basis = np.eye(len(beta)) if free is None else free
+    rows, columns = counts.x.shape
+    blocks = [slice(first, first + CHUNK) for first in range(0, rows, CHUNK)]
+
+    def block(part: slice) -> tuple[Array, Parts]:
+        x = counts.x[part]
+        mean = np.exp(x @ beta)
+        if free is not None:
+            held = (counts.k[part] == counts.n[part]) & (mean > 1 - 1e-9)
+            mean = np.where(held, 1.0, mean)
+            x = np.where(held[:, None], 0.0, x @ basis)
+        return x, parts_of(mean, counts.k[part], counts.n[part])
+
+    size = basis.shape[1]
+    expected, observed, meat, pearson = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size)), 0.0
+    for part in blocks:
+        x, parts = block(part)
+        expected += x.T @ (x * parts.expected[:, None])
+        observed += x.T @ (x * parts.observed[:, None])
+        scores = x * parts.score[:, None]
+        meat += scores.T @ scores
+        pearson += float((parts.residual[parts.variance > 0] ** 2 / parts.variance[parts.variance > 0]).sum())
+    naive, bread = np.linalg.inv(expected), np.linalg.inv(observed)
+
+    meat3 = np.zeros((size, size))
+    totals = np.zeros((size, int(clusters.max()) + 1)) if clusters is not None else None
+    for part in blocks:
+        x, parts = block(part)
+        leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
+        scores = x * parts.score[:, None]
+        adjusted = scores / np.maximum(1 - leverage, 1e-9)[:, None]
+        meat3 += adjusted.T @ adjusted
+        if clusters is not None and totals is not None:
+            for j in range(size):
+                totals[j] += np.bincount(clusters[part], scores[:, j], totals.shape[1])
+
+    hc0 = bread @ meat @ bread
+    found = {
+        "naive": naive,
+        "quasi": naive * (pearson / (rows - columns)),
+        "hc0": hc0,
+        "hc1": hc0 * (rows / (rows - columns)),
+        "hc3": bread @ meat3 @ bread,
+    }
+    if totals is not None:
+        found["cluster"] = bread @ (totals @ totals.T) @ bread
+    return {kind: np.asarray(basis @ matrix @ basis.T) for kind, matrix in found.items()}

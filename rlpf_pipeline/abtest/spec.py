@@ -1,0 +1,130 @@
+"""What the columns of an experiment's table mean, read from YAML; without one, contracts.EXPERIMENT_ADVERTISERS.
+
+columns: {advertiser_id: account, impressions: views}   # our name: column of the table
+arms: {control: A, treatment: B}
+treatment_share: 0.5                                    # as planned
+covariates: {lifetime_ctr: rate, region: category}      # known before the experiment; replaces the default
+segments: [region]
+date: day                                               # where rows are per advertiser and day, week or number
+"""
+
+from __future__ import annotations
+
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rlpf_pipeline.errors import UserError
+
+REQUIRED = ("advertiser_id", "arm", "impressions", "clicks")
+OUTCOMES = ("ads", "variations", "spend")
+"""Optional, summed over an advertiser's rows."""
+RESERVED = ("treatment", "day", "crossed", "row_count", "problem", "problems", "first_day", "description")
+LIFETIME_CTR_OFFSET = 0.001
+"""c in log(rate + c): one click in a thousand, so that an advertiser without clicks has a finite covariate."""
+
+Form = Literal["rate", "count", "number", "category", "flag"]
+DEFAULT_FORMS: dict[str, Form] = {
+    "lifetime_ctr": "rate",
+    "new_advertiser": "flag",
+    "ads_before": "count",
+    "industry": "category",
+    "expertise": "category",
+    "budget": "category",
+    "business_account": "flag",
+    "account_age_years": "number",
+}
+DEFAULT_SEGMENTS = ("industry", "expertise", "budget", "new_advertiser")
+
+
+class Covariate(NamedTuple):
+    name: str
+    form: Form
+    """rate: log(x + 0.001). count: log(1 + x). number: as it is. category: a column per level. flag: 0 or 1."""
+
+    @property
+    def term(self) -> str:
+        """Its form in the regression, for formulaic."""
+        if self.form == "category":
+            return f"C({self.name})"
+        return f"log_{self.name}" if self.form in ("rate", "count") else self.name
+
+
+class Arms(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    control: str = "control"
+    treatment: str = "treatment"
+
+
+class ExperimentSpec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: dict[str, str] = Field({}, description="our name -> column of the table, where they differ")
+    arms: Arms = Arms()
+    treatment_share: float = Field(0.5, gt=0, lt=1, description="planned share of advertisers in treatment")
+    covariates: dict[str, Form] | None = Field(None, description="None: those of the contract that the table has")
+    segments: tuple[str, ...] | None = Field(None, description="None: industry, expertise, budget, new_advertiser")
+    date: str | None = Field(None, description="column of the day, or the number of the day or week, of a row")
+
+    @model_validator(mode="after")
+    def names_fit(self) -> ExperimentSpec:
+        for name in self.covariates or {}:
+            if not name.isidentifier() or iskeyword(name) or name in (*REQUIRED, *OUTCOMES, *RESERVED):
+                raise ValueError(
+                    f"covariate '{name}': use a name of letters, digits and _ that is not one of "
+                    f"{', '.join((*REQUIRED, *OUTCOMES))}, and say under columns which column it is"
+                )
+        known = {covariate.name for covariate in self.all_covariates}
+        for name in self.columns:
+            if name not in (*REQUIRED, *OUTCOMES, *known):
+                raise ValueError(
+                    f"column '{name}' is none of ours: {', '.join((*REQUIRED, *OUTCOMES, *sorted(known)))}"
+                )
+        for segment in self.segments or ():
+            if segment not in known:
+                raise ValueError(f"segment '{segment}' is not among the covariates: {', '.join(sorted(known))}")
+        return self
+
+    @property
+    def all_covariates(self) -> tuple[Covariate, ...]:
+        forms = DEFAULT_FORMS if self.covariates is None else self.covariates
+        return tuple(Covariate(name, form) for name, form in forms.items())
+
+    def source_of(self, name: str) -> str:
+        return self.columns.get(name, name)
+
+    def present(self, columns: list[str]) -> tuple[tuple[Covariate, ...], tuple[str, ...], tuple[str, ...]]:
+        """Covariates, outcomes and segments that the table has. Raises UserError where it lacks a column that is
+        required or that the spec names."""
+        named = {*REQUIRED, *(self.covariates or {}), *self.columns, *(self.segments or ())}
+        absent = sorted(self.source_of(name) for name in named if self.source_of(name) not in columns)
+        if self.date is not None and self.date not in columns:
+            absent.append(self.date)
+        if absent:
+            raise UserError(
+                f"The table has no column {', '.join(absent)}. It has: {', '.join(columns)}. "
+                "Rename or add the columns, or say in a spec (--spec) which columns they are."
+            )
+        covariates = tuple(c for c in self.all_covariates if self.source_of(c.name) in columns)
+        outcomes = tuple(name for name in OUTCOMES if self.source_of(name) in columns)
+        names = [covariate.name for covariate in covariates if covariate.form in ("category", "flag")]
+        segments = DEFAULT_SEGMENTS if self.segments is None else self.segments
+        return covariates, outcomes, tuple(name for name in segments if name in names)
+
+
+def read_spec(path: Path) -> ExperimentSpec:
+    """Raises UserError where the file is no such spec."""
+    if not path.is_file():
+        raise UserError(f"No such file: {path}.")
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return ExperimentSpec.model_validate(content)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{path} is no spec of an experiment: {problems}.") from error

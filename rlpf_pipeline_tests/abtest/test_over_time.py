@@ -1,0 +1,72 @@
+"""The effect over time: the last cumulative one is the headline; novelty by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rlpf_pipeline.abtest import analyse
+from rlpf_pipeline.abtest.spec import ExperimentSpec
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+
+
+def weekly(effects: list[float], number: int = 1500, seed: int = 3) -> pd.DataFrame:
+    """A panel of numbered weeks with the planted relative risk of each."""
+    rng = np.random.default_rng(seed)
+    base = experiment(number, seed)
+    treated = (base["arm"] == "treatment").to_numpy()
+    own = 0.03 * np.exp(rng.normal(0, 0.4, number))
+    parts = []
+    for week, risk in enumerate(effects):
+        n = rng.poisson(800, number) + 1
+        k = rng.binomial(n, np.minimum(own * np.where(treated, risk, 1.0), 1))
+        parts.append(base.assign(week=week, impressions=n, clicks=k, ads=1, variations=2))
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def fading():
+    return analyse(weekly([1.3, 1.2, 1.1, 1.0, 1.0]), ExperimentSpec(date="week"))
+
+
+def test_the_last_cumulative_effect_is_the_headline(fading):
+    assert fading.over_time.periods[-1].cumulative == fading.headline
+
+
+def test_an_effect_that_wears_off_is_a_novelty_trend(fading):
+    """log 1.3 to log 1.0 over four steps falls by about 0.07 a week."""
+    novelty = fading.over_time.novelty
+    assert novelty.slope == pytest.approx(-0.07, abs=4 * novelty.standard_error)
+    assert novelty.p_value < 0.001
+
+
+def test_a_week_alone_is_its_own_ctr_ratio(fading):
+    week = weekly([1.3, 1.2, 1.1, 1.0, 1.0])
+    week = week[week["week"] == 1]
+    clicks, impressions = (week.groupby("arm")[name].sum() for name in ("clicks", "impressions"))
+    ctr = clicks / impressions
+    assert fading.over_time.periods[1].alone.estimate == pytest.approx(ctr["treatment"] / ctr["control"])
+
+
+def test_the_confidence_sequence_is_wider_and_decides_a_large_effect(fading):
+    for effect in fading.over_time.periods:
+        assert effect.anytime.low < effect.cumulative.low < effect.cumulative.high < effect.anytime.high
+    assert fading.over_time.decided_at == 1
+    assert fading.over_time.anytime_p_value < 0.05
+
+
+def test_a_steady_effect_has_no_trend():
+    novelty = analyse(weekly([1.1] * 4), ExperimentSpec(date="week")).over_time.novelty
+    assert abs(novelty.z) < 3.3
+
+
+def test_a_week_without_clicks_in_an_arm_is_left_out_not_nan():
+    panel = weekly([1.1] * 4)
+    panel.loc[(panel["week"] == 0) & (panel["arm"] == "control"), "clicks"] = 0
+    result = analyse(panel, ExperimentSpec(date="week"))
+    assert [effect.period for effect in result.over_time.periods] == [2, 3, 4]
+    assert any("Up to period 1 there is no estimate" in note for note in result.notes)
+    assert math.isfinite(result.over_time.novelty.slope)

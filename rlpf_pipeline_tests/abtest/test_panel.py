@@ -1,0 +1,183 @@
+"""Tables of users: every kind of source, every kind of mistake, and sums that change nothing."""
+
+from __future__ import annotations
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from rlpf_pipeline.abtest.log_binomial import log_binomial
+from rlpf_pipeline.abtest.panel import load_experiment
+from rlpf_pipeline.abtest.spec import ExperimentSpec
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    return experiment(300, seed=4)
+
+
+def panel_of(data: pd.DataFrame, days: int = 30) -> pd.DataFrame:
+    """One row per advertiser and day; impressions and clicks are dealt out, the rest repeats."""
+    rng = np.random.default_rng(3)
+    parts = []
+    left_n, left_k = data["impressions"].to_numpy(), data["clicks"].to_numpy()
+    for day in range(days):
+        n = left_n if day == days - 1 else rng.binomial(left_n, 1 / (days - day))
+        k = rng.hypergeometric(left_k, left_n - left_k, n)
+        left_n, left_k = left_n - n, left_k - k
+        first = int(day == 0)
+        parts.append(
+            data.assign(
+                impressions=n,
+                clicks=k,
+                day=pd.Timestamp("2024-02-16") + pd.Timedelta(days=day),
+                ads=data["ads"] * first,
+                variations=data["variations"] * first,
+                lifetime_ctr=data["lifetime_ctr"] * (1 + day),
+            )
+        )
+    return pd.concat(parts).sample(frac=1, random_state=1)
+
+
+def test_a_panel_is_summed_and_described_by_its_first_day(data):
+    found = load_experiment(panel_of(data), ExperimentSpec(date="day"))
+    once = load_experiment(data)
+    pd.testing.assert_frame_equal(found.advertisers, once.advertisers)
+    assert (found.period_name, found.rows) == ("week", 9000)
+    assert list(found.periods.groupby("advertiser")["clicks"].sum()) == list(once.advertisers["clicks"])
+    assert sorted(found.periods["period"].unique()) == [0, 1, 2, 3, 4]
+
+
+def test_summing_a_panel_first_gives_the_clustered_fit_of_its_rows(data):
+    panel = panel_of(data, days=6)
+    panel["treatment"] = (panel["arm"] == "treatment").astype(float)
+    rows = log_binomial(panel, "~ treatment + C(industry)", "clicks", "impressions", cluster="advertiser_id")
+    advertisers = load_experiment(panel, ExperimentSpec(date="day")).advertisers
+    advertisers["treatment"] = (advertisers["arm"] == "treatment").astype(float)
+    totals = log_binomial(advertisers, "~ treatment + C(industry)", "clicks", "impressions")
+    assert rows.coefficients == pytest.approx(totals.coefficients, rel=1e-9)
+    assert rows.standard_errors["cluster"] == pytest.approx(totals.standard_errors["hc0"], rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "pattern", "duckdb table", "duckdb query", "arrow"])
+def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
+    query = None
+    if kind == "csv":
+        source = tmp_path / "data.csv"
+        data.to_csv(source, index=False)
+    elif kind == "parquet":
+        source = tmp_path / "data.parquet"
+        data.to_parquet(source)
+    elif kind == "pattern":
+        source = tmp_path / "part-*.parquet"
+        data.head(100).to_parquet(tmp_path / "part-1.parquet")
+        data.tail(200).to_parquet(tmp_path / "part-2.parquet")
+    elif kind == "arrow":
+        source = pa.Table.from_pandas(data)
+    else:
+        source = tmp_path / "data.duckdb"
+        with duckdb.connect(str(source)) as connection:
+            connection.register("frame", data)
+            connection.execute("CREATE TABLE results AS FROM frame")
+        query = "results" if kind == "duckdb table" else "SELECT * FROM results WHERE impressions > 0"
+    found = load_experiment(source, query=query)
+    pd.testing.assert_frame_equal(found.advertisers, load_experiment(data).advertisers)
+
+
+def test_a_spec_names_columns_arms_and_covariates(data):
+    renamed = data.rename(columns={"advertiser_id": "account no", "impressions": 'the "views"', "industry": "trade"})
+    renamed["arm"] = renamed["arm"].map({"control": "A", "treatment": "B"})
+    spec = ExperimentSpec(
+        columns={"advertiser_id": "account no", "impressions": 'the "views"', "sector": "trade"},
+        arms={"control": "A", "treatment": "B"},
+        covariates={"sector": "category", "account_age_years": "number"},
+        segments=["sector"],
+    )
+    found = load_experiment(renamed, spec)
+    assert [covariate.name for covariate in found.covariates] == ["sector", "account_age_years"]
+    assert found.segments == ("sector",)
+    assert set(found.advertisers["arm"]) == {"control", "treatment"}
+
+
+def test_absent_optional_columns_are_no_mistake(data):
+    found = load_experiment(data[["advertiser_id", "arm", "impressions", "clicks"]])
+    assert (found.covariates, found.outcomes, found.segments) == ((), (), ())
+
+
+def test_missing_covariates_stay_null(data):
+    holes = data.assign(
+        industry=data["industry"].where(data.index > 9), lifetime_ctr=data["lifetime_ctr"].where(data.index > 4)
+    )
+    found = load_experiment(holes).advertisers
+    assert found["industry"].isna().sum() == 10
+    assert found["lifetime_ctr"].isna().sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda d: d.drop(columns=["clicks", "arm"]), "no column arm, clicks"),
+        (lambda d: d.assign(clicks=d["impressions"] + 1), "more clicks than impressions"),
+        (lambda d: d.assign(clicks=-1), "clicks is negative"),
+        (lambda d: pd.concat([d, d.head(1)]), "more than one row"),
+        (
+            lambda d: pd.concat([d, d.head(1).assign(arm={"control": "treatment"}.get(d["arm"][0], "control"))]),
+            "more than one arm",
+        ),
+        (lambda d: d[d["arm"] == "control"], "only control"),
+        (lambda d: d.assign(arm=d["arm"].replace("control", "holdout")), "not one of control and treatment"),
+        (lambda d: d.assign(clicks=d["clicks"].where(d.index != 3)), "missing value in clicks; for example advertiser"),
+        (lambda d: d.assign(advertiser_id=d["advertiser_id"].where(d.index != 3)), "missing value in advertiser_id"),
+        (lambda d: d.assign(arm=None), "missing value in arm"),
+        (lambda d: d.assign(new_advertiser="maybe"), "not true or false"),
+        (lambda d: d.assign(impressions="many"), "not a finite number"),
+        (lambda d: d.assign(account_age_years=np.inf), "not a finite number"),
+        (lambda d: d.assign(ads=d["ads"] + 0.5), "whole things"),
+        (lambda d: d.assign(lifetime_ctr=-0.1), "lifetime_ctr is negative"),
+        (lambda d: d.head(0), "no rows"),
+    ],
+)
+def test_a_mistake_is_refused_with_what_and_where(data, broken, message):
+    with pytest.raises(UserError, match=message):
+        load_experiment(broken(data))
+
+
+def test_other_sources_are_refused(tmp_path):
+    (tmp_path / "no.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UserError, match=r"pandas\.DataFrame"):
+        load_experiment([1, 2, 3])
+    with pytest.raises(UserError, match="No such file"):
+        load_experiment(tmp_path / "absent.csv")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_experiment(tmp_path / "no.parquet")
+    duckdb.connect(str(tmp_path / "w.duckdb")).close()
+    with pytest.raises(UserError, match="--query"):
+        load_experiment(tmp_path / "w.duckdb")
+    with pytest.raises(UserError, match="absent"):
+        load_experiment(tmp_path / "w.duckdb", query="absent")
+
+
+def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
+    lines = ["advertiser_id,arm,impressions,clicks"]
+    lines += [f"a{i},{'control' if i % 2 else 'treatment'},100,3" for i in range(250_000)]
+    (tmp_path / "data.csv").write_text("\n".join([*lines, 'b,control,"100,3', "c"]))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_experiment(tmp_path / "data.csv")
+
+
+def test_a_date_that_is_none_is_refused(data):
+    with pytest.raises(UserError, match="not a date"):
+        load_experiment(data.assign(day="soon"), ExperimentSpec(date="day"))
+    with pytest.raises(UserError, match="no column day"):
+        load_experiment(data, ExperimentSpec(date="day"))
+
+
+def test_numbered_weeks_are_periods(data):
+    weeks = pd.concat([data.assign(week=week) for week in (1, 2, 3)])
+    found = load_experiment(weeks, ExperimentSpec(date="week"))
+    assert found.period_name == "period"
+    assert sorted(found.periods["period"].unique()) == [0, 1, 2]

@@ -1,0 +1,79 @@
+"""Effects by segment against separate fits, and the false discovery rate by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from rlpf_pipeline.abtest.design import build_design
+from rlpf_pipeline.abtest.frames import with_exposure
+from rlpf_pipeline.abtest.panel import load_experiment
+from rlpf_pipeline.abtest.ratio import delta_method
+from rlpf_pipeline.abtest.segments import benjamini_hochberg, segment_effects
+from rlpf_pipeline.abtest.spec import ExperimentSpec
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+
+
+def found(frame: pd.DataFrame, segments: tuple[str, ...], spec: ExperimentSpec | None = None):
+    loaded = load_experiment(frame, spec)
+    exposed = with_exposure(loaded.advertisers)
+    return segment_effects(build_design(exposed, loaded.covariates), exposed, segments)
+
+
+def test_adjusted_p_values_equal_scipys():
+    p_values = [0.01, 0.8, 0.03, 0.02, 0.04, 0.5]
+    assert benjamini_hochberg(p_values) == pytest.approx(stats.false_discovery_control(p_values))
+
+
+def test_adjusted_p_values_by_hand():
+    """0.01 x 3 / 1, 0.02 x 3 / 2, 0.5 x 3 / 3; the second pulls the first down."""
+    assert benjamini_hochberg([0.5, 0.011, 0.02]) == pytest.approx([0.5, 0.03, 0.03])
+    assert benjamini_hochberg([]) == []
+
+
+def test_without_other_covariates_a_level_has_the_ratio_of_its_own_ctrs():
+    frame = experiment(900, seed=5)
+    only = ExperimentSpec(covariates={"industry": "category"})
+    segments, notes = found(frame, ("industry",), only)
+    assert notes == []
+    for effect in segments.effects:
+        level = frame[frame["industry"] == effect.level]
+        k, n = (level[name].to_numpy(float) for name in ("clicks", "impressions"))
+        alone = delta_method(k, n, (level["arm"] == "treatment").to_numpy())
+        assert effect.risk.estimate == pytest.approx(alone.estimate, rel=1e-7)
+        assert effect.risk.standard_error == pytest.approx(alone.standard_error, rel=0.02)
+        assert effect.advertisers == len(level)
+
+
+def test_an_effect_in_one_level_only_is_found_there_and_as_heterogeneity():
+    frame = experiment(3000, seed=6, relative_risk=1.0)
+    boosted = (frame["industry"] == "games") & (frame["arm"] == "treatment")
+    frame.loc[boosted, "clicks"] = np.minimum(frame["impressions"], (frame["clicks"] * 1.5).round())[boosted]
+    segments, _ = found(frame, ("industry",))
+    assert [effect.level for effect in segments.effects if effect.discovery] == ["games"]
+    by_segment = {test.segment: test for test in segments.heterogeneity}
+    assert by_segment["industry"].p_value < 0.001
+    assert by_segment["industry"].degrees_of_freedom == 3
+
+
+def test_heterogeneity_of_two_levels_is_the_squared_z_of_their_difference():
+    frame = experiment(1200, seed=7)
+    only = ExperimentSpec(covariates={"new_advertiser": "flag"})
+    segments, _ = found(frame, ("new_advertiser",), only)
+    no, yes = segments.effects
+    gap = math.log(yes.risk.estimate / no.risk.estimate)
+    z = gap / math.hypot(no.risk.standard_error, yes.risk.standard_error)
+    assert segments.heterogeneity[0].chi_square == pytest.approx(z**2, rel=1e-6)
+    assert (no.level, yes.level) == ("no", "yes")
+
+
+def test_a_level_with_few_advertisers_is_named_and_left_out():
+    frame = experiment(800, seed=8)
+    frame.loc[:6, "industry"] = "rare"
+    segments, notes = found(frame, ("industry",))
+    assert "rare" not in [effect.level for effect in segments.effects]
+    assert "rare" in notes[0]

@@ -1,0 +1,25 @@
+-- One row per advertiser of an experiment, from ab_rows (one row per advertiser, or per advertiser and day).
+-- problem: what is wrong with one of its rows, if anything; problems: with how many. Counts are sums. What describes the
+-- advertiser (covariates, and first_day) is that of its first day, before the treatment could change it.
+-- Exact: an advertiser's score is the sum of its rows' scores.
+WITH totals AS (
+    SELECT
+        advertiser_id,
+        min(problem) AS problem,
+        count(problem) AS problems,
+        min(arm) AS arm,
+        min(arm) <> max(arm) AS crossed,
+        count(*) AS row_count,
+        sum(impressions) AS impressions,
+        sum(clicks) AS clicks,
+        sum(ads) AS ads,
+        sum(variations) AS variations,
+        sum(spend) AS spend,
+        arg_min(description, day) AS description
+    FROM ab_rows
+    GROUP BY advertiser_id
+)
+
+SELECT * EXCLUDE (description), unnest(description)
+FROM totals
+ORDER BY advertiser_id
