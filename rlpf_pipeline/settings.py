@@ -162,28 +162,54 @@ class RewardSettings(Section):
 
 
 class PolicySettings(Section):
-    steps: int = Field(12, description="PPO steps, each with fresh samples")
-    prompts_per_step: int = 8
-    samples_per_prompt: int = 5
-    max_new_tokens: int = 28
-    temperature: float = 0.7
-    epochs: int = 1
-    minibatches: int = Field(1, description="optimiser steps per epoch; prompts are divided among them")
+    steps: int = Field(12, ge=1, description="PPO steps at most, each with fresh samples")
+    prompts_per_step: int = Field(8, ge=1)
+    samples_per_prompt: int = Field(5, ge=1)
+    max_new_tokens: int = Field(28, ge=1)
+    temperature: float = Field(0.7, gt=0)
+    epochs: int = Field(1, ge=1)
+    minibatches: int = Field(1, ge=1, description="optimiser steps per epoch; prompts are divided among them")
+    tokens_per_forward: int = Field(4096, ge=1, description="tokens encoded at once, which bounds memory")
     learning_rate: float = 6e-4
     value_learning_rate: float = 2e-3
-    kl_coefficient: float = Field(0.1, description="weight of the per-token KL to the reference in the reward")
+    kl_coefficient: float = Field(0.1, ge=0, description="weight of the per-token KL to the reference in the reward")
+    kl_target: float | None = Field(
+        None, gt=0, description="KL in nats per text to which kl_coefficient is steered. None: it stays as it is"
+    )
+    kl_gain: float = Field(0.1, ge=0, description="how fast it is steered: its relative change per relative error")
+    kl_loss_coefficient: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the KL in the loss (estimator k3), beside the one in the reward",
+    )
+    entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus in the loss")
     clip_ratio: float = 0.2
     clip_value: float = 0.2
     value_coefficient: float = 0.1
     gamma: float = 1.0
     lam: float = 0.95
-    max_grad_norm: float = 1.0
-    length_penalty: float = Field(
-        0.1, description="reward lost per token outside the band around the original's length"
+    max_grad_norm: float = Field(1.0, gt=0)
+    normalize_rewards: bool = Field(False, description="rewards less their running mean, over their running deviation")
+    clip_rewards: float | None = Field(None, gt=0, description="rewards are held within this of 0. None: as they are")
+    spread_penalty: float = Field(
+        0.0, ge=0, description="reward lost per unit of the spread between the reward model's heads"
     )
+    length: Literal["none", "linear", "band"] = Field(
+        "band", description="what costs: nothing, every token, or those outside the band around the original's length"
+    )
+    length_penalty: float = Field(0.1, ge=0, description="reward lost per token that costs")
     shortest: float = Field(0.8, description="lower end of the band, times the original's tokens")
     longest: float = Field(1.3, description="upper end of the band, times the original's tokens")
-    missing_eos_penalty: float = 1.0
+    missing_eos_penalty: float = Field(1.0, ge=0, description="reward lost by a text cut off at the limit")
+    repetition_penalty: float = Field(
+        0.0, ge=0, description="reward lost by a text of nothing but repeated words; in proportion to their share"
+    )
+    judge_every: int = Field(4, ge=1, description="steps between judgements by the evaluation reward model")
+    judge_prompts: int = Field(16, ge=1, description="originals of the validation split that it judges on")
+    judge_samples: int = Field(2, ge=1, description="texts for each of them")
+    kl_budget: float = Field(5.0, gt=0, description="KL in nats per text beyond which no policy is kept")
+    patience: int = Field(2, ge=1, description="judgements that bring nothing better after which training stops")
+    checkpoint_every: int = Field(1, ge=1, description="PPO steps between checkpoints")
     lora: LoraSettings = LoraSettings()
 
 
@@ -247,7 +273,14 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "teacher": TeacherSettings(examples=16, human_examples=32, max_new_tokens=12),
         "reward": RewardSettings(epochs=1),
         "policy": PolicySettings(
-            steps=2, prompts_per_step=2, samples_per_prompt=4, max_new_tokens=8, minibatches=2, epochs=2
+            steps=2,
+            prompts_per_step=2,
+            samples_per_prompt=4,
+            max_new_tokens=8,
+            minibatches=2,
+            epochs=2,
+            judge_every=2,
+            judge_prompts=2,
         ),
         "evaluation": EvaluationSettings(originals=4, samples_per_original=2),
         "experiment": ExperimentSettings(advertisers=600),

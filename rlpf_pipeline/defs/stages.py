@@ -151,7 +151,7 @@ STAGES: dict[str, Stage] = {
             "adllama",
             "policy",
             "models/adllama",
-            inputs=("imitation_v2", "reward_model", "preference_snapshot"),
+            inputs=("imitation_v2", "reward_model", "evaluation_reward_model", "preference_snapshot"),
             sections=("policy",),
             job="training.jobs.policy",
         ),

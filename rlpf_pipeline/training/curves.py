@@ -1,8 +1,8 @@
-"""The curve of a PPO run as a picture: what the policy gained, and how far it went from its reference for it."""
+"""A PPO run as pictures: its steps, and what the policy gained for how far it went from its reference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
@@ -29,3 +29,20 @@ def plot_history(history: Sequence[dict[str, float]], path: Path) -> None:
         for name, title in TITLES.items()
     ]
     alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])).save(str(path))
+
+
+def plot_curve(curve: Sequence[Mapping[str, float]], chosen: int, path: Path) -> None:
+    """Draw reward and evaluation reward over the KL of each judgement (Gao et al. 2023), the chosen step marked."""
+    names = {"reward": "reward model (optimised)", "evaluation_reward": "evaluation reward model (never optimised)"}
+    table = pd.DataFrame(curve).rename(columns=names)
+    table = table.melt(["step", "kl"], list(names.values()), "judge", "gain").assign(chosen=lambda t: t.step == chosen)
+    base = alt.Chart(table, width=420, height=240).encode(
+        alt.X("kl:Q", title="KL to imitation v2, nats per text"),
+        alt.Y("gain:Q", title="gain over the original, log odds", scale=alt.Scale(zero=False)),
+        alt.Color("judge:N", title=None),
+        alt.Order("step:Q"),
+    )
+    marks = base.mark_point(filled=True, size=80).encode(
+        alt.Shape("chosen:N", title="the policy that is kept"), alt.Tooltip(["step:Q"])
+    )
+    alt.layer(base.mark_line(), marks).save(str(path))

@@ -5,9 +5,14 @@ Shapes: (pairs,) for preferences; (responses, length) with a mask of ones at tok
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = 1024
 
 
 def bradley_terry_loss(
@@ -39,13 +44,70 @@ def squared_correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 def token_log_probs(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """log softmax(hidden @ output_weight.T / temperature) at `targets`, in float32.
+    """log softmax(hidden @ output_weight.T / temperature) at `targets`, in float32: (tokens,).
 
     hidden: (tokens, hidden), output_weight: (vocabulary, hidden), targets: (tokens,). Only the listed tokens get
-    logits, so no (batch, length, vocabulary) tensor exists.
+    logits, `LOGITS_AT_ONCE` of them at a time, so no (batch, length, vocabulary) tensor exists, forward or backward.
     """
+    return _in_chunks(_log_probs, hidden, output_weight, targets, temperature)
+
+
+def token_log_probs_and_entropy(
+    hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The same, and the entropy of each token's distribution in nats, both (tokens,)."""
+    both = _in_chunks(_log_probs_and_entropy, hidden, output_weight, targets, temperature)
+    return both[:, 0], both[:, 1]
+
+
+def _in_chunks(
+    statistic: Callable[[Tensor, Tensor, Tensor, float], Tensor],
+    hidden: Tensor,
+    output_weight: Tensor,
+    targets: Tensor,
+    temperature: float,
+) -> Tensor:
+    if len(hidden) <= LOGITS_AT_ONCE:
+        return statistic(hidden, output_weight, targets, temperature)
+    chunks = zip(hidden.split(LOGITS_AT_ONCE), targets.split(LOGITS_AT_ONCE), strict=True)
+    # Checkpointed: the backward pass computes a chunk's logits again instead of finding all of them kept.
+    return torch.cat(
+        [
+            checkpoint(statistic, own, output_weight, ids, temperature, use_reentrant=False, preserve_rng_state=False)
+            for own, ids in chunks
+        ]
+    )
+
+
+def _log_probs(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
     logits = (hidden @ output_weight.T).float() / temperature
     return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def _log_probs_and_entropy(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    log_probs = torch.log_softmax((hidden @ output_weight.T).float() / temperature, dim=-1)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    return torch.stack([log_probs.gather(1, targets[:, None]).squeeze(1), entropy], dim=1)
+
+
+def kl_k1(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """log policy - log reference of the tokens drawn: unbiased for KL(policy || reference) (Schulman 2020)."""
+    return log_probs - reference
+
+
+def kl_k3(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """exp(-k1) - 1 + k1: unbiased too, of lower variance and never negative (Schulman 2020)."""
+    k1 = log_probs - reference
+    return torch.expm1(-k1) + k1
+
+
+def adapted_kl_coefficient(coefficient: float, kl: float, target: float, gain: float) -> float:
+    """The next coefficient of the KL, by a proportional controller in its logarithm (Ziegler et al. 2019, 2.2).
+
+    kl, target: nats per text. The error is relative and held within 0.2 on either side.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + gain * error)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

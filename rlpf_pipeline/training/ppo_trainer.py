@@ -3,220 +3,252 @@
 The reference is the same model with the adapter off: imitation v2, merged into the base before the adapter went on.
 The critic is a linear value head on the policy's hidden states, on top of a baseline per prompt: the mean score of the
 prompt's other samples. Samples of a prompt are packed behind it, so that scoring and updating encode the prompt once
-(`models/packing.py`); only response tokens get logits.
+(`models/packing.py`); only response tokens get logits. The evaluation reward model stops the run and picks the policy
+(`judge.py`). A run that was killed goes on from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
-from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import MergedCopy
-from rlpf_pipeline.models.packing import Group, Packed, encode, pack
+from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
-from rlpf_pipeline.training.losses import (
-    clipped_policy_loss,
-    clipped_value_loss,
-    generalized_advantages,
-    leave_one_out,
-    masked_mean,
-    shaped_rewards,
-    token_log_probs,
-    whiten,
-)
+from rlpf_pipeline.training.judge import best_judgement, has_peaked
+from rlpf_pipeline.training.losses import adapted_kl_coefficient, leave_one_out
+from rlpf_pipeline.training.normaliser import RunningMoments
+from rlpf_pipeline.training.ppo_update import PPOUpdate
 from rlpf_pipeline.training.prompts import Prompt, decode
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.rewards import gains, length_penalty, missing_eos_penalty
+from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, weighted
 from rlpf_pipeline.training.rollout import sample
 
 
-class ActorCritic(nn.Module):
-    """The adapted policy with a value head; gives log-probabilities and values of packed response tokens."""
+class Judges(NamedTuple):
+    """The evaluation reward model and the held-out prompts it judges on; training sees neither."""
 
-    def __init__(self, policy: PeftModel, temperature: float) -> None:
-        super().__init__()
-        self.policy, self.temperature = policy, temperature
-        hidden = policy.config.hidden_size
-        self.value_head = nn.Linear(hidden, 1, device=policy.device, dtype=torch.float32)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
-
-    def forward(self, packed: Packed) -> tuple[Tensor, Tensor]:
-        """log pi(token) and V(state before it), both (texts, longest text)."""
-        model = self.policy.get_base_model()
-        hidden = encode(model.model, packed)[packed.row, packed.predictor]
-        log_probs = token_log_probs(hidden, model.lm_head.weight, packed.targets, self.temperature)
-        values = self.value_head(hidden.float()).squeeze(-1) * hidden.shape[-1] ** -0.5
-        return packed.by_text(log_probs), packed.by_text(values)
+    model: RewardModel
+    prompts: Sequence[Prompt]
 
 
 class Rollout(NamedTuple):
-    """Samples of one step: token ids and texts [prompt][sample], rewards and their parts (texts,)."""
+    """Samples of one step as plain data, the same on every rank: prompts by number, token ids and the reward model's
+    gains, both [prompt][sample]."""
 
-    prompts: Sequence[Prompt]
+    prompts: list[int]
     responses: list[list[list[int]]]
-    texts: list[list[str]]
-    gains: np.ndarray
-    scores: np.ndarray
-    tokens: np.ndarray
-    finished: np.ndarray
-
-
-class Estimates(NamedTuple):
-    """What the update holds fixed, for one minibatch of packed prompts; tensors are (texts, longest text)."""
-
-    packed: Packed
-    mask: Tensor
-    log_probs: Tensor
-    values: Tensor
-    log_ratio: Tensor
-    advantages: Tensor
-    returns: Tensor
+    gains: list[list[list[float]]]
 
 
 class PPOTrainer:
-    """Arranges the pure functions of `losses.py` and `rewards.py` into PPO steps over one adapter."""
+    """One run: models, prompts, optimiser, and how far it is. All that changes goes into `checkpoint()`."""
 
     def __init__(
         self,
         policy: PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         reward_model: RewardModel,
+        prompts: Sequence[Prompt],
         settings: PolicySettings,
         seed: int,
+        judges: Judges | None = None,
     ) -> None:
-        self.settings, self.tokenizer, self.reward_model = settings, tokenizer, reward_model
+        """Raises UserError where the prompts of a step cannot be divided among the ranks and mini-batches."""
+        self.settings, self.seed, self.tokenizer = settings, seed, tokenizer
+        self.reward_model, self.prompts, self.judges = reward_model, prompts, judges
         self.accelerate = accelerator()
-        actor = ActorCritic(policy, settings.temperature)
-        self.sampler = MergedCopy(policy)
-        adapter = [p for p in policy.parameters() if p.requires_grad]
-        self.parameters = [*adapter, *actor.value_head.parameters()]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": adapter, "lr": settings.learning_rate},
-                {"params": actor.value_head.parameters(), "lr": settings.value_learning_rate},
-            ],
-            weight_decay=0.0,
-        )
-        self.policy = policy
-        self.actor, self.optimizer = self.accelerate.prepare(actor, optimizer)
-        rank = self.accelerate.process_index
-        self.generator = torch.Generator(self.accelerate.device).manual_seed(seed + rank)
-        self.rng = np.random.default_rng([seed, rank])
-
-    def train(self, prompts: Sequence[Prompt], reporter: Reporter) -> list[dict[str, float]]:
-        """Run all steps; returns their metrics, one dict a step."""
-        history = []
-        for step in range(self.settings.steps):
-            metrics = self.step(self._next_prompts(prompts))
-            history.append({"step": step + 1, **metrics})
-            shown = ("reward", "kl", "tokens")
-            reporter.progress(
-                step + 1,
-                self.settings.steps,
-                rate=((step + 1) * self.settings.prompts_per_step * self.settings.samples_per_prompt, "samples"),
-                **{name: metrics[name] for name in shown},
+        self.prompts_per_step = min(settings.prompts_per_step, len(prompts))
+        if self.prompts_per_step < max(settings.minibatches, self.accelerate.num_processes):
+            raise UserError(
+                f"A PPO step has {self.prompts_per_step} prompts (of {len(prompts)} in all): too few for "
+                f"{settings.minibatches} mini-batches on {self.accelerate.num_processes} process(es). Raise "
+                "policy.prompts_per_step or lower policy.minibatches."
             )
-            reporter.metrics({k: v for k, v in metrics.items() if k not in shown}, step + 1)
-        return history
+        self.learner = PPOUpdate(policy, settings, tokenizer.pad_token_id, self.accelerate)
+        self.sampler, self.terms = MergedCopy(policy), reward_terms(settings)
+        self.step, self.stopped = 0, False
+        self.kl_coefficient, self.moments = settings.kl_coefficient, RunningMoments()
+        self.rollout: Rollout | None = None
+        self.history: list[dict[str, float]] = []
+        self.curve: list[dict[str, float]] = []
+        self.best = self.learner.adapter
 
-    def step(self, prompts: Sequence[Prompt]) -> dict[str, float]:
-        """One PPO step on `prompts`: fresh samples, then `epochs` x `minibatches` optimiser steps."""
+    def train(self, reporter: Reporter, checkpoints: Checkpoints | None = None) -> None:
+        """Run to the end and take the chosen policy; `history` then has a row a step, `curve` one a judgement."""
+        self.resume(checkpoints)
+        while not self.finished:
+            self.advance(reporter)
+            if checkpoints and self.step % self.settings.checkpoint_every == 0 and self.accelerate.is_main_process:
+                checkpoints.save(self.checkpoint())
+        self.take_best()
+
+    @property
+    def finished(self) -> bool:
+        return self.stopped or (self.step == self.settings.steps and not self.judgement_is_due)
+
+    @property
+    def judgement_is_due(self) -> bool:
+        """At the start, every `judge_every` steps, and at the end."""
+        if self.judges is None or self.rollout is not None or (self.curve and self.curve[-1]["step"] == self.step):
+            return False
+        return self.step % self.settings.judge_every == 0 or self.step == self.settings.steps
+
+    def advance(self, reporter: Reporter) -> None:
+        """The next piece of work: a judgement, a rollout, or an update on the rollout that is there."""
+        if self.judgement_is_due:
+            self.judge(self.judges, reporter)
+        elif self.rollout is None:
+            self.collect()
+        else:
+            self.learn(self.rollout, reporter)
+
+    def judge(self, judges: Judges, reporter: Reporter) -> None:
+        """A row of the curve: samples for the held-out prompts, with the same random numbers each time."""
+        prompts, k = judges.prompts, self.settings.judge_samples
         self.sampler.refresh()
-        rollout = self.roll_out(prompts)
-        minibatches = self.estimate(rollout)
-        updates = [self.update(batch) for _ in range(self.settings.epochs) for batch in minibatches]
-        kl = np.concatenate([(batch.log_ratio * batch.mask).sum(1).cpu() for batch in minibatches])
-        return {
-            "reward": float(rollout.gains.mean()),
-            "score": float(rollout.scores.mean()),
-            "kl": float(kl.mean()),
-            "tokens": float(rollout.tokens.mean()),
-            "finished": float(rollout.finished.mean()),
-            "distinct": float(np.mean([len(set(texts)) / len(texts) for texts in rollout.texts])),
-            **{name: float(np.mean([update[name] for update in updates])) for name in updates[0]},
+        responses = self.draw(prompts, k, np.random.default_rng([self.seed, 1]))
+        texts = self.decoded(responses)
+        own = self.samples(prompts, responses, head_gains(self.reward_model, prompts, texts))
+        row = {
+            "step": self.step,
+            "evaluation_reward": float(head_gains(judges.model, prompts, texts).mean()),
+            "kl": self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)]),
+            **described(own, k),
         }
+        self.curve.append(row)
+        if best_judgement(self.curve, self.settings.kl_budget) == len(self.curve) - 1:
+            self.best = self.learner.adapter
+        self.stopped = has_peaked(self.curve, self.settings.kl_budget, self.settings.patience)
+        outcome = "; nothing better for a while: training stops" if self.stopped else ""
+        shown = ", ".join(f"{name} {row[name]:.3g}" for name in ("evaluation_reward", "reward", "kl"))
+        reporter.say(f"judged at step {self.step}: {shown}{outcome}")
+        reporter.metrics({f"judged_{name}": value for name, value in row.items() if name != "step"}, self.step)
 
-    def roll_out(self, prompts: Sequence[Prompt]) -> Rollout:
-        """Sample responses and score them."""
-        settings = self.settings
-        responses = sample(
+    def collect(self) -> None:
+        """Fresh samples for the next prompts, each rank its share, and the reward model's word on them."""
+        numbers = self.next_prompts()
+        rank, k = self.accelerate.process_index, self.settings.samples_per_prompt
+        mine = [int(i) for i in np.array_split(numbers, self.accelerate.num_processes)[rank]]
+        prompts = [self.prompts[i] for i in mine]
+        self.sampler.refresh()
+        responses = self.draw(prompts, k, np.random.default_rng([self.seed, 2, self.step, rank]))
+        gains = head_gains(self.reward_model, prompts, self.decoded(responses))
+        own = list(zip(mine, responses, gains.reshape(len(mine), k, -1).tolist(), strict=True))
+        self.rollout = Rollout(*(list(column) for column in zip(*gather_object(own), strict=True)))
+        self.moments = self.moments.including(sum(weighted(self.terms, self.rolled_out(self.rollout)).values()))
+
+    def learn(self, rollout: Rollout, reporter: Reporter) -> None:
+        """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step."""
+        samples, k = self.rolled_out(rollout), self.settings.samples_per_prompt
+        terms = weighted(self.terms, samples)
+        groups = [Group(self.prompts[i].ids, r) for i, r in zip(rollout.prompts, rollout.responses, strict=True)]
+        advantage = leave_one_out(torch.tensor(self.shaped(sum(terms.values()))), k).view(-1, k)
+        metrics = described(samples, k) | self.learner.learn(groups, advantage, self.kl_coefficient)
+        metrics |= {f"term_{name}": float(values.mean()) for name, values in terms.items()}
+        metrics["kl_coefficient"] = self.kl_coefficient
+        if self.settings.kl_target is not None:
+            self.kl_coefficient = adapted_kl_coefficient(
+                self.kl_coefficient, metrics["kl"], self.settings.kl_target, self.settings.kl_gain
+            )
+        self.step, self.rollout = self.step + 1, None
+        self.history.append({"step": self.step, **metrics})
+        shown = {name: metrics.pop(name) for name in ("reward", "kl", "tokens")}
+        drawn = (self.step * len(samples.texts), "samples")
+        reporter.progress(self.step, self.settings.steps, rate=drawn, **shown)
+        reporter.metrics(metrics, self.step)
+
+    def next_prompts(self) -> np.ndarray:
+        """Numbers of this step's prompts: the prompts in a random order, anew each time all have had their turn."""
+        every = len(self.prompts)
+        places = np.arange(self.step * self.prompts_per_step, (self.step + 1) * self.prompts_per_step)
+        orders = {turn: np.random.default_rng([self.seed, 0, turn]).permutation(every) for turn in set(places // every)}
+        return np.array([orders[place // every][place % every] for place in places])
+
+    def draw(self, prompts: Sequence[Prompt], samples: int, rng: np.random.Generator) -> list[list[list[int]]]:
+        """Texts for each prompt, as token ids."""
+        return sample(
             self.sampler.model,
             [prompt.ids for prompt in prompts],
-            settings.samples_per_prompt,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
+            samples,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
             eos_id=self.tokenizer.eos_token_id,
             pad_id=self.tokenizer.pad_token_id,
-            generator=self.generator,
+            generator=torch.Generator(self.accelerate.device).manual_seed(int(rng.integers(2**62))),
         )
-        texts = [[decode(self.tokenizer, ids) for ids in own] for own in responses]
+
+    def decoded(self, responses: list[list[list[int]]]) -> list[list[str]]:
+        return [[decode(self.tokenizer, ids) for ids in own] for own in responses]
+
+    def samples(self, prompts: Sequence[Prompt], responses: list[list[list[int]]], gains: np.ndarray) -> Samples:
         flat = [ids for own in responses for ids in own]
-        tokens = np.array([len(ids) for ids in flat])
-        finished = np.array([ids[-1] == self.tokenizer.eos_token_id for ids in flat])
-        original = np.repeat([prompt.original_tokens for prompt in prompts], settings.samples_per_prompt)
-        gained = gains(self.reward_model, prompts, texts)
-        scores = gained + length_penalty(tokens, original, settings) + missing_eos_penalty(finished, settings)
-        return Rollout(prompts, responses, texts, gained, scores, tokens, finished)
-
-    @torch.no_grad()
-    def estimate(self, rollout: Rollout) -> list[Estimates]:
-        """Log-probabilities, values, advantages and returns, with advantages whitened over the whole step."""
-        settings, k = self.settings, self.settings.samples_per_prompt
-        self.actor.eval()
-        batches = []
-        for part in np.array_split(np.arange(len(rollout.prompts)), settings.minibatches):
-            groups = [Group(rollout.prompts[i].ids, rollout.responses[i]) for i in part]
-            packed = pack(groups, self.tokenizer.pad_token_id, self.accelerate.device)
-            log_probs, values = self.actor(packed)
-            with self.policy.disable_adapter():
-                reference, _ = self.actor(packed)
-            mask = packed.mask()
-            scores = torch.tensor(np.concatenate([rollout.scores[i * k : (i + 1) * k] for i in part])).to(values)
-            rewards = shaped_rewards(leave_one_out(scores, k), log_probs - reference, mask, settings.kl_coefficient)
-            advantages, returns = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
-            batches.append(Estimates(packed, mask, log_probs, values, log_probs - reference, advantages, returns))
-        return _whitened(batches)
-
-    def update(self, batch: Estimates) -> dict[str, float]:
-        """One optimiser step on one minibatch."""
-        settings = self.settings
-        self.actor.train()
-        log_probs, values = self.actor(batch.packed)
-        policy_loss, clipped = clipped_policy_loss(
-            log_probs, batch.log_probs, batch.advantages, batch.mask, settings.clip_ratio
+        return Samples(
+            gains,
+            [text for own in self.decoded(responses) for text in own],
+            np.array([len(ids) for ids in flat]),
+            np.repeat([prompt.original_tokens for prompt in prompts], [len(own) for own in responses]),
+            np.array([ids[-1] == self.tokenizer.eos_token_id for ids in flat]),
         )
-        value_loss = clipped_value_loss(values, batch.values, batch.returns, batch.mask, settings.clip_value)
-        self.accelerate.backward(policy_loss + settings.value_coefficient * value_loss)
-        norm = self.accelerate.clip_grad_norm_(self.parameters, settings.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        moved = masked_mean(batch.log_probs - log_probs.detach(), batch.mask)
-        return {
-            "policy_loss": policy_loss.item(),
-            "value_loss": value_loss.item(),
-            "clipped": clipped.item(),
-            "gradient_norm": float(norm),
-            "moved": moved.item(),
-        }
 
-    def _next_prompts(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        chosen = self.rng.choice(len(prompts), min(self.settings.prompts_per_step, len(prompts)), replace=False)
-        return [prompts[i] for i in chosen]
+    def rolled_out(self, rollout: Rollout) -> Samples:
+        gains = np.array(rollout.gains)
+        prompts = [self.prompts[i] for i in rollout.prompts]
+        return self.samples(prompts, rollout.responses, gains.reshape(-1, gains.shape[-1]))
+
+    def shaped(self, rewards: np.ndarray) -> np.ndarray:
+        """The rewards as the settings want them: normalised, clipped."""
+        if self.settings.normalize_rewards:
+            rewards = self.moments.normalised(rewards)
+        limit = self.settings.clip_rewards
+        return rewards if limit is None else rewards.clip(-limit, limit)
+
+    def take_best(self) -> None:
+        """Without judges, the last policy is the one."""
+        if self.judges is not None:
+            self.learner.take(self.best)
+
+    def chosen(self) -> dict[str, float]:
+        """The judgement of the policy that was kept, or the last step's figures where nobody judged."""
+        return self.curve[best_judgement(self.curve, self.settings.kl_budget)] if self.curve else self.history[-1]
+
+    def checkpoint(self) -> Checkpoint:
+        """Random numbers come from seed, step and rank alone, so they need no place in it."""
+        state: dict[str, Any] = {name: getattr(self, name) for name in STATE}
+        return Checkpoint(self.learner.masters.state() | {"best": self.best}, state)
+
+    def resume(self, checkpoints: Checkpoints | None) -> None:
+        """Take up the run's last checkpoint, if there is one."""
+        found = checkpoints.load() if checkpoints else None
+        if found is None:
+            return
+        self.best = found.tensors.pop("best").to(self.best)
+        self.learner.masters.restore(found.tensors)
+        for name in STATE:
+            setattr(self, name, found.state[name])
+        self.moments = RunningMoments(*self.moments)
+        self.rollout = Rollout(*self.rollout) if self.rollout else None
 
 
-def _whitened(batches: list[Estimates]) -> list[Estimates]:
-    flat = torch.cat([batch.advantages[batch.mask.bool()] for batch in batches])
-    white = whiten(flat, torch.ones_like(flat)).split([int(batch.mask.sum()) for batch in batches])
-    return [
-        batch._replace(advantages=torch.zeros_like(batch.advantages).masked_scatter(batch.mask.bool(), values))
-        for batch, values in zip(batches, white, strict=True)
-    ]
+STATE = ("step", "stopped", "kl_coefficient", "moments", "rollout", "history", "curve")
+
+
+def described(samples: Samples, k: int) -> dict[str, float]:
+    """Means over texts; `distinct` is the share of different texts among the `k` of a prompt."""
+    own = [samples.texts[start : start + k] for start in range(0, len(samples.texts), k)]
+    return {
+        "reward": float(samples.gains.mean()),
+        "tokens": float(samples.tokens.mean()),
+        "finished": float(samples.finished.mean()),
+        "distinct": float(np.mean([len(set(texts)) / len(texts) for texts in own])),
+    }

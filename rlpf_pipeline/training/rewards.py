@@ -1,12 +1,14 @@
 """What PPO maximises: how much better than the original a suggestion is by the reward model, less penalties.
 
 A Bradley-Terry score means something only against another text of the same ad, so the reward is the score's gain
-over the advertiser's original: the log odds that the suggestion gets the higher CTR.
+over the advertiser's original: the log odds that the suggestion gets the higher CTR. The reward is a list of terms,
+each a weight and a small function of the samples, each logged on its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,23 +17,90 @@ from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import Prompt
 
 
-def gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
-    """Score of each text less the score of its prompt's original: (prompts x samples,), log odds."""
+class Samples(NamedTuple):
+    """Sampled texts, the samples of a prompt together.
+
+    gains: (texts, heads), each head's score less the one it gives to the original, log odds. texts: as decoded.
+    tokens, original_tokens: (texts,), lengths. finished: (texts,), False for a text cut off at the limit.
+    """
+
+    gains: np.ndarray
+    texts: Sequence[str]
+    tokens: np.ndarray
+    original_tokens: np.ndarray
+    finished: np.ndarray
+
+
+class Term(NamedTuple):
+    """A part of the reward: `weight` times `value`, (texts,)."""
+
+    name: str
+    weight: float
+    value: Callable[[Samples], np.ndarray]
+
+
+def reward_terms(settings: PolicySettings) -> list[Term]:
+    """The terms of the settings; those of weight 0 are left out."""
+
+    def outside_band(samples: Samples) -> np.ndarray:
+        return tokens_outside_band(samples, settings.shortest, settings.longest)
+
+    length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
+    terms = (
+        Term("gain", 1.0, mean_gain),
+        Term("spread", -settings.spread_penalty, spread),
+        Term("length", length_weight, tokens if settings.length == "linear" else outside_band),
+        Term("missing_eos", -settings.missing_eos_penalty, unfinished),
+        Term("repetition", -settings.repetition_penalty, repetition),
+    )
+    return [term for term in terms if term.weight]
+
+
+def weighted(terms: Sequence[Term], samples: Samples) -> dict[str, np.ndarray]:
+    """Each term's weighted values by its name, (texts,); their sum is what PPO maximises."""
+    return {term.name: term.weight * term.value(samples) for term in terms}
+
+
+def head_gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """Score of each text less the score of its prompt's original, head by head: (prompts x samples, heads)."""
     scores = model.score([(p.context, [p.original, *own]) for p, own in zip(prompts, texts, strict=True)])
-    means = [own.mean(axis=1) for own in scores]
-    return np.concatenate([own[1:] - own[0] for own in means])
+    return np.concatenate([own[1:] - own[:1] for own in scores])
 
 
-def length_penalty(tokens: np.ndarray, original_tokens: np.ndarray, settings: PolicySettings) -> np.ndarray:
-    """Linear outside `shortest` to `longest` times the original's length, nothing inside: (responses,), at most 0.
+def gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """The mean over heads: (prompts x samples,), log odds."""
+    return head_gains(model, prompts, texts).mean(axis=1)
+
+
+def mean_gain(samples: Samples) -> np.ndarray:
+    return samples.gains.mean(axis=1)
+
+
+def spread(samples: Samples) -> np.ndarray:
+    """Standard deviation over heads: what they disagree on is where over-optimisation goes (Coste et al. 2024)."""
+    return samples.gains.std(axis=1)
+
+
+def tokens(samples: Samples) -> np.ndarray:
+    return samples.tokens.astype(float)
+
+
+def tokens_outside_band(samples: Samples, shortest: float, longest: float) -> np.ndarray:
+    """Tokens below `shortest` or above `longest` times the original's length.
 
     Both ends matter: without the lower one, PPO learned to please the reward model with ever shorter texts.
     """
-    lacking = np.maximum(0, settings.shortest * original_tokens - tokens)
-    excess = np.maximum(0, tokens - settings.longest * original_tokens)
-    return -settings.length_penalty * (lacking + excess)
+    lacking = np.maximum(0, shortest * samples.original_tokens - samples.tokens)
+    excess = np.maximum(0, samples.tokens - longest * samples.original_tokens)
+    return lacking + excess
 
 
-def missing_eos_penalty(finished: np.ndarray, settings: PolicySettings) -> np.ndarray:
-    """A constant for a text cut off at the limit: (responses,), at most 0."""
-    return np.where(finished, 0.0, -settings.missing_eos_penalty)
+def unfinished(samples: Samples) -> np.ndarray:
+    """1 for a text cut off at the limit."""
+    return 1.0 - samples.finished
+
+
+def repetition(samples: Samples) -> np.ndarray:
+    """Share of a text's words that repeat an earlier one, whatever their case; 0 for an empty text."""
+    words = [text.casefold().split() for text in samples.texts]
+    return np.array([1 - len(set(own)) / len(own) if own else 0.0 for own in words])

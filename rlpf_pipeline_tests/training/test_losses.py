@@ -1,18 +1,24 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from rlpf_pipeline.training import losses
 from rlpf_pipeline.training.losses import (
+    adapted_kl_coefficient,
     bradley_terry_loss,
     clipped_policy_loss,
     clipped_value_loss,
     generalized_advantages,
+    kl_k1,
+    kl_k3,
     leave_one_out,
     pointwise_loss,
     shaped_rewards,
     squared_correlation,
     token_log_probs,
+    token_log_probs_and_entropy,
     whiten,
 )
 
@@ -140,3 +146,89 @@ def test_token_log_probs_are_log_softmax_at_the_target() -> None:
     hidden, weight = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     expected = [(1 / 0.5) - math.log(math.exp(2) + 2), 0.0 - math.log(math.exp(4) + 2)]
     assert token_log_probs(hidden, weight, torch.tensor([0, 2]), 0.5).tolist() == pytest.approx(expected)
+
+
+def test_advantages_are_the_weighted_sum_of_the_temporal_differences() -> None:
+    """GAE as Schulman et al. 2016 define it (eq. 16), summed term by term in float64."""
+    rng, gamma, lam = np.random.default_rng(2), 0.97, 0.9
+    rewards, values, lengths = rng.normal(size=(3, 5)), rng.normal(size=(3, 5)), (5, 3, 1)
+    expected = np.zeros((3, 5))
+    for row, length in enumerate(lengths):
+        behind = [*values[row, 1:length], 0.0]
+        deltas = [rewards[row, t] + gamma * behind[t] - values[row, t] for t in range(length)]
+        for t in range(length):
+            expected[row, t] = sum((gamma * lam) ** k * deltas[t + k] for k in range(length - t))
+    mask = np.arange(5) < np.array(lengths)[:, None]
+    inputs = (torch.from_numpy(a) for a in (rewards, values, mask.astype(float)))
+    advantages, returns = generalized_advantages(*inputs, gamma, lam)
+    np.testing.assert_allclose(advantages, expected, atol=1e-12)
+    np.testing.assert_allclose(returns, expected + values * mask, atol=1e-12)
+
+
+def test_kl_estimators_have_the_mean_of_the_exact_kl() -> None:
+    policy, reference = np.array([0.5, 0.3, 0.2]), np.array([0.25, 0.25, 0.5])
+    exact = float((policy * np.log(policy / reference)).sum())
+    p, q = torch.from_numpy(np.log(policy)), torch.from_numpy(np.log(reference))
+    for estimator in (kl_k1, kl_k3):
+        assert (torch.from_numpy(policy) * estimator(p, q)).sum().item() == pytest.approx(exact)
+
+
+def test_k3_by_hand_and_never_negative() -> None:
+    # policy half as sure as the reference: k1 = -log 2, k3 = 2 - 1 - log 2
+    assert kl_k3(tensor(math.log(0.2)), tensor(math.log(0.4))).item() == pytest.approx(1 - math.log(2))
+    assert kl_k3(torch.linspace(-3, 0, 50), torch.linspace(0, -3, 50)).min() >= 0
+
+
+def test_the_kl_coefficient_follows_the_relative_error_of_the_kl() -> None:
+    # 10 % above the target, gain 0.5: 5 % more
+    assert adapted_kl_coefficient(0.2, kl=1.1, target=1.0, gain=0.5) == pytest.approx(0.21)
+    # the error is held within 0.2 on either side
+    assert adapted_kl_coefficient(0.2, kl=9.0, target=1.0, gain=0.5) == pytest.approx(0.22)
+    assert adapted_kl_coefficient(0.2, kl=0.0, target=1.0, gain=0.5) == pytest.approx(0.18)
+    assert adapted_kl_coefficient(0.2, kl=1.0, target=1.0, gain=0.5) == 0.2
+
+
+def test_clipped_losses_are_those_of_numpy() -> None:
+    rng, clip = np.random.default_rng(5), 0.2
+    new, old, advantages, returns = (rng.normal(scale=0.4, size=(4, 6)) for _ in range(4))
+    mask = (rng.random((4, 6)) < 0.7).astype(float)
+    ratio = np.exp(new - old)
+    gained = np.minimum(ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages)
+    held = old + np.clip(new - old, -clip, clip)
+    errors = np.maximum((new - returns) ** 2, (held - returns) ** 2)
+    tensors = [torch.from_numpy(a) for a in (new, old, advantages, returns, mask)]
+    policy, _ = clipped_policy_loss(*tensors[:3], tensors[4], clip)
+    value = clipped_value_loss(*tensors[:2], tensors[3], tensors[4], clip)
+    assert policy.item() == pytest.approx(-(gained * mask).sum() / mask.sum())
+    assert value.item() == pytest.approx(0.5 * (errors * mask).sum() / mask.sum())
+
+
+def test_entropy_is_that_of_the_tempered_distribution() -> None:
+    hidden, weight = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    log_probs, entropy = token_log_probs_and_entropy(hidden, weight, torch.tensor([0, 2]), 0.5)
+    p = np.array([math.exp(2), 1, 1]) / (math.exp(2) + 2)
+    assert log_probs.tolist() == pytest.approx([math.log(p[0]), -math.log(3)])
+    assert entropy.tolist() == pytest.approx([-(p * np.log(p)).sum(), math.log(3)])
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_logits_in_chunks_give_the_same_values_and_gradients(monkeypatch: pytest.MonkeyPatch, entropy: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight, targets = torch.randn(11, 4, generator=generator, dtype=torch.float64), torch.arange(7)
+    start = torch.randn(7, 4, generator=generator, dtype=torch.float64)
+    results, largest = [], []
+    for at_once in (100, 3):
+        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
+        hidden = start.clone().requires_grad_()
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+            if entropy:
+                total = sum(part.sum() for part in token_log_probs_and_entropy(hidden, weight, targets, 0.7))
+            else:
+                total = token_log_probs(hidden, weight, targets, 0.7).sum()
+        total.backward()
+        results.append((total.detach(), hidden.grad))
+        largest.append(max(kept))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+    assert largest[0] >= 7 * 11
+    assert largest[1] < 7 * 11

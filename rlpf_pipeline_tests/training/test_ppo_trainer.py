@@ -1,82 +1,214 @@
-from collections.abc import Sequence
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rlpf_pipeline.models.adapters import attach_lora
-from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.settings import LoraSettings, PolicySettings
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.packing import Group
+from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
-from rlpf_pipeline.training.prompts import Prompt
-from rlpf_pipeline.training.rewards import length_penalty, missing_eos_penalty
-from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline_tests.training.tiny_ppo import PROMPTS, SHARP, Likes, likes_letter, tiny_trainer
 
-PROMPTS = [Prompt(f"ad{i}", None, "Bread.", [1, 30 + i, 31 + i], 4) for i in range(4)]
-
-
-class LikesLetter:
-    """Stands in for a reward model: a text's score is how often the letter stands in it."""
-
-    def __init__(self, letter: str) -> None:
-        self.letter = letter
-
-    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
-        return [np.array([[text.count(self.letter)] for text in texts], np.float32) for _, texts in ads]
+QUIET = Reporter("test")
 
 
-def trainer(cache: Path, **settings: object) -> PPOTrainer:
-    torch.manual_seed(0)
-    policy = attach_lora(load_causal_lm(TINY, cache), LoraSettings())
-    defaults = {
-        "prompts_per_step": 4,
-        "samples_per_prompt": 8,
-        "max_new_tokens": 6,
-        "missing_eos_penalty": 0.0,
-        "length_penalty": 0.0,
-    }
-    ppo = PolicySettings.model_validate(defaults | settings)
-    return PPOTrainer(policy, load_tokenizer(TINY, cache), LikesLetter("e"), ppo, seed=1)  # type: ignore[arg-type]
+def step(ppo: PPOTrainer) -> dict[str, float]:
+    """One PPO step: rollout and update."""
+    ppo.collect()
+    ppo.learn(ppo.rollout, QUIET)
+    return ppo.history[-1]
 
 
-def test_the_policy_starts_at_its_reference(cache: Path) -> None:
-    ppo = trainer(cache)
-    (batch,) = ppo.estimate(ppo.roll_out(PROMPTS))
-    assert batch.log_ratio.abs().max() < 1e-6
-    assert ppo.update(batch)["moved"] == pytest.approx(0.0, abs=1e-6)
+def groups_of(ppo: PPOTrainer) -> list[Group]:
+    ppo.collect()
+    return [Group(ppo.prompts[i].ids, own) for i, own in zip(ppo.rollout.prompts, ppo.rollout.responses, strict=True)]
 
 
-def test_every_epoch_and_minibatch_is_one_optimiser_step(cache: Path) -> None:
-    ppo = trainer(cache, epochs=3, minibatches=2)
-    ppo.step(PROMPTS)
-    steps = {int(state["step"]) for state in ppo.optimizer.state.values()}
-    assert steps == {6}
+def scores_of(ppo: PPOTrainer) -> torch.Tensor:
+    return torch.tensor(ppo.rollout.gains)[..., 0]
 
 
-# The tiny model's hidden states are short, so its distribution is close to uniform whatever it learns; a low
-# temperature lets it express a preference.
-SHARP = {"temperature": 0.15, "learning_rate": 5e-3, "epochs": 4, "samples_per_prompt": 16}
+def test_the_policy_starts_at_its_reference_and_its_first_ratio_is_one(cache: Path) -> None:
+    ppo = tiny_trainer(cache, minibatches=2)
+    parts = ppo.learner.estimate(groups_of(ppo), scores_of(ppo), 0.1)
+    for part in parts:
+        assert ((part.log_probs - part.reference) * part.mask).sum(1).abs().max() < 1e-6
+        told = ppo.learner.actor(part.packed, part.below)
+        assert (torch.exp(told.log_probs - part.log_probs) - 1).abs().max() < 1e-5
 
 
-def test_ppo_raises_what_it_is_rewarded_for(cache: Path) -> None:
-    ppo = trainer(cache, kl_coefficient=0.0, **SHARP)
-    rewards = [ppo.step(PROMPTS)["reward"] for _ in range(8)]
-    assert rewards[-1] > rewards[0] + 1.0
+def test_the_first_ratio_is_one_for_a_policy_that_has_moved(cache: Path) -> None:
+    ppo = tiny_trainer(cache, **SHARP)
+    step(ppo)
+    (part,) = ppo.learner.estimate(groups_of(ppo), scores_of(ppo), 0.1)
+    assert (part.log_probs - part.reference).abs().max() > 1e-3
+    told = ppo.learner.actor(part.packed, part.below)
+    assert (torch.exp(told.log_probs - part.log_probs) - 1).abs().max() < 1e-5
 
 
-def test_a_large_kl_weight_holds_it_near_the_reference(cache: Path) -> None:
-    free, held = (trainer(cache, kl_coefficient=beta, **SHARP) for beta in (0.0, 10.0))
-    free_kl, held_kl = ([ppo.step(PROMPTS)["kl"] for _ in range(6)][-1] for ppo in (free, held))
-    assert held_kl < 0.5 * free_kl
+def test_every_epoch_and_minibatch_is_one_optimiser_step_however_memory_is_bounded(cache: Path) -> None:
+    ppo = tiny_trainer(cache, epochs=3, minibatches=2, tokens_per_forward=20)
+    parts = ppo.learner.estimate(groups_of(ppo), scores_of(ppo), 0.1)
+    assert len(parts) == 4
+    ppo.learn(ppo.rollout, QUIET)
+    assert {int(state["step"]) for state in ppo.learner.masters.optimizer.state.values()} == {6}
 
 
-def test_length_costs_only_outside_the_band() -> None:
-    settings = PolicySettings(length_penalty=0.5, shortest=0.5, longest=1.5)
-    # free from 5 to 15 tokens, then half a point each
-    costs = length_penalty(np.array([3, 5, 15, 18]), np.full(4, 10), settings)
-    assert costs.tolist() == [-1.0, 0.0, 0.0, -1.5]
+def test_parts_of_a_minibatch_sum_to_its_gradient(cache: Path) -> None:
+    gradients = []
+    for tokens in (4096, 20):
+        ppo = tiny_trainer(cache, tokens_per_forward=tokens, entropy_coefficient=0.1, kl_loss_coefficient=0.1)
+        ppo.learner.masters.step = lambda *_: None  # type: ignore[method-assign]
+        ppo.learner.update(ppo.learner.estimate(groups_of(ppo), scores_of(ppo), 0.1))
+        gradients.append(ppo.learner.masters.flat[0].grad)
+    assert gradients[0].abs().max() > 1e-3
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
-def test_an_unfinished_text_is_penalised() -> None:
-    assert missing_eos_penalty(np.array([True, False]), PolicySettings(missing_eos_penalty=2.0)).tolist() == [0.0, -2.0]
+def test_frozen_layers_run_once_and_change_nothing(cache: Path) -> None:
+    top = LoraSettings(top_layers=2)
+    cut, whole = (tiny_trainer(cache, lora=top) for _ in range(2))
+    assert cut.learner.actor.cut is not None
+    whole.learner.actor.cut = None
+    for ppo in (cut, whole):
+        step(ppo)
+    torch.testing.assert_close(cut.learner.adapter, whole.learner.adapter, rtol=0, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_settings(cache: Path) -> None:
+    ppo = tiny_trainer(cache, max_grad_norm=1e-3)
+    seen = []
+    step_of_adam = ppo.learner.masters.optimizer.step
+    ppo.learner.masters.optimizer.step = lambda: (  # type: ignore[method-assign]
+        seen.append(torch.cat([flat.grad for flat in ppo.learner.masters.flat]).norm().item()),
+        step_of_adam(),
+    )
+    assert step(ppo)["gradient_norm"] > 1e-2
+    assert seen == [pytest.approx(1e-3, rel=1e-3)]
+
+
+BANDIT = {"max_new_tokens": 1, "temperature": 0.1, "learning_rate": 1e-3, "epochs": 4, "samples_per_prompt": 32}
+
+
+def first_token(ppo: PPOTrainer) -> torch.Tensor:
+    """The policy's exact distribution of the token behind each prompt: (prompts, vocabulary)."""
+    ppo.sampler.refresh()
+    with torch.no_grad():
+        logits = [ppo.sampler.model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in PROMPTS]
+    return torch.softmax(torch.stack(logits) / ppo.settings.temperature, -1)
+
+
+def bandit(cache: Path, steps: int, kl_coefficient: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A reward of 1 for the token " now", of nothing for others: its probability and the exact KL, after PPO."""
+    ppo = tiny_trainer(cache, Likes(lambda text: float(text == "now")), kl_coefficient=kl_coefficient, **BANDIT)
+    (token,) = ppo.tokenizer(" now")["input_ids"]
+    before = first_token(ppo)
+    assert before[:, token].mean() < 0.05
+    for _ in range(steps):
+        step(ppo)
+    after = first_token(ppo)
+    return after[:, token], (after * (after / before).log()).sum(-1)
+
+
+def test_one_rewarded_token_is_learned_to_95_percent_of_the_most_there_is(cache: Path) -> None:
+    probability, kl = bandit(cache, steps=6, kl_coefficient=0.0)
+    assert probability.mean() > 0.95
+    assert kl.min() > 2
+
+
+def test_a_large_kl_coefficient_holds_it_at_the_reference(cache: Path) -> None:
+    probability, kl = bandit(cache, steps=15, kl_coefficient=10.0)
+    assert probability.mean() < 0.1
+    assert kl.mean() < 0.1
+
+
+def test_the_coefficient_rises_while_the_kl_is_above_its_target_and_falls_below(cache: Path) -> None:
+    ppo = tiny_trainer(cache, kl_coefficient=0.5, kl_target=1.0, kl_gain=2.0, **(SHARP | {"learning_rate": 2e-3}))
+    rows = [step(ppo) for _ in range(5)]
+    assert min(row["kl"] for row in rows) < 1 < max(row["kl"] for row in rows)
+    for before, after in itertools.pairwise(rows):
+        assert (after["kl_coefficient"] > before["kl_coefficient"]) == (before["kl"] > 1)
+
+
+def test_every_prompt_has_its_turn_before_any_comes_again(cache: Path) -> None:
+    ppo = tiny_trainer(cache, prompts_per_step=3)
+    chosen = []
+    for ppo.step in range(4):
+        chosen += ppo.next_prompts().tolist()
+    assert [sorted(chosen[start : start + 4]) for start in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
+
+
+def test_each_term_of_the_reward_is_reported(cache: Path) -> None:
+    penalties = {"missing_eos_penalty": 2.0, "repetition_penalty": 1.0, "length": "linear", "length_penalty": 0.5}
+    row = step(tiny_trainer(cache, **penalties))
+    assert row["term_gain"] == pytest.approx(row["reward"])
+    assert row["term_missing_eos"] == pytest.approx(-2.0 * (1 - row["finished"]))
+    assert row["term_length"] == pytest.approx(-0.5 * row["tokens"])
+    assert -1 < row["term_repetition"] <= 0
+
+
+def test_rewards_are_clipped_after_they_are_normalised(cache: Path) -> None:
+    ppo = tiny_trainer(cache, normalize_rewards=True, clip_rewards=1.5)
+    ppo.moments = ppo.moments.including(np.array([8.0, 12.0]))
+    assert ppo.shaped(np.array([10.0, 11.0, 0.0])).tolist() == pytest.approx([0.0, 0.5, -1.5])
+
+
+def test_too_few_prompts_for_the_minibatches_are_refused(cache: Path) -> None:
+    with pytest.raises(UserError, match=r"4 prompts .* too few for 5 mini-batches"):
+        tiny_trainer(cache, minibatches=5)
+
+
+# Planted reward models: what they reward is worth nothing, and the evaluation reward model knows it.
+HACKS = {
+    "length": (Likes(lambda text: len(text.split())), Likes(lambda text: -abs(len(text.split()) - 2))),
+    "repetition": (
+        likes_letter(">"),
+        Likes(lambda text: len(set(text)) / max(1, len(text)) + min(text.count(">"), 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("hack", HACKS)
+def test_the_evaluation_reward_model_stops_a_run_that_hacks_its_reward(cache: Path, hack: str) -> None:
+    reward, judge = HACKS[hack]
+    ppo = tiny_trainer(
+        cache,
+        reward,
+        judge,
+        steps=40,
+        judge_every=1,
+        judge_samples=8,
+        patience=3,
+        kl_coefficient=0.0,
+        kl_budget=50.0,
+        **(SHARP | {"learning_rate": 2e-3}),
+    )
+    ppo.train(QUIET)
+    last, chosen = ppo.curve[-1], ppo.chosen()
+    assert ppo.stopped
+    assert ppo.step < 40
+    assert last["reward"] > chosen["reward"]
+    assert last["evaluation_reward"] < chosen["evaluation_reward"]
+    assert chosen["step"] == ppo.step - 3
+
+
+def test_the_policy_that_is_kept_is_the_one_that_was_judged_best(cache: Path) -> None:
+    ppo = tiny_trainer(cache, *HACKS["length"], steps=6, judge_every=1, patience=2, kl_coefficient=0.0, **SHARP)
+    ppo.train(QUIET)
+    chosen = ppo.chosen()
+    ppo.curve, ppo.rollout = [], None
+    ppo.judge(ppo.judges, QUIET)
+    assert {k: v for k, v in ppo.curve[0].items() if k != "step"} == {k: v for k, v in chosen.items() if k != "step"}
+
+
+def test_a_policy_beyond_the_kl_budget_is_not_kept(cache: Path) -> None:
+    ppo = tiny_trainer(
+        cache, likes_letter("e"), likes_letter("e"), steps=6, judge_every=1, kl_coefficient=0.0, kl_budget=0.5, **SHARP
+    )
+    ppo.train(QUIET)
+    assert ppo.curve[-1]["kl"] > 0.5
+    assert ppo.chosen()["kl"] <= 0.5
+    assert ppo.curve[-1]["evaluation_reward"] > ppo.chosen()["evaluation_reward"]

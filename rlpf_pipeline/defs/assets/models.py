@@ -40,6 +40,7 @@ pointwise_reward_model = job_asset(
 )
 adllama = job_asset(
     "adllama",
-    "The policy trained by RLPF: PPO from imitation v2 against the reward model, with KL and length penalty.",
+    "The policy trained by RLPF: PPO from imitation v2 against the reward model, with KL and length penalty. The "
+    "evaluation reward model stops the run and picks the policy; the curve of both rewards and the KL lies beside it.",
     kinds=TRAINED,
 )

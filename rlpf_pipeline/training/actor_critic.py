@@ -1,0 +1,71 @@
+"""The adapted policy with a value head: log-probabilities, values and entropies of packed response tokens.
+
+What lies below the lowest adapter is the same for the policy, for its reference and in every epoch: `below` computes
+it once per rollout. The reference is the policy with its adapter off.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from rlpf_pipeline.models import block_attention
+from rlpf_pipeline.models.frozen_layers import cut_trunk
+from rlpf_pipeline.models.packing import Group, Packed, encode, pack
+from rlpf_pipeline.training.losses import token_log_probs, token_log_probs_and_entropy
+
+
+class Told(NamedTuple):
+    """What the actor says of a batch, each (texts, longest text): log pi(token), V(state before it), entropy."""
+
+    log_probs: Tensor
+    values: Tensor
+    entropy: Tensor | None
+
+
+class ActorCritic(nn.Module):
+    """One frozen base, one adapter, a linear critic on the adapted hidden states, zero at the start.
+
+    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count.
+    """
+
+    def __init__(self, policy: PeftModel, temperature: float) -> None:
+        super().__init__()
+        self.policy, self.temperature = policy, temperature
+        self.model = policy.get_base_model()
+        self.model.set_attn_implementation(block_attention.NAME)
+        hidden = policy.config.hidden_size
+        self.value_head = nn.Linear(hidden, 1, device=policy.device, dtype=torch.float32)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.cut = cut_trunk(self.model.model, pack([Group([5, 6], [[7, 8, 9]])], 0, policy.device))
+
+    @property
+    def adapter(self) -> list[nn.Parameter]:
+        return [p for p in self.policy.parameters() if p.requires_grad]
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within it, the actor speaks as the reference policy."""
+        return self.policy.disable_adapter()
+
+    def below(self, packed: Packed) -> Tensor | None:
+        """Hidden states that enter the lowest adapted layer, or None where every layer is adapted."""
+        return self.cut.below(packed) if self.cut else None
+
+    def forward(self, packed: Packed, below: Tensor | None, with_entropy: bool = False) -> Told:
+        """`below`: what `below(packed)` gave."""
+        states = encode(self.model.model, packed) if below is None else self.cut.above(below, packed)
+        hidden = states[packed.row, packed.predictor]
+        logits_of = (hidden, self.model.lm_head.weight, packed.targets, self.temperature)
+        entropy = None
+        if with_entropy:
+            log_probs, flat = token_log_probs_and_entropy(*logits_of)
+            entropy = packed.by_text(flat)
+        else:
+            log_probs = token_log_probs(*logits_of)
+        values = self.value_head(hidden.float()).squeeze(-1) * hidden.shape[-1] ** -0.5
+        return Told(packed.by_text(log_probs), packed.by_text(values), entropy)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.prompts import Prompt
+from rlpf_pipeline.training.rewards import Samples, gains, head_gains, reward_terms, weighted
+
+SAMPLES = Samples(
+    gains=np.array([[1.0, 3.0], [0.5, 0.5], [0.0, 2.0], [-1.0, 1.0]]),
+    texts=["buy buy Buy now", "fresh bread", "", "a b a b"],
+    tokens=np.array([3, 5, 15, 18]),
+    original_tokens=np.full(4, 10),
+    finished=np.array([True, True, True, False]),
+)
+
+
+def terms_of(**settings: object) -> dict[str, list[float]]:
+    terms = reward_terms(PolicySettings.model_validate(settings))
+    return {name: values.tolist() for name, values in weighted(terms, SAMPLES).items()}
+
+
+def test_the_reward_is_the_mean_gain_less_lambda_times_the_spread_of_the_heads() -> None:
+    terms = terms_of(spread_penalty=0.5)
+    assert terms["gain"] == [2.0, 0.5, 1.0, 0.0]
+    # half the distance of two heads is their standard deviation: 1, 0, 1, 1
+    assert terms["spread"] == [-0.5, 0.0, -0.5, -0.5]
+
+
+def test_length_costs_only_outside_the_band() -> None:
+    # free from 5 to 15 tokens, then half a point each
+    assert terms_of(length_penalty=0.5, shortest=0.5, longest=1.5)["length"] == [-1.0, 0.0, 0.0, -1.5]
+
+
+def test_linear_length_costs_every_token() -> None:
+    assert terms_of(length="linear", length_penalty=0.1)["length"] == pytest.approx([-0.3, -0.5, -1.5, -1.8])
+
+
+def test_an_unfinished_text_is_penalised() -> None:
+    assert terms_of(missing_eos_penalty=2.0)["missing_eos"] == [0.0, 0.0, 0.0, -2.0]
+
+
+def test_repeated_words_cost_their_share() -> None:
+    # two of "buy buy Buy now" repeat, none, no word at all, two of four
+    assert terms_of(repetition_penalty=1.0)["repetition"] == [-0.5, 0.0, 0.0, -0.5]
+
+
+def test_a_term_without_weight_is_left_out() -> None:
+    assert set(terms_of(length="none", missing_eos_penalty=0.0)) == {"gain"}
+
+
+def test_a_gain_is_a_score_less_the_one_of_the_own_original() -> None:
+    class Words:
+        def score(self, ads):  # type: ignore[no-untyped-def]
+            return [np.array([[len(text.split()), 2.0 * len(text.split())] for text in texts]) for _, texts in ads]
+
+    prompts = [Prompt("a", None, "one two", [1], 2), Prompt("b", None, "one", [1], 1)]
+    texts = [["one", "one two three"], ["one", "one two"]]
+    assert head_gains(Words(), prompts, texts).tolist() == [[-1, -2], [1, 2], [0, 0], [1, 2]]  # type: ignore[arg-type]
+    assert gains(Words(), prompts, texts).tolist() == [-1.5, 1.5, 0, 1.5]  # type: ignore[arg-type]
