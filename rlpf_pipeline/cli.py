@@ -196,6 +196,53 @@ def score(
     print(f"{scored.rows:,} rows scored, {scored.texts:,} distinct texts: {output}")
 
 
+@app.command()
+def generate(
+    policy: Annotated[Path, typer.Option(help="Folder of a trained policy or imitation model.")],
+    text: Annotated[str | None, typer.Option(help="The ad's text.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=64, help="Suggestions for a text.")] = 4,
+    reward_model: Annotated[Path | None, typer.Option(help="Folder of a reward model to rank by.")] = None,
+    input: Annotated[Path | None, typer.Option(help="File of texts: CSV, TSV, JSON Lines or Parquet.")] = None,
+    text_column: Annotated[str | None, typer.Option(help="Its column of texts.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Parquet file to write: a row a suggestion.")] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal suggestions.")] = 0,
+) -> None:
+    """Write other texts for an ad, or for every row of a file: distinct, the best first where a reward model is given.
+
+    Example: rlpf generate --policy .rlpf/demo/models/adllama --text "Fresh bread every morning." -n 4
+    --reward-model .rlpf/demo/models/reward_model
+
+    Example: rlpf generate --policy .rlpf/demo/models/adllama --input ads.csv --text-column headline
+    --output suggestions.parquet
+    """
+    if (text is None) == (input is None) or (text is not None and (text_column or output)):
+        raise UserError("Give either --text alone, or --input with --text-column and --output.")
+    if input and not (text_column and output):
+        raise UserError("--input needs --text-column (which column holds the texts) and --output (a .parquet file).")
+
+    from rlpf_pipeline.evaluation.generate_file import generate_file
+    from rlpf_pipeline.models.reward_model import load_reward_model
+    from rlpf_pipeline.training.job import accelerator
+    from rlpf_pipeline.training.reporter import Reporter
+    from rlpf_pipeline.training.suggest import load_writer, suggest
+
+    cache, device = load_settings().cache, accelerator().device
+    writer = load_writer(policy, cache, device)
+    judge = load_reward_model(reward_model, cache).to(device) if reward_model else None
+    if input and text_column and output:
+        reporter = Reporter("generate")
+        rows, short = generate_file(
+            writer, input, text_column, n, seed, output, judge, lambda *done: reporter.progress(*done, "texts")
+        )
+        print(f"{rows:,} rows, {short:,} of them with fewer than {n} distinct suggestions: {output}")
+    elif text is not None:
+        (suggestions,) = suggest(writer, [text], n, seed, judge)
+        for own in suggestions:
+            print(own.text if own.reward is None else f"{own.reward:+.3f}  {own.text}")
+        if len(suggestions) < n:
+            print(f"Only {len(suggestions)} distinct finished texts were found.", file=sys.stderr)
+
+
 @app.command("ab-report")
 def ab_report(
     data: Annotated[

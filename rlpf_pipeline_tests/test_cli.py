@@ -13,7 +13,7 @@ from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_mode
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
-COMMANDS = ("run", "ingest", "pairs", "train", "score", "ab-report", "ab-power", "simulate")
+COMMANDS = ("run", "ingest", "pairs", "train", "score", "generate", "ab-report", "ab-power", "simulate")
 ADS = """ad_id,variant_id,text,impressions,clicks
 a,1,Fresh bread every day,1000,30
 a,2,Bread,1000,10
@@ -180,6 +180,28 @@ def test_score_adds_its_columns(tmp_path: Path, home: Path, monkeypatch: pytest.
     # an untrained model scores 0: both texts of ad a are first, each with one half
     assert table.p_best.tolist() == [0.5, 0.5, 1.0]
     assert table["rank"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--text", "Bread"), "is no model folder"),
+        ((), "Give either --text alone"),
+        (("--text", "Bread", "--output", "o.parquet"), "Give either --text alone"),
+        (("--input", "ads.csv"), "--input needs --text-column"),
+    ],
+)
+def test_generate_explains_what_is_missing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    assert rlpf(monkeypatch, "generate", "--policy", str(tmp_path / "nowhere"), *arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
 
 
 def save_tiny_reward_model(folder: Path, cache: Path) -> None:

@@ -1,0 +1,115 @@
+"""Suggestions for a text: distinct finished samples of a policy, the best first where a reward model is given.
+
+Used by `rlpf generate --policy DIR --text "…" -n 4`; sampling is that of training.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpf_pipeline.artifacts import read_manifest
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import load_policy
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
+from rlpf_pipeline.training.rewards import gains
+from rlpf_pipeline.training.rollout import sample_in_batches
+
+ROUNDS = 5
+"""Times that texts are drawn for an original which has too few distinct ones."""
+TEXTS_AT_ONCE = 64
+
+
+class Policy(NamedTuple):
+    """A policy ready to write, with the sampling it was trained with."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: PolicySettings
+
+
+class Suggestion(NamedTuple):
+    """reward: gain over the original by the reward model, log odds; None without one."""
+
+    text: str
+    reward: float | None
+
+
+def load_writer(folder: Path, cache: Path, device: torch.device) -> Policy:
+    """The policy of a model folder. Raises UserError where the folder holds none."""
+    model, tokenizer = load_policy(folder, cache)
+    manifest = read_manifest(folder)
+    trained_with = manifest.recipe.settings.get("policy", {}) if manifest else {}
+    return Policy(model.to(device), tokenizer, PolicySettings.model_validate(trained_with))
+
+
+def suggest(
+    policy: Policy,
+    texts: Sequence[str],
+    n: int,
+    seed: int,
+    reward_model: RewardModel | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[list[Suggestion]]:
+    """Up to `n` suggestions for each text: none twice, none a copy of the text, none cut off.
+
+    Ranked by the reward model, otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws of n texts gave no
+    more. on_progress: called with texts that are served and texts in all. Raises UserError for a text that is empty or
+    too long.
+    """
+    prompts = [make_prompt(policy, text, number) for number, text in enumerate(texts, start=1)]
+    found: list[dict[str, str]] = [{} for _ in prompts]
+    generator = torch.Generator(policy.model.device).manual_seed(seed)
+    for _ in range(ROUNDS):
+        lacking = [number for number, own in enumerate(found) if len(own) < n]
+        served = len(prompts) - len(lacking)
+        drawn = sample_in_batches(
+            policy.model,
+            [prompts[number].ids for number in lacking],
+            n,
+            TEXTS_AT_ONCE,
+            lambda done, served=served: on_progress(served + done, len(prompts)),
+            max_new_tokens=policy.settings.max_new_tokens,
+            temperature=policy.settings.temperature,
+            eos_id=policy.tokenizer.eos_token_id,
+            pad_id=policy.tokenizer.pad_token_id,
+            generator=generator,
+        )
+        for number, own in zip(lacking, drawn, strict=True):
+            for ids in own:
+                text = decode(policy.tokenizer, ids)
+                fresh = text and text.casefold() != prompts[number].original.casefold()
+                if fresh and ids[-1] == policy.tokenizer.eos_token_id and len(found[number]) < n:
+                    found[number].setdefault(text.casefold(), text)
+    return [ranked(prompt, list(own.values()), reward_model) for prompt, own in zip(prompts, found, strict=True)]
+
+
+def ranked(prompt: Prompt, texts: list[str], reward_model: RewardModel | None) -> list[Suggestion]:
+    """The texts with their gains over the original, the highest first; in their order without a reward model."""
+    if reward_model is None or not texts:
+        return [Suggestion(text, None) for text in texts]
+    scored = zip(texts, gains(reward_model, [prompt], [texts]).tolist(), strict=True)
+    return sorted((Suggestion(text, gain) for text, gain in scored), key=lambda own: -own.reward)
+
+
+def make_prompt(policy: Policy, text: str, number: int) -> Prompt:
+    """The prompt for a text, written as in training: Unicode NFC, white space collapsed."""
+    original = " ".join(unicodedata.normalize("NFC", text).split())
+    if not any(letter.isalpha() for letter in original):
+        raise UserError(f"Text number {number} holds no letter: {text!r}. Give the text of an ad, or leave it out.")
+    ids = prompt_ids(policy.tokenizer, original)
+    room = policy.model.config.max_position_embeddings - policy.settings.max_new_tokens
+    if len(ids) > room:
+        raise UserError(
+            f"Text number {number} is too long: {len(ids)} tokens with the request, and the policy reads {room}. "
+            "Shorten it, or leave it out."
+        )
+    length = len(policy.tokenizer(original, add_special_tokens=False)["input_ids"])
+    return Prompt(str(number), None, original, ids, length)

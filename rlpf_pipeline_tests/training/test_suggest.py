@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.evaluation.generate_file import generate_file
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training import suggest as module
+from rlpf_pipeline.training.suggest import Policy, suggest
+from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.training.tiny_ppo import Likes
+
+
+@pytest.fixture(scope="module")
+def policy(cache: Path) -> Policy:
+    return Policy(load_causal_lm(TINY, cache), load_tokenizer(TINY, cache), PolicySettings(max_new_tokens=4))
+
+
+@pytest.fixture
+def drawn(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What the policy writes, round by round; "…" at the end is a text cut off."""
+    rounds: list[list[str]] = []
+
+    def sample(model, prompts, samples, batch, on_batch, **options):  # type: ignore[no-untyped-def]
+        texts = rounds.pop(0) if rounds else ["same"]
+        on_batch(len(prompts))
+        ids = [policy.tokenizer(text.removesuffix("…"), add_special_tokens=False)["input_ids"] for text in texts]
+        ended = [own + [options["eos_id"]] * (not text.endswith("…")) for own, text in zip(ids, texts, strict=True)]
+        return [ended for _ in prompts]
+
+    monkeypatch.setattr(module, "sample_in_batches", sample)
+    return rounds
+
+
+def test_suggestions_are_distinct_finished_and_no_copies(policy: Policy, drawn: list[list[str]]) -> None:
+    drawn += [["bread", "Bread", "Fresh  bread", "cut…"], ["bread", "now", "FRESH BREAD", ""], ["day"]]
+    (own,) = suggest(policy, ["Fresh bread"], 3, seed=0)
+    assert [suggestion.text for suggestion in own] == ["bread", "now", "day"]
+
+
+def test_the_reward_model_ranks_by_the_gain_over_the_original(policy: Policy, drawn: list[list[str]]) -> None:
+    drawn += [["a", "aaa", "aa"]]
+    (own,) = suggest(policy, ["aa b"], 3, 0, Likes(lambda text: text.count("a")))  # type: ignore[arg-type]
+    assert [tuple(suggestion) for suggestion in own] == [("aaa", 1.0), ("aa", 0.0), ("a", -1.0)]
+
+
+def test_fewer_come_back_where_the_policy_repeats_itself(policy: Policy, drawn: list[list[str]]) -> None:
+    assert [s.text for s in suggest(policy, ["Bread"], 3, 0)[0]] == ["same"]
+
+
+def test_the_same_seed_writes_the_same(policy: Policy) -> None:
+    hot = policy._replace(settings=PolicySettings(max_new_tokens=4, temperature=3.0))
+    assert suggest(hot, ["Bread", "Cake"], 2, seed=5) == suggest(hot, ["Bread", "Cake"], 2, seed=5)
+
+
+@pytest.mark.parametrize(("text", "says"), [(" 12 !", "no letter"), ("bread " * 600, "too long")])
+def test_a_text_that_cannot_be_asked_for_is_refused(policy: Policy, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=rf"Text number 2 .*{says}"):
+        suggest(policy, ["Bread", text], 1, 0)
+
+
+def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], tmp_path: Path) -> None:
+    drawn += [["one", "two"]]
+    (tmp_path / "ads.csv").write_text("id,headline\n007,Bread\n008,Bread\n")
+    output = tmp_path / "out.parquet"
+    assert generate_file(policy, tmp_path / "ads.csv", "headline", 2, 0, output) == (2, 0)
+    assert pq.read_table(output).to_pylist() == [
+        {"row": row, "original": "Bread", "rank": rank, "text": text, "reward": None}
+        for row in (1, 2)
+        for rank, text in ((1, "one"), (2, "two"))
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ads.csv", "out.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("column", "output", "says"),
+    [
+        ("title", "out.parquet", "no column 'title'"),
+        ("text", "out.csv", r"ends in \.parquet"),
+        ("n", "o.parquet", "not text"),
+    ],
+)
+def test_mistakes_are_named(policy: Policy, tmp_path: Path, column: str, output: str, says: str) -> None:
+    pq.write_table(pa.table({"text": ["Bread"], "n": [1]}), tmp_path / "ads.parquet")
+    with pytest.raises(UserError, match=says):
+        generate_file(policy, tmp_path / "ads.parquet", column, 2, 0, tmp_path / output)
