@@ -43,8 +43,8 @@ def test_clean_data_passes_every_check(warehouse):
 
 @pytest.mark.parametrize("name", OFFENDERS)
 def test_a_planted_offender_is_found(warehouse, name):
-    raw = warehouse.query("FROM raw_multitext_ads")
-    warehouse.replace_table("raw_multitext_ads", raw)
+    for view in ("raw_multitext_ads", "variants", "pairs"):
+        warehouse.replace_table(view, warehouse.query(f"FROM {view}"))
     warehouse.connection.execute(OFFENDERS[name])
     result = warehouse.check(name)
     assert result.rule == name.split("__")[1]
