@@ -102,8 +102,8 @@ class Narrator:
         if event is None or event.step_key is None:
             return
         name, kind = event.step_key, event.event_type
-        if name.startswith("check_"):
-            self.on_check(name, event)
+        if name not in STAGES:
+            self.on_check(event)
         elif kind is DagsterEventType.STEP_START:
             self.started[name] = time.monotonic()
             self.say(f"({len(self.started)}/{len(STAGES)}) {name} …")
@@ -127,14 +127,14 @@ class Narrator:
             return f"skipped: {NO_EXPERIMENT}"
         return f"done in {time.monotonic() - self.started[name]:.1f} s"
 
-    def on_check(self, name: str, event: dg.DagsterEvent) -> None:
+    def on_check(self, event: dg.DagsterEvent) -> None:
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             if not evaluation.passed:
-                offending = evaluation.metadata["offending_rows"].value
-                self.say(f"  check {evaluation.check_name} failed: {offending} offending rows")
+                figures = ", ".join(f"{figure} {value.value}" for figure, value in evaluation.metadata.items())
+                self.say(f"  check {evaluation.check_name} failed: {figures}")
         elif event.event_type is DagsterEventType.STEP_FAILURE and (failure := event.step_failure_data).error:
-            self.say(f"  {name} failed: {reason_of(failure)}")
+            self.say(f"  {event.step_key} failed: {reason_of(failure)}")
 
 
 def reason_of(failure: object) -> str:
