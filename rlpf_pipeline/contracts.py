@@ -310,20 +310,3 @@ EXPERIMENT_ADVERTISERS = Table(
         Column("account_age_years", "DOUBLE", "Age of the account when the experiment starts", "years"),
     ),
 )
-
-TABLES = (
-    RAW_MULTITEXT_ADS,
-    REJECTS,
-    ADS,
-    VARIANTS,
-    PAIRS,
-    VARIANT_PERFORMANCE,
-    DELIVERY,
-    CTR_PRIORS,
-    LABEL_COUNTS,
-    PREFERENCE_PAIRS,
-    CURATED_EXAMPLES,
-    SUGGESTIONS,
-    REWARD_SCORES,
-    EXPERIMENT_ADVERTISERS,
-)
