@@ -23,6 +23,7 @@ class Section(BaseModel):
 
 
 Relevance = Literal["words", "minilm"]
+Algorithm = Literal["ppo", "rloo", "grpo", "dpo", "best-of-n"]
 
 
 class MarketSettings(Section):
@@ -162,6 +163,7 @@ class RewardSettings(Section):
 
 
 class PolicySettings(Section):
+    algorithm: Algorithm = Field("ppo", description="ours, or one to compare it with (docs/ppo.md)")
     steps: int = Field(12, ge=1, description="PPO steps at most, each with fresh samples")
     prompts_per_step: int = Field(8, ge=1)
     samples_per_prompt: int = Field(5, ge=1)

@@ -8,9 +8,37 @@ with the same random numbers each time; reward, evaluation reward and KL along t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.training.prompts import Prompt
+from rlpf_pipeline.training.rewards import Responses, decoded, described, head_gains, scored
 
 Curve = Sequence[Mapping[str, float]]
 """One row a judgement, in the order of steps: step, reward, evaluation_reward, kl (nats per text), …"""
+
+
+class Judges(NamedTuple):
+    """The evaluation reward model and the held-out prompts it judges on; training sees neither."""
+
+    model: RewardModel
+    prompts: Sequence[Prompt]
+
+
+def judgement(
+    judges: Judges,
+    reward_model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    responses: Responses,
+    step: int,
+    kl: float,
+) -> dict[str, float]:
+    """A row of the curve. responses: of a policy to the judges' prompts; kl: of that policy, nats per text."""
+    samples = scored(reward_model, tokenizer, judges.prompts, responses)
+    evaluation_reward = float(head_gains(judges.model, judges.prompts, decoded(tokenizer, responses)).mean())
+    return {"step": step, "evaluation_reward": evaluation_reward, "kl": kl, **described(samples, len(responses[0]))}
 
 
 def best_judgement(curve: Curve, kl_budget: float) -> int:

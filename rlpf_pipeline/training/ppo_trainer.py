@@ -25,21 +25,22 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
-from rlpf_pipeline.training.judge import best_judgement, has_peaked
+from rlpf_pipeline.training.judge import Judges, best_judgement, has_peaked, judgement
 from rlpf_pipeline.training.losses import adapted_kl_coefficient, leave_one_out
 from rlpf_pipeline.training.normaliser import RunningMoments
 from rlpf_pipeline.training.ppo_update import PPOUpdate
-from rlpf_pipeline.training.prompts import Prompt, decode
+from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, weighted
+from rlpf_pipeline.training.rewards import (
+    Samples,
+    decoded,
+    described,
+    head_gains,
+    reward_terms,
+    samples_of,
+    weighted,
+)
 from rlpf_pipeline.training.rollout import sample
-
-
-class Judges(NamedTuple):
-    """The evaluation reward model and the held-out prompts it judges on; training sees neither."""
-
-    model: RewardModel
-    prompts: Sequence[Prompt]
 
 
 class Rollout(NamedTuple):
@@ -118,14 +119,8 @@ class PPOTrainer:
         prompts, k = judges.prompts, self.settings.judge_samples
         self.sampler.refresh()
         responses = self.draw(prompts, k, np.random.default_rng([self.seed, 1]))
-        texts = self.decoded(responses)
-        own = self.samples(prompts, responses, head_gains(self.reward_model, prompts, texts))
-        row = {
-            "step": self.step,
-            "evaluation_reward": float(head_gains(judges.model, prompts, texts).mean()),
-            "kl": self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)]),
-            **described(own, k),
-        }
+        kl = self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)])
+        row = judgement(judges, self.reward_model, self.tokenizer, responses, self.step, kl)
         self.curve.append(row)
         if best_judgement(self.curve, self.settings.kl_budget) == len(self.curve) - 1:
             self.best = self.learner.adapter
@@ -143,7 +138,7 @@ class PPOTrainer:
         prompts = [self.prompts[i] for i in mine]
         self.sampler.refresh()
         responses = self.draw(prompts, k, np.random.default_rng([self.seed, 2, self.step, rank]))
-        gains = head_gains(self.reward_model, prompts, self.decoded(responses))
+        gains = head_gains(self.reward_model, prompts, decoded(self.tokenizer, responses))
         own = list(zip(mine, responses, gains.reshape(len(mine), k, -1).tolist(), strict=True))
         self.rollout = Rollout(*(list(column) for column in zip(*gather_object(own), strict=True)))
         self.moments = self.moments.including(sum(weighted(self.terms, self.rolled_out(self.rollout)).values()))
@@ -188,23 +183,10 @@ class PPOTrainer:
             generator=torch.Generator(self.accelerate.device).manual_seed(int(rng.integers(2**62))),
         )
 
-    def decoded(self, responses: list[list[list[int]]]) -> list[list[str]]:
-        return [[decode(self.tokenizer, ids) for ids in own] for own in responses]
-
-    def samples(self, prompts: Sequence[Prompt], responses: list[list[list[int]]], gains: np.ndarray) -> Samples:
-        flat = [ids for own in responses for ids in own]
-        return Samples(
-            gains,
-            [text for own in self.decoded(responses) for text in own],
-            np.array([len(ids) for ids in flat]),
-            np.repeat([prompt.original_tokens for prompt in prompts], [len(own) for own in responses]),
-            np.array([ids[-1] == self.tokenizer.eos_token_id for ids in flat]),
-        )
-
     def rolled_out(self, rollout: Rollout) -> Samples:
         gains = np.array(rollout.gains)
         prompts = [self.prompts[i] for i in rollout.prompts]
-        return self.samples(prompts, rollout.responses, gains.reshape(-1, gains.shape[-1]))
+        return samples_of(self.tokenizer, prompts, rollout.responses, gains.reshape(-1, gains.shape[-1]))
 
     def shaped(self, rewards: np.ndarray) -> np.ndarray:
         """The rewards as the settings want them: normalised, clipped."""
@@ -241,14 +223,3 @@ class PPOTrainer:
 
 
 STATE = ("step", "stopped", "kl_coefficient", "moments", "rollout", "history", "curve")
-
-
-def described(samples: Samples, k: int) -> dict[str, float]:
-    """Means over texts; `distinct` is the share of different texts among the `k` of a prompt."""
-    own = [samples.texts[start : start + k] for start in range(0, len(samples.texts), k)]
-    return {
-        "reward": float(samples.gains.mean()),
-        "tokens": float(samples.tokens.mean()),
-        "finished": float(samples.finished.mean()),
-        "distinct": float(np.mean([len(set(texts)) / len(texts) for texts in own])),
-    }
