@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Literal
 
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
@@ -60,6 +60,7 @@ def train_on_samples(
     trainer_class, config_class = ONLINE[algorithm]
     prompts_per_step = min(settings.prompts_per_step, len(prompts))
     reward = _Reward(tokenizer, reward_model, prompts, settings)
+    disable_progress_bars()
     history = History(settings, reporter, sample_figures, ("reward", "kl", "tokens"))
     with tempfile.TemporaryDirectory() as scratch:
         trainer = trainer_class(
@@ -102,6 +103,7 @@ def train_on_pairs(
             "DPO learns from pairs of texts beside the original, and no ad has one that the clicks tell apart. "
             "It needs ads of three texts or more; choose another policy.algorithm for this data."
         )
+    disable_progress_bars()
     history = History(settings, reporter, pair_figures, ("loss", "accuracy"))
     texts = texts_per_update(settings.prompts_per_step, settings)
     with tempfile.TemporaryDirectory() as scratch:

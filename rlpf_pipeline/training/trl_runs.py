@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from datasets import disable_progress_bars
 from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -67,7 +66,6 @@ def common_arguments(settings: PolicySettings, seed: int, scratch: str) -> dict[
 
 def trained(trainer: Trainer) -> PeftModel:
     """Run the trainer to its end; the policy comes back as `attach_lora` makes one."""
-    disable_progress_bars()
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     policy: PeftModel = trainer.accelerator.unwrap_model(trainer.model)

@@ -10,18 +10,18 @@ from transformers import LlamaForCausalLM
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import MergedCopy
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.settings import BaseModelSettings, PolicySettings
 from rlpf_pipeline.training.comparators import preferred_rewrites, train_on_pairs, train_on_samples
 from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline_tests.conftest import TINY
-from rlpf_pipeline_tests.training.reward_ads import make_ad, make_ads
+from rlpf_pipeline_tests.training.reward_ads import make_ad
 from rlpf_pipeline_tests.training.tiny_ppo import Likes, likes_letter
 
 QUIET = Reporter("test")
 SHORT = {"steps": 2, "prompts_per_step": 2, "samples_per_prompt": 4, "max_new_tokens": 4}
 BANDIT = {
-    "steps": 8,
+    "steps": 2,
     "prompts_per_step": 4,
     "samples_per_prompt": 32,
     "max_new_tokens": 1,
@@ -39,10 +39,12 @@ def prompts_of(cache: Path) -> list[Prompt]:
     return [make_prompt(tokenizer, make_ad(text, (text, "other"), [0.5])) for text in ORIGINALS]
 
 
-def on_samples(cache: Path, algorithm: str, reward: Likes, **settings: object):  # type: ignore[no-untyped-def]
+def on_samples(  # type: ignore[no-untyped-def]
+    cache: Path, algorithm: str, reward: Likes, base: BaseModelSettings = TINY, **settings: object
+):
     torch.manual_seed(0)
     chosen = PolicySettings.model_validate({"algorithm": algorithm} | settings)
-    parts = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache), reward, prompts_of(cache)
+    parts = load_causal_lm(base, cache), load_tokenizer(TINY, cache), reward, prompts_of(cache)
     return train_on_samples(algorithm, *parts, chosen, 1, QUIET)  # type: ignore[arg-type]
 
 
@@ -62,7 +64,7 @@ def test_a_token_that_is_rewarded_becomes_likely(cache: Path, algorithm: str) ->
     after = first_token(MergedCopy(policy).model, prompts)[:, token].mean()
     assert before < 0.05
     assert after > 0.9
-    assert history[-1]["reward"] > 0.5 > history[0]["reward"]
+    assert history[-1]["reward"] > history[0]["reward"]
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])
@@ -92,18 +94,30 @@ def test_the_prompt_is_that_of_ppo(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert sorted(seen) == sorted(prompt.ids for prompt in prompts_of(cache) for _ in range(4))
 
 
-def test_dpo_learns_which_of_two_texts_is_clicked(cache: Path) -> None:
+def test_a_base_in_bfloat16_gets_its_adapter_in_bfloat16(cache: Path) -> None:
+    base = BaseModelSettings(name="tiny", dtype="bfloat16")
+    policy, _ = on_samples(cache, "rloo", likes_letter("e"), base, **(SHORT | {"steps": 1}))
+    assert {parameter.dtype for parameter in policy.parameters()} == {torch.bfloat16}
+    adapter = [parameter for name, parameter in policy.named_parameters() if "lora_B" in name]
+    assert max(float(parameter.abs().max()) for parameter in adapter) > 0
+
+
+def test_dpo_learns_which_text_is_clicked(cache: Path) -> None:
     torch.manual_seed(0)
     settings = PolicySettings.model_validate(
-        {"algorithm": "dpo", "steps": 12, "prompts_per_step": 4, "samples_per_prompt": 4, "learning_rate": 5e-3}
+        {"algorithm": "dpo", "steps": 6, "prompts_per_step": 4, "samples_per_prompt": 2, "learning_rate": 5e-3}
     )
-    parts = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache), make_ads(30, seed=3)
-    policy, history = train_on_pairs(*parts, settings, 1, QUIET)
+    # pairs in order: (0,1) (0,2) (1,2); the first text is the original
+    ads = [make_ad(text, (text, "now", "day"), [0.9, 0.2, 0.8]) for text in ORIGINALS]
+    policy, history = train_on_pairs(load_causal_lm(TINY, cache), load_tokenizer(TINY, cache), ads, settings, 1, QUIET)
     assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
-    # 32 pairs in the last four steps, of which chance would order 16
-    assert sum(row["accuracy"] for row in history[-4:]) / 4 > 0.8
-    assert history[-1]["margin"] > 0
-    assert list(policy.peft_config) == ["default"]
+    assert history[-1]["accuracy"] == 1
+    assert history[-1]["loss"] < history[0]["loss"]
+    model, (now, day) = MergedCopy(policy).model, load_tokenizer(TINY, cache)(["now", "day"])["input_ids"]
+    start = load_causal_lm(TINY, cache)
+    for prompt in prompts_of(cache):
+        gap, before = (first_token(m, [prompt]).log()[0, [now[0], day[0]]] for m in (model, start))
+        assert gap[0] - gap[1] > before[0] - before[1]
 
 
 def test_dpo_prefers_what_is_clicked_and_answers_with_no_original() -> None:
