@@ -11,7 +11,8 @@ import pytest
 from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.cli import app, main
 from rlpf_pipeline.defs import launcher
-from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings, load_settings
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline_tests.abtest.experiment_data import experiment

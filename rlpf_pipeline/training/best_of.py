@@ -17,7 +17,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.models.adapters import ModelCard
-from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.rewards import Responses, reward_terms, scored, weighted

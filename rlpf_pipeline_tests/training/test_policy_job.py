@@ -17,7 +17,8 @@ from rlpf_pipeline.evaluation.jobs.policy import work as evaluate
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, RewardSettings, load_settings
 from rlpf_pipeline.training.jobs.policy import read_task, work

@@ -21,7 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.artifacts import digest_of
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
-from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.best_of import BestOf, save_best_of
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.curves import plot_curve, plot_history
@@ -67,17 +68,13 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     judged_on = len(task.judges.prompts) if task.judges else 0
     reporter.say(f"{settings.algorithm}: {len(task.ads)} prompts, judged on {judged_on} other originals")
     reporter.phase()
-    checkpoints = Checkpoints(
-        config.output.with_name(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump())
-    )
     if settings.algorithm == "ppo":
-        trained = by_ppo(task, reporter, checkpoints)
+        trained = by_ppo(task, reporter)
     elif settings.algorithm == "best-of-n":
         trained = by_best_of_n(task, reporter)
     else:
         trained = by_trl(task, reporter)
     save(trained, task, folder)
-    checkpoints.remove()
     return {"steps_done": len(trained.history), **{f"chosen_{k}": v for k, v in trained.kept.items() if k in SHOWN}}
 
 
@@ -94,8 +91,12 @@ def read_task(config: RunConfig) -> Task:
     return Task(config, reference.to(device), tokenizer, reward_model, read_ads(snapshot, "train"), judges)
 
 
-def by_ppo(task: Task, reporter: Reporter, checkpoints: Checkpoints) -> Trained:
-    policy = attach_lora(task.reference, task.config.settings.policy.lora)
+def by_ppo(task: Task, reporter: Reporter) -> Trained:
+    config = task.config
+    policy = attach_lora(task.reference, config.settings.policy.lora)
+    checkpoints = Checkpoints(
+        config.output.with_name(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump())
+    )
     trainer = task.ppo(policy)
     trainer.train(reporter, checkpoints)
     return Trained(policy, trainer.history, trainer.curve, trainer.chosen())
