@@ -43,7 +43,7 @@ def write_suggestions(
         temperature=policy.temperature,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator(model.device).manual_seed(seed),
+        generator=torch.Generator().manual_seed(seed),
     )
     groups = [Group(prompt.ids, own) for prompt, own in zip(prompts, responses, strict=True)]
     pad, temperature = tokenizer.pad_token_id, policy.temperature
