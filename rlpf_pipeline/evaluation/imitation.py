@@ -2,7 +2,7 @@
 
 Held-out originals and their rewrites come from the curated examples. Each model, the base chat model too, is asked as
 it is deployed ("another text for this ad"), and, since that prompt names no instruction, with the two instructions
-whose fulfilment can be counted: a question ends in a question mark, a shortened text has fewer words.
+whose fulfilment can be counted: a question has a question mark, a shortened text has fewer words.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ def faithfulness(rewrites: pd.DataFrame) -> Figures:
 
 
 def instructions_kept(rewrites: pd.DataFrame) -> Figures:
-    """Share of texts asked to be a question that end as one, and of texts asked to be shorter with fewer words."""
+    """Share of texts asked to be a question that hold one, and of texts asked to be shorter with fewer words."""
     question, shorten = (rewrites[rewrites.instruction == asked] for asked in (QUESTION, SHORTEN))
     return {
-        "question_kept": share(lambda original, rewrite: rewrite.endswith("?"), question),
+        "question_kept": share(lambda original, rewrite: "?" in rewrite, question),
         "shortened": share(lambda original, rewrite: 0 < len(rewrite.split()) < len(original.split()), shorten),
     }
 

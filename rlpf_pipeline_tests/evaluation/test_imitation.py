@@ -57,8 +57,8 @@ def test_shares_are_counted_as_their_names_say() -> None:
 
 def test_instructions_that_can_be_counted_are() -> None:
     asked = rewrites(
-        ("Buy our bread", QUESTION, "Have you tried our bread?"),
-        ("Buy our bread", QUESTION, "Our bread? Buy it."),
+        ("Buy our bread", QUESTION, "Have you tried our bread? Buy some."),
+        ("Buy our bread", QUESTION, "Our bread. Buy it."),
         ("Buy our bread", SHORTEN, "Buy bread"),
         ("Buy our bread", SHORTEN, "Bread for you"),
         ("Buy our bread", SHORTEN, ""),

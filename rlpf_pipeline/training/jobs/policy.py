@@ -53,7 +53,8 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     if trainer.curve:
         pd.DataFrame(trainer.curve).to_parquet(folder / "curve.parquet", index=False)
         plot_curve(trainer.curve, int(trainer.chosen()["step"]), folder / "curve.svg")
-    checkpoints.remove()
+    if trainer.accelerate.is_main_process:
+        checkpoints.remove()
     return {"steps_done": trainer.step, **{f"chosen_{k}": v for k, v in trainer.chosen().items() if k in SHOWN}}
 
 
