@@ -11,20 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rlpf_pipeline.artifacts import PACKAGE
 from rlpf_pipeline.models.base import load_causal_lm
 from rlpf_pipeline_tests.conftest import TINY
 
 pytestmark = pytest.mark.slow
+SHIPPED = PACKAGE / "training" / "accelerate"
 
 
 def run_on(ranks: int, job: str, cache: Path, output: Path) -> dict[str, torch.Tensor]:
-    """What `job` leaves in `output`, started by `accelerate launch` as the pipeline starts it."""
+    """What `job` leaves in `output`, on one rank or, by the configuration of eight GPUs, on several."""
     load_causal_lm(TINY, cache)
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(ranks)]
-    several = ["--multi_gpu", "--main_process_port", "0"] if ranks > 1 else ["--cpu"]
-    fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command = [*accelerate, *several, *fixed, "-m", f"rlpf_pipeline_tests.training.{job}", str(cache), str(output)]
+    config = SHIPPED / ("cpu.yaml" if ranks == 1 else "gpus-8.yaml")
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    script = ["-m", f"rlpf_pipeline_tests.training.{job}", str(cache), str(output)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*accelerate, "--num_processes", str(ranks), *script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(output)
