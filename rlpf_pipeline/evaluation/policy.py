@@ -48,7 +48,7 @@ def write_suggestions(
         temperature=policy.temperature,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator(model.device).manual_seed(seed),
+        generator=torch.Generator().manual_seed(seed),
     )
     if best_of:
         responses = best_of.pick(prompts, responses)

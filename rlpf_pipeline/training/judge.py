@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+import numpy as np
 
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.prompts import Prompt
-from rlpf_pipeline.training.rewards import Responses, decoded, described, head_gains, scored
+from rlpf_pipeline.training.rewards import Samples, described
 
 Curve = Sequence[Mapping[str, float]]
 """One row a judgement, in the order of steps: step, reward, evaluation_reward, kl (nats per text), …"""
@@ -27,18 +27,12 @@ class Judges(NamedTuple):
     prompts: Sequence[Prompt]
 
 
-def judgement(
-    judges: Judges,
-    reward_model: RewardModel,
-    tokenizer: PreTrainedTokenizerBase,
-    responses: Responses,
-    step: int,
-    kl: float,
-) -> dict[str, float]:
-    """A row of the curve. responses: of a policy to the judges' prompts; kl: of that policy, nats per text."""
-    samples = scored(reward_model, tokenizer, judges.prompts, responses)
-    evaluation_reward = float(head_gains(judges.model, judges.prompts, decoded(tokenizer, responses)).mean())
-    return {"step": step, "evaluation_reward": evaluation_reward, "kl": kl, **described(samples, len(responses[0]))}
+def judgement(step: int, samples: Samples, evaluation_gains: np.ndarray, k: int, kl: float) -> dict[str, float]:
+    """A row of the curve, of a policy's `k` samples for each of the judges' prompts; kl: of that policy, nats per text.
+
+    evaluation_gains: (texts, heads), of the evaluation reward model.
+    """
+    return {"step": step, "evaluation_reward": float(evaluation_gains.mean()), "kl": kl, **described(samples, k)}
 
 
 def best_judgement(curve: Curve, kl_budget: float) -> int:

@@ -70,7 +70,7 @@ def suggest(
     """
     prompts = [make_prompt(policy, text, number) for number, text in enumerate(texts, start=1)]
     found: list[dict[str, str]] = [{} for _ in prompts]
-    generator = torch.Generator(policy.model.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for _ in range(ROUNDS):
         lacking = [number for number, own in enumerate(found) if len(own) < n]
         if not lacking:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
@@ -31,6 +30,7 @@ from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, shuffled
 
@@ -131,9 +131,11 @@ def by_best_of_n(task: Task, reporter: Reporter) -> Trained:
     settings, (_, prompts) = task.config.settings.policy, task.judges
     trainer, best_of = task.ppo(attach_lora(task.reference, settings.lora)), best_of_n(task)
     trainer.judge(task.judges, reporter)
-    rng = np.random.default_rng([task.config.settings.seed, 1])
-    responses = best_of.pick(prompts, trainer.draw(prompts, settings.judge_samples * best_of.n, rng))
-    row = judgement(task.judges, task.reward_model, task.tokenizer, responses, 1, best_of.kl)
+    written = trainer.write(prompts, settings.judge_samples * best_of.n, [1], [task.reward_model])
+    responses = best_of.pick(prompts, [own.responses for own in written])
+    samples = scored(task.reward_model, task.tokenizer, prompts, responses)
+    evaluation_gains = head_gains(task.judges.model, prompts, decoded(task.tokenizer, responses))
+    row = judgement(1, samples, evaluation_gains, settings.judge_samples, best_of.kl)
     return Trained(None, [], [*trainer.curve, row], row)
 
 
