@@ -36,10 +36,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A PPO run of the profile `tiny` on models that were never trained; the reward models' heads are random."""
+    """A PPO run of the profile `tiny` on models that were never trained; the reward models' heads are random, and
+    nothing but their gain counts."""
     home = tmp_path_factory.mktemp("home")
     settings = load_settings("tiny", (), home)
-    settings = settings.model_copy(update={"base": TINY})
+    policy = settings.policy.model_copy(update={"length": "none", "missing_eos_penalty": 0.0})
+    settings = settings.model_copy(update={"base": TINY, "policy": policy})
     pq.write_table(simulate_history(MarketSettings(advertisers=40)), home / "raw.parquet")
     with Warehouse(home / "w.duckdb") as warehouse:
         build_variant_performance(warehouse, home / "raw.parquet", settings.pairs, settings.seed)
@@ -89,16 +91,18 @@ def judged_again(folder: Path, config: RunConfig) -> float:
     """Mean gain, by the reward model, of what the policy of the folder writes for the judges' prompts with the judges'
     random numbers."""
     settings, task, writer = config.settings.policy, read_task(config), load_writer(folder, config.settings.cache, CPU)
-    rng = np.random.default_rng([config.settings.seed, 1])
+    shape = (len(task.judges.prompts), settings.judge_samples * (writer.best_of.n if writer.best_of else 1))
+    tokens = settings.max_new_tokens
+    uniform = np.random.default_rng([config.settings.seed, 1]).random((*shape, tokens), np.float32)
     responses = sample(
         writer.model,
         [prompt.ids for prompt in task.judges.prompts],
-        settings.judge_samples * (writer.best_of.n if writer.best_of else 1),
-        max_new_tokens=settings.max_new_tokens,
+        shape[1],
+        max_new_tokens=tokens,
         temperature=settings.temperature,
         eos_id=writer.tokenizer.eos_token_id,
         pad_id=writer.tokenizer.pad_token_id,
-        generator=torch.Generator().manual_seed(int(rng.integers(2**62))),
+        uniform=torch.from_numpy(uniform.reshape(-1, tokens)),
     )
     if writer.best_of:
         responses = writer.best_of.pick(task.judges.prompts, responses)
