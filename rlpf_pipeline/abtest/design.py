@@ -93,7 +93,7 @@ def build_design(exposed: pd.DataFrame, covariates: tuple[Covariate, ...]) -> De
     """exposed: advertisers as `frames.with_exposure` returns them."""
     import pandas as pd
 
-    treated = (exposed["arm"] == TREATMENT).to_numpy(float)
+    treated = np.asarray(exposed["arm"] == TREATMENT, dtype=np.float64)
     values = [values_of(exposed[covariate.name], covariate) for covariate in covariates]
     regression = regression_on(treated, exposed["clicks"].to_numpy(float), values)
     characteristics = {
@@ -117,7 +117,7 @@ def values_of(column: pd.Series[Any], covariate: Covariate) -> Values:
         codes, levels = pd.factorize(filled, sort=True)
         return Values(covariate, codes.astype(float), tuple(levels))
     numbers = column.astype("boolean").astype("Float64") if covariate.form == "flag" else column
-    return Values(covariate, numbers.to_numpy(float, na_value=np.nan))
+    return Values(covariate, np.asarray(numbers.to_numpy(float, na_value=np.nan), dtype=np.float64))
 
 
 def regression_on(treated: Array, clicks: Array, values: list[Values]) -> Regression:

@@ -115,7 +115,7 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
     """Fit a design of full rank. The columns are orthonormalised for the solver, and coefficients turned back."""
     with one_thread():
         triangle = triangle_of(counts.x) / math.sqrt(len(counts.k))
-        back = np.linalg.inv(triangle)
+        back = np.asarray(np.linalg.inv(triangle), dtype=np.float64)
         turned = counts._replace(x=counts.x @ back)
         require_finite_estimate(turned, names, back)
         found = maximise(turned)

@@ -167,7 +167,9 @@ def require_assignment(connection: duckdb.DuckDBPyConnection, dated: bool) -> No
         )
     if set(arms or ()) != set(ARMS):
         only = f"only {arms[0]}" if arms else "no rows"
-        raise UserError(f"The column arm must hold both control and treatment; it holds {only}.")
+        raise UserError(
+            f"The column arm must hold both control and treatment; it holds {only}. Add the other arm's advertisers."
+        )
 
 
 def by_period(table: Judged, spec: ExperimentSpec) -> tuple[pd.DataFrame | None, str]:

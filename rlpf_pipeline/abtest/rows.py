@@ -60,7 +60,12 @@ def row_tests(
     required = (*REQUIRED, *outcomes)
     tests = [(f"NOT {given(name)}", f"missing value in {spec.source_of(name)}") for name in required]
     known = " and ".join((spec.arms.control, spec.arms.treatment))
-    tests.append((f"{fields['arm']} IS NULL", f"{spec.source_of('arm')} is not one of {known}"))
+    tests.append(
+        (
+            f"{fields['arm']} IS NULL",
+            f"{spec.source_of('arm')} is not one of {known} (a spec names the arms, if they are called otherwise)",
+        )
+    )
     numbers = ["impressions", "clicks", *outcomes, *(c.name for c in covariates if c.form in NUMBER_FORMS)]
     for name in numbers:
         value, kind = fields[name], kinds[spec.source_of(name)]

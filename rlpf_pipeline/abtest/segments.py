@@ -78,7 +78,7 @@ def labels_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
     """Levels as text, true and false as yes and no."""
     codes, levels = pd.factorize(values)
     words = {True: "yes", False: "no"}
-    names = [words[level] if isinstance(level, (bool, np.bool_)) else str(level) for level in levels]
+    names = [words[bool(level)] if isinstance(level, (bool, np.bool_)) else str(level) for level in levels]
     return np.array([*names, MISSING_LEVEL], object)[codes]  # the code of a missing value is -1
 
 
