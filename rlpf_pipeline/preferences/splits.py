@@ -20,7 +20,7 @@ from rlpf_pipeline.warehouse import Warehouse
 
 
 def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
-    """Build the table splits (ad_id, cluster_id, split) from raw_multitext_ads.
+    """Build the table splits (ad, ad_id, cluster, split) from raw_multitext_ads.
 
     The shares of `pairs` are expected shares of clusters. Raises UserError where they leave nothing for training.
     """

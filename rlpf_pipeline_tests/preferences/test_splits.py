@@ -11,7 +11,7 @@ from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row
 
 @pytest.fixture
 def assigned(tmp_path):
-    """Cluster and split by ad, from (ad, tie)."""
+    """First ad of the cluster, and split, by ad, from (ad, tie)."""
 
     def assign(ties, seed=1, **shares):
         rows = [
@@ -24,7 +24,8 @@ def assigned(tmp_path):
             warehouse.replace_table("raw_multitext_ads", pa.Table.from_pylist(rows, schema=SCHEMA))
             build_splits(warehouse, PairSettings(**shares), seed)
             rows = warehouse.query("FROM splits").to_pylist()
-        return {row["ad_id"]: (row["cluster_id"], row["split"]) for row in rows}
+        names = {row["ad"]: row["ad_id"] for row in rows}
+        return {row["ad_id"]: (names[row["cluster"]], row["split"]) for row in rows}
 
     return assign
 
