@@ -77,7 +77,7 @@ class Pieces:
     def stand_in(self, others: Pieces) -> Booleans:
         """Whether each piece also stands in the text of the same number of `others`, which know the same: (pieces,)."""
         theirs = np.append(np.sort(others.keys), -1)
-        return np.equal(theirs[np.searchsorted(theirs[:-1], self.keys)], self.keys)
+        return np.asarray(theirs[np.searchsorted(theirs[:-1], self.keys)] == self.keys, dtype=np.bool_)
 
     @property
     def keys(self) -> Integers:
@@ -107,7 +107,8 @@ def pieces_of(texts: Sequence[str], pattern: re.Pattern[str]) -> Pieces:
 def distinct_of(numbers: Integers) -> Integers:
     """The distinct numbers, in order: np.unique, which takes ten times as long by hashing."""
     in_order = np.sort(numbers)
-    return in_order[np.append(True, in_order[1:] != in_order[:-1])[: len(in_order)]]
+    is_first = np.append(True, in_order[1:] != in_order[:-1])[: len(in_order)]
+    return np.asarray(in_order[is_first], dtype=np.int64)
 
 
 def characters(texts: Sequence[str], wanted: Callable[[str], bool]) -> Integers:
