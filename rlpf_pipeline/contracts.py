@@ -95,7 +95,11 @@ REJECTS = Table(
 
 AD = Column("ad", "INTEGER", "Number of the ad, its place in the order of ad_id, from 0")
 
-ADS = Table("ads", "one row per ad, in order", (AD, AD_ID, SOURCE, ADVERTISER_ID, CONTEXT, SPLIT))
+CLUSTER = Column(
+    "cluster", "INTEGER", "Number of the first ad of its cluster: ads tied by an advertiser or a near-duplicate text"
+)
+
+ADS = Table("ads", "one row per ad, in order", (AD, AD_ID, SOURCE, ADVERTISER_ID, CONTEXT, CLUSTER, SPLIT))
 
 VARIANTS = Table(
     "variants",
