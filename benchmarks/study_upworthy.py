@@ -4,9 +4,10 @@
     python -m benchmarks.study_upworthy final --data packages.csv --home DIR --output study.json
 
 `levers` trains each entry of LEVERS and writes its figures on validation ads; what the file already holds is not run
-again. `final` trains the profile's recipe (settings.py) with three seeds, and its pointwise twin with one, and looks at
-the test ads. Splits are the project's own (near-duplicates share one). All ads of the archive's file are split
-together, those of the weeks of broken randomisation too; these are used for training at most, never to judge.
+again. `final` trains the profile's recipe (settings.py) with three seeds and its pointwise twin with one, and looks at
+the test ads; then it joins the three, as an ensemble and as their mean weights. Splits are the project's own
+(near-duplicates share one). All ads of the file are split together, those of the weeks of broken randomisation
+too; these are used for training at most, never to judge.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +30,12 @@ from rlpf_pipeline.defs.stages import folder_of
 from rlpf_pipeline.evaluation import split as evaluation_split
 from rlpf_pipeline.evaluation.reward_model import evaluate
 from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.models.reward_folders import (
+    average_members,
+    join_members,
+    load_reward_model,
+    save_reward_model,
+)
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import (
     PROFILE_SETTINGS,
@@ -168,26 +176,36 @@ def levers(
 
 @app.command()
 def final(data: Data, home: Home, output: Output, seeds: Annotated[int, typer.Option(help="How many.")] = 3) -> None:
-    """The profile's recipe on the test ads: mean and standard deviation over seeds; then pointwise."""
+    """The profile's recipe on the test ads with several seeds; pointwise; and the seeds together."""
     results = json.loads(output.read_text()) if output.is_file() else {}
     training, validation, test = (read_split(data, home, name) for name in ("train", "validation", "test"))
     reward: RewardSettings = PROFILE_SETTINGS["upworthy"]["reward"]  # type: ignore[assignment]
-    names = []
+
+    def note(name: str, model: RewardModel, figures: dict[str, float]) -> None:
+        results[name] = figures | judged(model, test) | spreads(model, test.clean)
+        output.write_text(json.dumps(results, indent=1))
+        show(results, [name])
+
+    folders = {f"test, pairwise, seed {seed + 1}": home / "members" / str(seed + 1) for seed in range(seeds)}
+    members = list(folders.values())
+    folders["test, pointwise, seed 1"] = home / "members" / "pointwise"
     with states_of(reward, home) as states:
-        for objective, seed in [*(("pairwise", seed + 1) for seed in range(seeds)), ("pointwise", 1)]:
-            name = f"test, {objective}, seed {seed}"
-            names.append(name)
-            if name in results:
+        for name, folder in folders.items():
+            if name in results and folder.is_dir():
                 continue
+            _, objective, seed = name.split(", ")
             own = reward.model_copy(update={"objective": objective})
-            model, figures = train(own, seed, training.every, validation.clean, home, states)
-            results[name] = figures | judged(model, test) | spreads(model, test.clean)
-            output.write_text(json.dumps(results, indent=1))
-            show(results, [name])
-    show(results, names)
-    pairwise = [results[name] for name in names[:-1]]
+            model, figures = train(own, int(seed.split()[1]), training.every, validation.clean, home, states)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_reward_model(model, folder)
+            note(name, model, figures)
+    for name, join in (("ensemble", join_members), ("mean weights", average_members)):
+        with TemporaryDirectory() as folder:
+            join(members, Path(folder))
+            note(f"test, {name} of {seeds}", load_reward_model(Path(folder), home / "cache"), {})
+    show(results, list(results))
     for figure in ("accuracy", "accuracy_significant"):
-        values = [result[figure] for result in pairwise]
+        values = [results[name][figure] for name in folders if "pairwise" in name]
         Console().print(f"{figure}: {np.mean(values):.3f} ± {np.std(values, ddof=1) if seeds > 1 else 0:.3f}")
 
 

@@ -182,7 +182,7 @@ def score(
     --context-column industry --group-column ad_id --output scored.parquet
     """
     from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
-    from rlpf_pipeline.models.reward_model import load_reward_model
+    from rlpf_pipeline.models.reward_folders import load_reward_model
     from rlpf_pipeline.training.job import accelerator, quiet_libraries
     from rlpf_pipeline.training.reporter import Reporter
 
@@ -221,7 +221,7 @@ def generate(
         raise UserError("--input needs --text-column (which column holds the texts) and --output (a .parquet file).")
 
     from rlpf_pipeline.evaluation.generate_file import generate_file
-    from rlpf_pipeline.models.reward_model import load_reward_model
+    from rlpf_pipeline.models.reward_folders import load_reward_model
     from rlpf_pipeline.training.job import accelerator
     from rlpf_pipeline.training.reporter import Reporter
     from rlpf_pipeline.training.suggest import load_writer, suggest

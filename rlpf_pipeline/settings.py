@@ -158,6 +158,12 @@ class RewardSettings(Section):
     heads: int = Field(
         5, ge=1, description="score heads, each on a bootstrap sample of the ads; they tell how sure a score is"
     )
+    adapters: int = Field(
+        1, ge=1, description="adapters trained one after the other, each with a seed and heads of its own: an ensemble"
+    )
+    average_adapters: bool = Field(
+        False, description="keep one model of their mean weights (WARM), which costs what one costs, not the ensemble"
+    )
     lora: LoraSettings = LoraSettings()
 
 

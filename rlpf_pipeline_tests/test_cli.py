@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from rlpf_pipeline.cli import app, main
-from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 

@@ -1,7 +1,8 @@
 """Model folders: what a trained model is on disk, and how it comes back.
 
     model.json                 which base, which adapters in which order
-    adapters/<name>/           LoRA weights (safetensors) and configuration, applied and merged in order
+    adapters/<name>/           LoRA weights (safetensors) and configuration, applied and merged in order; of an
+                               ensemble of reward models, each a member's
     head.safetensors           reward models: the score head
     tokenizer files, manifest.json
 
@@ -35,6 +36,7 @@ class ModelCard(BaseModel):
     kind: str
     base: BaseModelSettings
     adapters: list[str]
+    ensemble: bool = Field(False, description="adapters stand side by side, instead of one on top of the other")
     max_context_tokens: int | None = None
     max_text_tokens: int | None = None
     heads: int = 1

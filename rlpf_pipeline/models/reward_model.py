@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models import block_attention
-from rlpf_pipeline.models.adapters import ModelCard, attach_lora, merge_adapters, save_model
+from rlpf_pipeline.models.adapters import ModelCard, attach_lora
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encode, pack
 from rlpf_pipeline.models.tokens import fingerprint, token_ids
@@ -156,32 +155,3 @@ def check_packing(model: RewardModel) -> None:
             f"Base model '{model.card.base.name}' does not keep texts of one row apart (it ignores block attention "
             "masks), so its scores would depend on their neighbours. Choose a Llama-like or a BERT-like model."
         )
-
-
-def save_reward_model(model: RewardModel, folder: Path) -> None:
-    save_model(folder, model.card, model.trunk, model.tokenizer)
-    head = {"weight": model.head.weight.detach().contiguous().cpu(), "center": model.center.cpu()}
-    save_file(head, folder / "head.safetensors")
-
-
-def load_reward_model(folder: Path, cache: Path) -> RewardModel:
-    """A trained reward model, adapters merged; it scores as the trained one did.
-
-    Raises UserError where the folder holds something else, or its tokenizer is not the one it was trained with.
-    """
-    card = ModelCard.read(folder)
-    if card.kind != "reward":
-        raise UserError(f"{folder} holds a {card.kind} model; a reward model is needed here.")
-    tokenizer = load_tokenizer(card.base.model_copy(update={"name": str(folder)}), cache)
-    if card.tokenizer not in (None, fingerprint(tokenizer)):
-        raise UserError(
-            f"The tokenizer in {folder} is not the one this reward model was trained with: it would read other texts "
-            "than it learned from, and its scores would mean nothing. Restore the folder's tokenizer files, or train "
-            "the reward model again."
-        )
-    model = RewardModel(merge_adapters(load_trunk(card.base, cache, card.layers), folder, card), tokenizer, card)
-    head = load_file(folder / "head.safetensors")
-    with torch.no_grad():
-        model.head.weight.copy_(head["weight"])
-        model.center.copy_(head["center"])
-    return model.eval()

@@ -54,7 +54,3 @@ class Checkpoints:
         if state.pop("recipe") != self.recipe:
             return None
         return Checkpoint(load_file(self.folder / "tensors.safetensors"), state)
-
-    def remove(self) -> None:
-        """When the run is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)

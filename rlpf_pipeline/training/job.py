@@ -1,5 +1,7 @@
 """What every job shares: read run.json, seed, report, publish the output folder, leave an error file on failure.
 
+What a job keeps beside its output to go on after a kill, under `.<name of the output>.…`, goes once that is published.
+
 accelerate launch -m rlpf_pipeline.training.jobs.reward --config run.json
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import traceback
 import warnings
@@ -57,6 +60,8 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
         with publish(config.output, config.recipe) as (folder, metrics):
             metrics |= work(config, folder, reporter)
             reporter.metrics({k: v for k, v in metrics.items() if isinstance(v, float | int)})
+        for kept in config.output.parent.glob(f".{config.output.name}.*"):
+            shutil.rmtree(kept)
 
 
 def quiet_libraries() -> None:

@@ -2,8 +2,8 @@
 
 With K variants, trl's RewardTrainer encodes each of them K - 1 times; here each counts once, the ad's context is a
 shared prefix, several ads share a row, and what the frozen layers give is computed in the first epoch only.
-Training stops when the validation loss has not improved for some epochs; the best epoch's weights are kept. A run that
-was killed goes on from its last checkpoint and ends with the same bytes.
+Training stops when the validation loss has not improved for some epochs; the best epoch's weights are kept, its scores
+scaled to the validation labels. A run that was killed goes on from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rlpf_pipeline.training.snapshot import Ad
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
+SCALES = tuple(float(scale) for scale in 2.0 ** np.linspace(-4, 3, 57))
 
 
 def train_reward_model(
@@ -44,9 +45,9 @@ def train_reward_model(
 ) -> dict[str, float]:
     """Train `model` in place on the ads' pairs and centre its scores.
 
-    validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
-    states are kept. Returns train_loss, train_accuracy, padding_share, epochs, and with validation ads
-    validation_loss, validation_accuracy. Raises UserError for labels that are no numbers.
+    validation: ads whose loss picks the epoch and the scale of the scores; without any, the last one counts. states:
+    where the frozen layers' states are kept. Returns train_loss, train_accuracy, padding_share, epochs, and with
+    validation ads validation_loss, validation_accuracy, scale. Raises UserError for labels that are no numbers.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
     trainer.resume(checkpoints)
@@ -89,7 +90,7 @@ class RewardTrainer:
         self.total = settings.epochs * self.steps_of_epoch
         self.step, self.stopped = 0, False
         self.running = dict.fromkeys(("loss", "mass", "correct", "pairs", "texts", "used", "places"), 0.0)
-        self.best_epoch, self.best_loss, self.best_accuracy = 0, math.inf, 0.0
+        self.best_epoch, self.best_loss, self.best_accuracy, self.best_scale = 0, math.inf, 0.0, 1.0
         self.best = [flat.detach().clone() for flat in self.masters.flat]
 
     @property
@@ -142,26 +143,33 @@ class RewardTrainer:
         if self.validation is None:
             self.best_epoch, self.best = epoch, [flat.detach().clone() for flat in self.masters.flat]
             return
-        loss, accuracy = self.judge(self.validation)
+        loss, accuracy, scale = self.judge(self.validation)
         if loss < self.best_loss:
-            self.best_epoch, self.best_loss, self.best_accuracy = epoch, loss, accuracy
+            self.best_epoch, self.best_loss, self.best_accuracy, self.best_scale = epoch, loss, accuracy, scale
             self.best = [flat.detach().clone() for flat in self.masters.flat]
         self.stopped = epoch - self.best_epoch >= self.settings.patience
 
     @torch.no_grad()
-    def judge(self, validation: RewardBatches) -> tuple[float, float]:
-        """Mean validation loss of the objective, of the mean over heads, and pairwise accuracy against the labels."""
+    def judge(self, validation: RewardBatches) -> tuple[float, float, float]:
+        """Of the mean over heads on the validation ads: mean loss at the best of SCALES, pairwise accuracy, that scale.
+
+        Training makes scores too large before it makes their order worse (Guo et al. 2017): the loss as it is would
+        stop too early.
+        """
         self.model.eval()
         rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
-        seen = torch.zeros(3, dtype=torch.float64)
+        scales = SCALES if self.settings.objective == "pairwise" else (1.0,)
+        seen = torch.zeros(2 + len(scales), dtype=torch.float64)
         for number in range(rank, len(validation.parts), ranks):
             part = validation.part(number)
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
             once = part._replace(counts=torch.ones_like(part.counts[:, :1]), text_counts=torch.ones_like(scores))
             correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
-            seen += torch.tensor([part_loss(scores, once, self.settings), correct, len(part.p)], dtype=torch.float64)
-        loss, right, pairs = self.over_ranks(seen).tolist()
-        return loss / sum(validation.mass), right / pairs
+            losses = [part_loss(scale * scores, once, self.settings) for scale in scales]
+            seen += torch.tensor([correct, len(part.p), *losses], dtype=torch.float64)
+        right, pairs, *losses = self.over_ranks(seen).tolist()
+        best = int(np.argmin(losses))
+        return losses[best] / sum(validation.mass), right / pairs, scales[best]
 
     def over_ranks(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the ranks, where it was."""
@@ -187,18 +195,24 @@ class RewardTrainer:
             "epochs": self.best_epoch,
         }
         if self.validation:
-            figures |= {"validation_loss": self.best_loss, "validation_accuracy": self.best_accuracy}
+            figures |= {
+                "validation_loss": self.best_loss,
+                "validation_accuracy": self.best_accuracy,
+                "scale": self.best_scale,
+            }
         return figures
 
     def take_best(self) -> None:
         for flat, best in zip(self.masters.flat, self.best, strict=True):
             flat.data.copy_(best)
         self.masters.write_back()
+        with torch.no_grad():
+            self.model.head.weight.mul_(self.best_scale)
 
     def checkpoint(self) -> Checkpoint:
         tensors = self.masters.state() | {f"best.{i}": best for i, best in enumerate(self.best)}
         tensors["random"] = torch.get_rng_state()
-        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy")
+        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy", "best_scale")
         return Checkpoint(tensors, {name: getattr(self, name) for name in names})
 
     def resume(self, checkpoints: Checkpoints | None) -> None:

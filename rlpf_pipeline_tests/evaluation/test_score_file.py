@@ -11,7 +11,8 @@ from scipy.special import expit, softmax
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.score_file import CHUNK, ScoreColumns, Scored, score_file
-from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
 

@@ -8,7 +8,8 @@ import torch
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import TARGETS, MergedCopy, ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model, new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
 

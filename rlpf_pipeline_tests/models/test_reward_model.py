@@ -10,7 +10,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_model import RewardModel, load_reward_model, new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model

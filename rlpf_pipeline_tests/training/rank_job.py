@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.reporter import Reporter
@@ -120,12 +122,34 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path: Path, cache: P
     assert Checkpoints(tmp_path / "c", "these").load().state["step"] == 1
 
 
+def test_scores_that_are_too_large_cost_nothing_but_the_scale(cache: Path, states: StateFile) -> None:
+    model = make_model(cache, SETTINGS)
+    trainer = RewardTrainer(model, TRAIN, SETTINGS, 7, states, VALIDATION)
+    while not trainer.epoch_is_over or trainer.step == 0:
+        trainer.train_step()
+    loss, accuracy, scale = trainer.judge(trainer.validation)
+    with torch.no_grad():
+        model.head.weight.mul_(4.0)
+    assert trainer.judge(trainer.validation) == (pytest.approx(loss, abs=1e-6), accuracy, scale / 4)
+    scores = [own.mean(1) for own in model.score([(ad.context, ad.texts) for ad in VALIDATION])]
+    margin = np.concatenate([own[ad.left] - own[ad.right] for own, ad in zip(scores, VALIDATION, strict=True)])
+    p, weight = (np.concatenate([getattr(ad, name) for ad in VALIDATION]) for name in ("p_left_better", "weight"))
+
+    def loss_at(factor: float) -> float:
+        losses = p * np.logaddexp(0, -factor * margin) + (1 - p) * np.logaddexp(0, factor * margin)
+        return float(np.average(losses, weights=weight))
+
+    assert loss_at(scale / 4) == pytest.approx(loss, abs=1e-5)
+    best = minimize_scalar(lambda log: loss_at(2.0**log), bounds=(-6, 3), method="bounded")
+    assert abs(math.log2(scale / 4) - best.x) <= 1 / 16 + 1e-3, "the nearest of steps of an eighth"
+
+
 def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best(cache: Path, states: StateFile) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 6, "patience": 2})
     model = make_model(cache, settings)
     trainer = RewardTrainer(model, TRAIN, settings, 7, states, VALIDATION)
     losses = iter([0.69, 0.60, 0.65, 0.61])
-    trainer.judge = lambda _: (next(losses), 0.5)  # type: ignore[method-assign]
+    trainer.judge = lambda _: (next(losses), 0.5, 1.0)  # type: ignore[method-assign]
     heads = []
     while not trainer.finished:
         trainer.train_step()

@@ -15,7 +15,7 @@ import pandas as pd
 from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summarise, write_suggestions
 from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.models.adapters import load_policy
-from rlpf_pipeline.models.reward_model import load_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter

@@ -21,7 +21,7 @@ from rlpf_pipeline.evaluation.baselines import Chance, LongerWins, minilm_logist
 from rlpf_pipeline.evaluation.reward_model import MODELS, compare
 from rlpf_pipeline.evaluation.split import Scorer, Split, read_decided_split, read_split
 from rlpf_pipeline.evaluation.write import write_evaluation
-from rlpf_pipeline.models.reward_model import load_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig

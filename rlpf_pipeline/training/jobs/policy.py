@@ -14,7 +14,7 @@ import pandas as pd
 
 from rlpf_pipeline.artifacts import digest_of
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
-from rlpf_pipeline.models.reward_model import load_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.curves import plot_curve, plot_history
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
@@ -53,7 +53,6 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     if trainer.curve:
         pd.DataFrame(trainer.curve).to_parquet(folder / "curve.parquet", index=False)
         plot_curve(trainer.curve, int(trainer.chosen()["step"]), folder / "curve.svg")
-    checkpoints.remove()
     return {"steps_done": trainer.step, **{f"chosen_{k}": v for k, v in trainer.chosen().items() if k in SHOWN}}
 
 

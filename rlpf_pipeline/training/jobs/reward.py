@@ -4,8 +4,9 @@
 
 inputs: preference_snapshot.
 options: split (train for the reward model, evaluation for the disjoint one),
-objective where it is not that of the settings (the pointwise ablation). The validation split picks the epoch. A run
-that was killed goes on from its last checkpoint.
+objective where it is not that of the settings (the pointwise ablation). The validation split picks the epoch. With
+several adapters (reward.adapters) each is trained as a member of its own and kept until all are there. A run that was
+killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rlpf_pipeline.artifacts import digest_of
+import pandas as pd
+from accelerate.utils import set_seed
+
+from rlpf_pipeline.artifacts import digest_of, is_current, publish, read_manifest
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import average_members, join_members, save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.job import Metrics, run_job
 from rlpf_pipeline.training.reporter import Reporter
@@ -25,23 +30,37 @@ from rlpf_pipeline.training.snapshot import read_ads
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
-    settings = config.settings
-    snapshot = config.inputs["preference_snapshot"]
+    settings, snapshot = config.settings, config.inputs["preference_snapshot"]
     ads, validation = read_ads(snapshot, config.options["split"]), read_ads(snapshot, "validation")
     objective = config.options.get("objective", settings.reward.objective)
     reward = settings.reward.model_copy(update={"objective": objective})
     pairs = sum(len(ad.left) for ad in ads)
     reporter.say(f"{len(ads)} ads, {pairs} pairs of split '{config.options['split']}', base {settings.base.name}")
-    model = new_reward_model(settings.base, reward, reward.lora, config.recipe.stage, settings.cache)
-    beside = config.output.with_name
-    checkpoints = Checkpoints(beside(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump()))
+    beside, is_main = config.output.with_name, os.environ.get("RANK", "0") == "0"
+    members = [beside(f".{config.output.name}.member-{number + 1}") for number in range(reward.adapters)]
+    checkpoints = beside(f".{config.output.name}.checkpoint")
     scratch = beside(f".{config.output.name}.states-{os.environ.get('RANK', '0')}")
     with StateFile(scratch, int(reward.frozen_states_gb * 1e9)) as states:
-        metrics = train_reward_model(model, ads, reward, settings.seed, reporter, states, validation, checkpoints)
-    save_reward_model(model, folder)
-    if os.environ.get("RANK", "0") == "0":
-        checkpoints.remove()
-    return {"ads": len(ads), "pairs": pairs, **metrics}
+        for number, member in enumerate(members):
+            if is_current(member, config.recipe):
+                continue
+            if len(members) > 1:
+                reporter.say(f"adapter {number + 1} of {len(members)}")
+            seed = settings.seed + number
+            set_seed(seed)
+            model = new_reward_model(settings.base, reward, reward.lora, config.recipe.stage, settings.cache)
+            resumable = Checkpoints(checkpoints, digest_of([config.recipe.model_dump(), number]))
+            figures = train_reward_model(model, ads, reward, seed, reporter, states, validation, resumable)
+            if is_main:
+                with publish(member, config.recipe) as (building, metrics):
+                    save_reward_model(model, building)
+                    metrics |= figures
+    if not is_main:
+        return {}
+    join = average_members if len(members) == 1 or reward.average_adapters else join_members
+    join(members, folder)
+    trained = [manifest.metrics for member in members if (manifest := read_manifest(member))]
+    return {"ads": len(ads), "pairs": pairs, **pd.DataFrame(trained).mean().to_dict()}
 
 
 if __name__ == "__main__":

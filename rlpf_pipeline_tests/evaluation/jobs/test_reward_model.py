@@ -12,7 +12,8 @@ from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.contracts import REWARD_SCORES
 from rlpf_pipeline.evaluation.jobs.reward_model import work
 from rlpf_pipeline.market.history import simulate_history
-from rlpf_pipeline.models.reward_model import new_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, RewardSettings, load_settings
 from rlpf_pipeline.training.reporter import Reporter

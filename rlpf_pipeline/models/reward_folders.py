@@ -1,0 +1,115 @@
+"""Reward models on disk: written, read, and several of them joined.
+
+Members of one recipe, trained with different seeds, become an ensemble (`models/reward_ensemble.py`) or one model of
+their mean weights (WARM, Ramé et al. 2024), which costs what one costs: the mean of the products B A is the product of
+the stacked factors, an adapter of as many times the rank.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import ModelCard, merge_adapters, save_model
+from rlpf_pipeline.models.base import load_tokenizer, load_trunk
+from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.models.tokens import fingerprint
+
+HEAD, WEIGHTS, CONFIG = "head.safetensors", "adapter_model.safetensors", "adapter_config.json"
+
+
+def save_reward_model(model: RewardModel, folder: Path) -> None:
+    save_model(folder, model.card, model.trunk, model.tokenizer)
+    head = {"weight": model.head.weight.detach().contiguous().cpu(), "center": model.center.cpu()}
+    save_file(head, folder / HEAD)
+
+
+def load_reward_model(folder: Path, cache: Path) -> RewardModel:
+    """A trained reward model, its adapter merged, or an ensemble; it scores as the trained one did.
+
+    Raises UserError where the folder holds something else, or its tokenizer is not the one it was trained with.
+    """
+    card = ModelCard.read(folder)
+    if card.kind != "reward":
+        raise UserError(f"{folder} holds a {card.kind} model; a reward model is needed here.")
+    tokenizer = load_tokenizer(card.base.model_copy(update={"name": str(folder)}), cache)
+    if card.tokenizer not in (None, fingerprint(tokenizer)):
+        raise UserError(
+            f"The tokenizer in {folder} is not the one this reward model was trained with: it would read other texts "
+            "than it learned from, and its scores would mean nothing. Restore the folder's tokenizer files, or train "
+            "the reward model again."
+        )
+    trunk = load_trunk(card.base, cache, card.layers)
+    if card.ensemble:
+        model: RewardModel = RewardEnsemble(_side_by_side(trunk, folder, card), tokenizer, card)
+    else:
+        model = RewardModel(merge_adapters(trunk, folder, card), tokenizer, card)
+    head = load_file(folder / HEAD)
+    with torch.no_grad():
+        model.head.weight.copy_(head["weight"])
+        model.center.copy_(head["center"])
+    return model.eval()
+
+
+def _side_by_side(trunk: PreTrainedModel, folder: Path, card: ModelCard) -> PeftModel:
+    """`trunk` with all of the folder's adapters, of which one at a time is active."""
+    first, *others = card.adapters
+    options = {"use_safetensors": True, "autocast_adapter_dtype": False}
+    model = PeftModel.from_pretrained(trunk, folder / "adapters" / first, adapter_name=first, **options)
+    for name in others:
+        model.load_adapter(folder / "adapters" / name, adapter_name=name, **options)
+    return model
+
+
+def join_members(members: Sequence[Path], folder: Path) -> None:
+    """Write the ensemble of the reward models in `members` to `folder`."""
+    cards = [ModelCard.read(member) for member in members]
+    names = [f"{card.adapters[0]}-{number + 1}" for number, card in enumerate(cards)]
+    _copy_tokenizer(members[0], folder)
+    for member, card, name in zip(members, cards, names, strict=True):
+        shutil.copytree(member / "adapters" / card.adapters[0], folder / "adapters" / name)
+    heads = [load_file(member / HEAD) for member in members]
+    save_file({name: torch.cat([head[name] for head in heads]) for name in heads[0]}, folder / HEAD)
+    joined = cards[0].model_copy(
+        update={"adapters": names, "ensemble": True, "heads": sum(card.heads for card in cards)}
+    )
+    (folder / "model.json").write_text(joined.model_dump_json(indent=2))
+
+
+def average_members(members: Sequence[Path], folder: Path) -> None:
+    """Write the reward model of the members' mean weights to `folder`; of a single member, that one."""
+    (name,) = ModelCard.read(members[0]).adapters
+    _copy_tokenizer(members[0], folder)
+    (folder / "adapters" / name).mkdir(parents=True)
+    tensors = [load_file(member / "adapters" / name / WEIGHTS) for member in members]
+    stacked = {key: _stacked(key, [own[key] for own in tensors]) for key in tensors[0]}
+    save_file(stacked, folder / "adapters" / name / WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((members[0] / "adapters" / name / CONFIG).read_text())
+    config["r"] *= len(members)
+    (folder / "adapters" / name / CONFIG).write_text(json.dumps(config, indent=2))
+    heads = [load_file(member / HEAD) for member in members]
+    save_file({key: torch.stack([head[key] for head in heads]).mean(0) for key in heads[0]}, folder / HEAD)
+    shutil.copy(members[0] / "model.json", folder)
+
+
+def _stacked(name: str, factors: Sequence[Tensor]) -> Tensor:
+    """A of (rank, in) one below the other, B of (out, rank) side by side: their product is the sum of the members'.
+
+    LoRA divides by the rank, which is as many times larger: what applies is the mean.
+    """
+    return torch.cat(list(factors), dim=0 if "lora_A" in name else 1)
+
+
+def _copy_tokenizer(member: Path, folder: Path) -> None:
+    weights = shutil.ignore_patterns("adapters", "model.json", "manifest.json", HEAD)
+    shutil.copytree(member, folder, ignore=weights, dirs_exist_ok=True)

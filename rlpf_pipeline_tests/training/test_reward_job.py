@@ -1,0 +1,80 @@
+"""The job of the reward model with several adapters, on the tiny base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from rlpf_pipeline.artifacts import Recipe
+from rlpf_pipeline.models.reward_folders import load_reward_model
+from rlpf_pipeline.settings import LoraSettings, RewardSettings, Settings
+from rlpf_pipeline.training.jobs import reward
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.training.reward_ads import make_ads
+
+SPLITS = {"train": make_ads(12, seed=1), "validation": make_ads(6, seed=2)}
+
+
+@pytest.fixture(autouse=True)
+def _ads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reward, "read_ads", lambda snapshot, split: SPLITS[split])
+
+
+def config_of(home: Path, cache: Path, **changes: object) -> RunConfig:
+    settings = RewardSettings(
+        heads=2, adapters=2, epochs=1, tokens_per_batch=100, lora=LoraSettings(top_layers=1), **changes
+    )
+    return RunConfig(
+        settings=Settings(profile="tiny", home=cache.parent, base=TINY, reward=settings),
+        recipe=Recipe(stage="reward_model"),
+        inputs={"preference_snapshot": home},
+        output=home / "reward_model",
+        options={"split": "train"},
+    )
+
+
+def run(config: RunConfig, reporter: Reporter) -> dict[str, object]:
+    folder = config.output
+    folder.mkdir(parents=True, exist_ok=True)
+    return reward.work(config, folder, reporter)
+
+
+def test_a_job_killed_in_its_second_adapter_keeps_the_first_and_ends_the_same(cache: Path, tmp_path: Path) -> None:
+    class Dies(Reporter):
+        told = 0
+
+        def say(self, line: str) -> None:
+            self.told += line == "adapter 2 of 2"
+
+        def progress(self, *done: object, **figures: object) -> None:
+            if self.told:
+                raise KeyboardInterrupt
+
+    whole, killed = config_of(tmp_path / "whole", cache), config_of(tmp_path / "killed", cache)
+    metrics = run(whole, Reporter("test"))
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, Dies("test"))
+    first = tmp_path / "killed" / ".reward_model.member-1" / "head.safetensors"
+    written = first.stat().st_mtime_ns
+    assert run(killed, Reporter("test")) == metrics
+    assert first.stat().st_mtime_ns == written
+    for name in ("head.safetensors", "adapters/reward_model-1/adapter_model.safetensors"):
+        one, other = load_file(whole.output / name), load_file(killed.output / name)
+        assert all(np.array_equal(one[key].numpy(), other[key].numpy()) for key in one)
+
+
+def test_adapters_differ_and_score_side_by_side_or_as_their_mean(cache: Path, tmp_path: Path) -> None:
+    ads = [(ad.context, ad.texts) for ad in SPLITS["validation"]]
+    config = config_of(tmp_path / "ensemble", cache)
+    run(config, Reporter("test"))
+    scores = np.concatenate(load_reward_model(config.output, cache).score(ads))
+    assert scores.shape[1] == 4
+    assert not np.allclose(scores[:, :2], scores[:, 2:], atol=1e-3)
+    config = config_of(tmp_path / "mean", cache, average_adapters=True)
+    run(config, Reporter("test"))
+    assert np.concatenate(load_reward_model(config.output, cache).score(ads)).shape[1] == 2
