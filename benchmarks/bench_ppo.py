@@ -7,7 +7,7 @@
 `speed`: every entry runs in a process of its own, so that peak memory is its own, `--rounds` times in turn. A step
 draws as many texts for the same prompts, encodes as many at once and takes as many optimiser steps; the first step is
 not timed. Reward models and trl's critic have the base's size and random heads. On a GPU the same commands run there.
-`same-reward`: ours and trl's PPO learn the same planted reward (letters "e" in a text) from equal prompts with equal KL
+`same-reward`: ours and trl's PPO learn the same planted reward (share of vowels) from equal prompts with equal KL
 coefficient and learning rate, a seed at a time; what they reached is compared at equal KL.
 """
 
@@ -33,7 +33,7 @@ from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training.job import quiet_libraries
 
 ENTRIES = ("ours", "trl PPO", "trl PPO, frozen critic", "trl RLOO")
-LETTER = "e"
+VOWELS, WORTH = "aeiou", 5.0
 GRID = 10
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -84,7 +84,7 @@ def speed(
 def same_reward(
     home: Home,
     seeds: int = 3,
-    steps: int = 40,
+    steps: int = 20,
     base: Base = "tiny",
     prompts: int = 8,
     samples: Annotated[int, typer.Option(help="Texts a prompt.")] = 8,
@@ -171,7 +171,8 @@ def run_curve(name: str, case: Case, cache: Path) -> list[tuple[float, float]]:
 
 
 def taste(text: str) -> float:
-    return float(text.count(LETTER))
+    """The share of a text's characters that are vowels, times `WORTH`: bounded, and many texts reach the most."""
+    return WORTH * sum(letter in VOWELS for letter in text.casefold()) / max(1, len(text))
 
 
 def show_speed(case: Case, results: dict[str, list[Timed]]) -> None:
