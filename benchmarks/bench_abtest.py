@@ -11,6 +11,7 @@ DuckDB first, which is exact). `report`: `rlpf ab-report` from start to end, imp
 from __future__ import annotations
 
 import json
+import math
 import platform
 import resource
 import subprocess
@@ -97,22 +98,13 @@ def statsmodels_fit(path: Path) -> Result:
 
 
 def our_panel(path: Path) -> Result:
-    import duckdb  # noqa: F401
-
-    from rlpf_pipeline.abtest import ExperimentSpec
-    from rlpf_pipeline.abtest.design import build_design
-    from rlpf_pipeline.abtest.frames import with_exposure
-    from rlpf_pipeline.abtest.log_binomial import estimate
-    from rlpf_pipeline.abtest.panel import load_experiment
+    from rlpf_pipeline.abtest import ExperimentSpec, headline_of
 
     imports = peak_mib()
 
     def work() -> Result:
-        experiment = load_experiment(path, ExperimentSpec(date="day"))
-        design = build_design(with_exposure(experiment.advertisers), experiment.covariates)
-        fit = estimate(design.counts, design.names)
-        j = design.position
-        return {"estimate": float(fit.beta[j]), "error": float(fit.covariances["hc0"][j, j] ** 0.5)}
+        found = headline_of(path, ExperimentSpec(date="day"))
+        return {"estimate": math.log(found.risk.estimate), "error": found.standard_errors["hc0"]}
 
     return {**once(work), "imports_mib": imports}
 

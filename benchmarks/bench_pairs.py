@@ -16,24 +16,21 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import duckdb
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pairs_with_frames import PAIRS, Clock, with_pandas, with_polars
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
-from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 
-PAIRS = PairSettings()
 TEXTS_OF_AD = 4
 OURS = "ours (DuckDB)"
 WORDS = 3000
@@ -82,6 +79,7 @@ def write_rows(folder: Path, rows: int) -> None:
                 SELECT
                     (row_number() OVER (ORDER BY ad_id) - 1)::INTEGER AS ad,
                     ad_id,
+                    ad AS cluster,
                     CASE WHEN hash(ad_id) % 2 = 0 THEN 'train' ELSE 'test' END AS split
                 FROM (SELECT DISTINCT ad_id FROM read_parquet($raw))
             ) TO $path (FORMAT parquet)""",
@@ -118,161 +116,6 @@ def our_splits(given: Path, output: Path) -> dict[str, float]:
     return seconds
 
 
-def with_polars(given: Path, output: Path) -> dict[str, float]:
-    import polars as pl
-    from scipy.special import digamma, ndtr, polygamma
-
-    seconds: dict[str, float] = {}
-    clock = Clock(seconds)
-    raw = pl.scan_parquet(given / "raw.parquet")
-    ads = (
-        raw.group_by("ad_id")
-        .agg(pl.col("source", "advertiser_id", "context").min())
-        .join(pl.scan_parquet(given / "splits.parquet"), on="ad_id")
-        .sort("ad")
-        .collect(engine="streaming")
-    )
-    variants = (
-        raw.join(ads.lazy().select("ad_id", "ad", "split"), on="ad_id")
-        .group_by("ad", "text")
-        .agg(pl.col("variant_id").min(), pl.col("impressions", "clicks").sum(), pl.col("split").first())
-        .sort("ad", "variant_id")
-        .collect(engine="streaming")
-        .with_row_index("variant")
-    )
-    clock("variants")
-    n, k = pl.col("impressions"), pl.col("clicks")
-    ctr = (variants["clicks"].sum() + 0.5) / (variants["impressions"].sum() + 1)
-    counts = variants.select("variant", "ad", "split", "impressions", "clicks")
-    totals = counts.group_by("ad").agg(N=n.sum(), K=k.sum(), texts=pl.len())
-    moments = (
-        counts.lazy()
-        .join(totals.lazy().filter((pl.col("texts") > 1) & (pl.col("K") > 0) & (pl.col("K") < pl.col("N"))), on="ad")
-        .with_columns(m=pl.col("K") / pl.col("N"))
-        .select(
-            excess=(n * (k / n - pl.col("m")) ** 2 / (pl.col("m") * (1 - pl.col("m"))) - (1 - n / pl.col("N"))).sum(),
-            leverage=((n - 1) * (1 - n / pl.col("N"))).sum(),
-        )
-        .collect(engine="streaming")
-    )
-    rho = max(moments["excess"][0] / moments["leverage"][0], 0)
-    strength = max(min(1 / rho - 1, 1e6), 1) if rho > 0 else 1e6
-    shown = counts.lazy().filter(n >= PAIRS.min_impressions)
-    sums = shown.group_by("ad").agg(N=n.sum(), K=k.sum())
-    odds = (
-        shown.join(sums, on="ad")
-        .with_columns(centre=(pl.col("K") + 1) / (pl.col("N") + 1 / ctr))
-        .with_columns(a=pl.col("centre") * strength + k, b=(1 - pl.col("centre")) * strength + n - k)
-        .collect(engine="streaming")
-    )
-    a, b = odds["a"].to_numpy(), odds["b"].to_numpy()
-    odds = odds.select("variant", "ad", "split", "impressions", "clicks").with_columns(
-        mean=pl.Series(digamma(a) - digamma(b)), variance=pl.Series(polygamma(1, a) + polygamma(1, b))
-    )
-    left_n, right_n, left_k, right_k = (
-        pl.col(c) for c in ("impressions", "impressions_right", "clicks", "clicks_right")
-    )
-    pooled = (left_k + right_k) / (left_n + right_n)
-    pairs = (
-        odds.lazy()
-        .join(odds.lazy().drop("split"), on="ad")
-        .filter(pl.col("variant") < pl.col("variant_right"))
-        .select(
-            left_variant="variant",
-            right_variant="variant_right",
-            exposure=pl.min_horizontal(left_n, right_n),
-            effect=pl.col("mean") - pl.col("mean_right"),
-            z=(pl.col("mean") - pl.col("mean_right")) / (pl.col("variance") + pl.col("variance_right")).sqrt(),
-            pooled_z=(left_k / left_n - right_k / right_n).abs()
-            / (pooled * (1 - pooled) * (1 / left_n + 1 / right_n)).sqrt(),
-            split="split",
-        )
-        .sort("left_variant", "right_variant")
-        .collect(engine="streaming")
-    )
-    pairs = pairs.with_columns(
-        p_left_better=pl.Series(ndtr(pairs["z"].to_numpy())),
-        p_value=pl.Series(2 * ndtr(-pairs["pooled_z"].fill_nan(0).to_numpy())),
-        weight=(1 + pl.col("exposure")).log(),
-    ).drop("pooled_z")
-    clock("pairs")
-    for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
-        table.write_parquet(output / f"{name}.parquet", compression="zstd")
-    clock("snapshot")
-    return seconds
-
-
-def with_pandas(given: Path, output: Path) -> dict[str, float]:
-    import pandas as pd
-    from scipy.special import digamma, ndtr, polygamma
-
-    seconds: dict[str, float] = {}
-    clock = Clock(seconds)
-    raw = pd.read_parquet(given / "raw.parquet")
-    shared = dict.fromkeys(("source", "advertiser_id", "context"), "min")
-    ads = raw.groupby("ad_id", as_index=False).agg(shared).merge(pd.read_parquet(given / "splits.parquet"), on="ad_id")
-    ads = ads.sort_values("ad", ignore_index=True)
-    raw = raw.merge(ads[["ad_id", "ad", "split"]], on="ad_id")
-    sums = {"variant_id": "min", "impressions": "sum", "clicks": "sum", "split": "first"}
-    variants = raw.groupby(["ad", "text"], as_index=False).agg(sums)
-    variants = variants.sort_values(["ad", "variant_id"], ignore_index=True)
-    variants.insert(0, "variant", np.arange(len(variants)))
-    clock("variants")
-    totals = variants.groupby("ad").agg(N=("impressions", "sum"), K=("clicks", "sum"), texts=("text", "size"))
-    ctr = (variants.clicks.sum() + 0.5) / (variants.impressions.sum() + 1)
-    counts = variants[["variant", "ad", "split", "impressions", "clicks"]]
-    judgeable = totals[(totals.texts > 1) & (totals.K > 0) & (totals.K < totals.N)]
-    useful = counts.join(judgeable, on="ad", how="inner")
-    m, share = useful.K / useful.N, useful.impressions / useful.N
-    deviation = useful.clicks / useful.impressions - m
-    excess = (useful.impressions * deviation**2 / (m * (1 - m)) - (1 - share)).sum()
-    rho = max(excess / ((useful.impressions - 1) * (1 - share)).sum(), 0)
-    strength = max(min(1 / rho - 1, 1e6), 1) if rho > 0 else 1e6
-    shown = counts[counts.impressions >= PAIRS.min_impressions]
-    sums_of_ad = shown.groupby("ad")[["impressions", "clicks"]].transform("sum")
-    centre = (sums_of_ad.clicks + 1) / (sums_of_ad.impressions + 1 / ctr)
-    a, b = centre * strength + shown.clicks, (1 - centre) * strength + shown.impressions - shown.clicks
-    shown = shown.assign(mean=digamma(a) - digamma(b), variance=polygamma(1, a) + polygamma(1, b))
-    pairs = shown.merge(shown.drop(columns="split"), on="ad", suffixes=("_left", "_right"))
-    pairs = pairs[pairs.variant_left < pairs.variant_right]
-    effect = pairs.mean_left - pairs.mean_right
-    z = effect / np.sqrt(pairs.variance_left + pairs.variance_right)
-    nl, kl, nr, kr = pairs.impressions_left, pairs.clicks_left, pairs.impressions_right, pairs.clicks_right
-    pooled = (kl + kr) / (nl + nr)
-    with np.errstate(invalid="ignore"):
-        pooled_z = (np.abs(kl / nl - kr / nr) / np.sqrt(pooled * (1 - pooled) * (1 / nl + 1 / nr))).fillna(0)
-    exposure = np.minimum(nl, nr)
-    pairs = pd.DataFrame(
-        {
-            "left_variant": pairs.variant_left,
-            "right_variant": pairs.variant_right,
-            "exposure": exposure,
-            "effect": effect,
-            "z": z,
-            "p_left_better": ndtr(z),
-            "p_value": 2 * ndtr(-pooled_z),
-            "weight": np.log(1 + exposure),
-            "split": pairs.split,
-        }
-    ).sort_values(["left_variant", "right_variant"])
-    clock("pairs")
-    for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
-        table.to_parquet(output / f"{name}.parquet", compression="zstd", index=False)
-    clock("snapshot")
-    return seconds
-
-
-class Clock:
-    """Seconds between calls, added to a dict under a name."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds, self.last = seconds, time.perf_counter()
-
-    def __call__(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name], self.last = now - self.last, now
-
-
 ENTRIES: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     OURS: ours,
     "polars": with_polars,
@@ -282,15 +125,15 @@ ENTRIES: dict[str, Callable[[Path, Path], dict[str, float]]] = {
 
 # VmHWM and not ru_maxrss, which a child process inherits from the one that wrote the rows.
 CHILD = (
-    "import json, re, sys, pathlib; from benchmarks.bench_pairs import ENTRIES;"
+    "import json, re, sys, time, pathlib; from benchmarks.bench_pairs import ENTRIES;"
     "seconds = ENTRIES[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]));"
     "peak = int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) / 2**20;"
-    "print(json.dumps({'seconds': seconds, 'peak_gib': peak}))"
+    "print(json.dumps({'seconds': seconds, 'processor_seconds': time.process_time(), 'peak_gib': peak}))"
 )
 
 
 def measure(entry: str, given: Path, output: Path) -> dict[str, Any]:
-    """Seconds by step and peak memory of one entry in its own process; why it failed, where it did."""
+    """Seconds by step, processor time and peak memory of one entry in its own process; why it failed, where it did."""
     output.mkdir()
     child = [sys.executable, "-c", CHILD, entry, str(given), str(output)]
     done = subprocess.run(child, capture_output=True, text=True)
@@ -347,7 +190,8 @@ def main(
 
 
 def table_of(results: list[dict[str, Any]]) -> Table:
-    table = Table("rows", "entry", "seconds", "times ours", "peak GiB", title="Raw ads to preference snapshot")
+    columns = ("rows", "entry", "seconds", "times ours", "processor s", "peak GiB")
+    table = Table(*columns, title="Raw ads to preference snapshot")
     total = {(r["rows"], r["entry"]): sum(r["seconds"].values()) for r in results if "seconds" in r}
     for result in results:
         rows, entry = result["rows"], result["entry"]
@@ -356,7 +200,8 @@ def table_of(results: list[dict[str, Any]]) -> Table:
             continue
         seconds, own = total[rows, entry], total.get((rows, OURS))
         ratio = f"{seconds / own:.2f}" if own else ""
-        table.add_row(f"{rows:,}", str(entry), f"{seconds:.1f}", ratio, f"{result['peak_gib']:.2f}")
+        used, peak = f"{result['processor_seconds']:.1f}", f"{result['peak_gib']:.2f}"
+        table.add_row(f"{rows:,}", str(entry), f"{seconds:.1f}", ratio, used, peak)
     return table
 
 

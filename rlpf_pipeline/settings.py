@@ -1,18 +1,20 @@
 """Every setting of the pipeline with its default, and the run profiles (tiny, demo, upworthy, production).
 
 The study does not publish its hyperparameters, KL coefficient, length penalty, minimum impressions or prompt; the
-values here are our own defaults. A training job receives the whole `Settings` in its `run.json`.
+values here are our own defaults; RLPF_SETTINGS names a YAML file that replaces some. A training job receives the whole
+`Settings` in its `run.json`.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings_file import read_settings_file, replaced
 
 PROFILES = ("tiny", "demo", "upworthy", "production")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -23,6 +25,7 @@ class Section(BaseModel):
 
 
 Relevance = Literal["words", "minilm"]
+Algorithm = Literal["ppo", "rloo", "grpo", "dpo", "best-of-n"]
 
 
 class MarketSettings(Section):
@@ -106,11 +109,30 @@ class LoraSettings(Section):
 
 
 class TeacherSettings(Section):
-    examples: int = Field(150, description="originals that the teacher rewrites, each under one instruction")
+    model: str | None = Field(
+        None, description="who rewrites: a model of `endpoint`, else a hub name or folder. None: the base model"
+    )
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^@\s]+$",
+        description="base URL of an OpenAI-compatible API; its key is read from OPENAI_API_KEY. None: a local model",
+    )
+    concurrency: int = Field(8, ge=1, description="requests to the endpoint at a time")
+    examples: int = Field(150, ge=0, description="originals that the teacher rewrites, each under one instruction")
     human_examples: int = Field(160, description="examples taken from other texts of the same ad (training split)")
+    examples_file: Annotated[Path, AfterValidator(Path.absolute)] | None = Field(
+        None, description="JSON Lines or Parquet file of your own: original, instruction, rewrite, author"
+    )
+    held_out: float = Field(0.1, ge=0, lt=1, description="share of the originals that no imitation model learns from")
     max_new_tokens: int = 32
     temperature: float = 0.7
     batch_size: int = 64
+
+    @model_validator(mode="after")
+    def _endpoint_has_a_model(self) -> TeacherSettings:
+        if self.endpoint and not self.model:
+            raise ValueError("teacher.endpoint needs teacher.model, the name of a model that it serves")
+        return self
 
 
 class ImitationSettings(Section):
@@ -168,6 +190,7 @@ class RewardSettings(Section):
 
 
 class PolicySettings(Section):
+    algorithm: Algorithm = Field("ppo", description="ours, or one to compare it with (docs/ppo.md)")
     steps: int = Field(12, ge=1, description="PPO steps at most, each with fresh samples")
     prompts_per_step: int = Field(8, ge=1)
     samples_per_prompt: int = Field(5, ge=1)
@@ -323,7 +346,8 @@ def load_settings(
 ) -> Settings:
     """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (as in PATH), RLPF_HOME.
 
-    Raises UserError for an unknown profile.
+    RLPF_SETTINGS names a YAML file whose values replace those of the profile, section by section. Raises UserError for
+    an unknown profile, and for a file that does not fit.
     """
     profile = profile or os.environ.get("RLPF_PROFILE") or "demo"
     if profile not in PROFILES:
@@ -331,4 +355,18 @@ def load_settings(
     if data is None:
         data = tuple(Path(p).resolve() for p in os.environ.get("RLPF_DATA", "").split(os.pathsep) if p)
     chosen = {"profile": profile, "home": (home or home_from_environment()) / profile, "data": data}
-    return Settings.model_validate(chosen | PROFILE_SETTINGS[profile])
+    file = os.environ.get("RLPF_SETTINGS")
+    if not file:
+        return Settings.model_validate(chosen | PROFILE_SETTINGS[profile])
+    own = read_settings_file(Path(file))
+    try:
+        return Settings.model_validate(chosen | replaced(plain(PROFILE_SETTINGS[profile]), own))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in error.errors())
+        raise UserError(f"The settings of {file} do not fit: {faults}.") from error
+
+
+def plain(sections: dict[str, object]) -> dict[str, Any]:
+    return {
+        name: own.model_dump(exclude_unset=True) if isinstance(own, Section) else own for name, own in sections.items()
+    }

@@ -30,6 +30,7 @@ SQL = Path(__file__).resolve().parent.parent / "sql"
 IDENTIFIER = re.compile(r"[a-z_]+")
 LOCK_POLL_SECONDS = 0.5
 SAMPLE_ROWS = 5
+BATCH_ROWS = 1_000_000
 
 
 class CheckResult(NamedTuple):
@@ -153,6 +154,10 @@ class Warehouse:
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> Any:
         """Result of a SELECT as a pyarrow Table."""
         return self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+
+    def batches(self, sql: str) -> Iterator[Any]:
+        """The result of a SELECT as pyarrow record batches, one in memory at a time; take all before other work."""
+        yield from self.connection.sql(sql).to_arrow_reader(BATCH_ROWS)
 
     def count(self, table: str) -> int:
         return int(self.query("SELECT count(*) AS n FROM query_table($table)", {"table": table})["n"][0].as_py())

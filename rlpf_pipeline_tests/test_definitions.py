@@ -27,6 +27,7 @@ reward team:ml reward_model preference_snapshot
 reward team:ml evaluation_reward_model preference_snapshot
 reward team:ml pointwise_reward_model preference_snapshot
 policy team:ml adllama evaluation_reward_model imitation_v2 preference_snapshot reward_model
+evaluation team:ml imitation_evaluation curated_examples imitation_v1 imitation_v2
 evaluation team:ml reward_model_evaluation evaluation_reward_model pointwise_reward_model preference_snapshot reward_model
 evaluation team:ml policy_evaluation adllama evaluation_reward_model imitation_v2 preference_snapshot reward_model
 experiment team:analytics ab_experiment policy_evaluation

@@ -19,7 +19,7 @@ OFFENDERS = {
     "pairs__sides_of_one_ad": "DELETE FROM variants WHERE text = 'ad0 0'",
     "pairs__each_pair_once": "INSERT INTO pairs FROM pairs LIMIT 1",
     "splits__advertiser_in_one_split": "UPDATE raw_multitext_ads SET advertiser_id = 'everyone'",
-    "splits__cluster_in_one_split": "UPDATE splits SET cluster_id = 'everyone'",
+    "splits__cluster_in_one_split": "UPDATE splits SET cluster = 0",
     "splits__text_in_one_split": "UPDATE raw_multitext_ads SET text = 'the same'",
 }
 

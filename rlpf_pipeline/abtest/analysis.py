@@ -25,6 +25,7 @@ from rlpf_pipeline.abtest.panel import Experiment, load_experiment
 from rlpf_pipeline.abtest.power import Power, realised_power
 from rlpf_pipeline.abtest.rerandomise import certify, randomisation_test, rerandomise
 from rlpf_pipeline.abtest.robustness import RobustnessRow, risk_of, robustness_table
+from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.abtest.segments import Segments, segment_effects
 from rlpf_pipeline.abtest.spec import LIFETIME_CTR_OFFSET, OUTCOMES, ExperimentSpec
 from rlpf_pipeline.abtest.validity import Validity, assess
@@ -121,7 +122,7 @@ def describe(design: Design, fit: Estimate) -> Model:
         iterations=fit.iterations,
         advertisers=len(design.frame),
         columns=len(design.names),
-        errors="hc1",
+        errors=HEADLINE,
     )
 
 

@@ -3,20 +3,22 @@
 Covariates sharpen the estimate and never depend on the arm. Those the data cannot carry (constant, collinear, a level
 without clicks) are left out and named in a note; with too few advertisers all are. A missing value is filled (the mean,
 or a level of its own) and marked by a column of its own, which is unbiased where the arm is random (White and Thompson
-2005).
+2005). Columns and their names are formulaic's for the formula, built here without it: no pandas on the way.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import formulaic
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from rlpf_pipeline.abtest.log_binomial import dependent_columns
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.spec import LIFETIME_CTR_OFFSET, Covariate
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TREATMENT = "treatment"
 ADVERTISERS_PER_COLUMN = 10
@@ -24,16 +26,48 @@ MOST_LEVELS = 50
 MISSING_LEVEL = "(missing)"
 
 
+class Values(NamedTuple):
+    """A covariate of every advertiser."""
+
+    covariate: Covariate
+    numbers: Array
+    """(advertisers,), NaN where missing. Of a category the numbers of its levels, never missing."""
+    levels: tuple[str, ...] = ()
+    """Of a category, sorted; MISSING_LEVEL is one."""
+
+
+class Term(NamedTuple):
+    """A covariate's columns in the regression."""
+
+    covariate: Covariate
+    names: tuple[str, ...]
+    columns: Array
+    """(advertisers, len(names))"""
+
+
+class Regression(NamedTuple):
+    formula: str
+    covariates: tuple[str, ...]
+    """Covariates in the formula."""
+    names: list[str]
+    """Intercept, treatment, columns of the covariates."""
+    x: Array
+    """(advertisers, len(names))"""
+    characteristics: tuple[Term, ...]
+    """Every covariate that varies, whether in the formula or not: what randomisation should balance."""
+    notes: tuple[str, ...]
+
+
 class Design(NamedTuple):
     frame: pd.DataFrame
-    """One row per advertiser: the outcomes, `treatment` (0 or 1) and the regressors."""
+    """One row per advertiser: the outcomes and `treatment` (0 or 1)."""
     formula: str
     covariates: tuple[str, ...]
     """Covariates in the formula."""
     matrix: pd.DataFrame
     """The formula's design: Intercept, treatment, covariates."""
     characteristics: pd.DataFrame
-    """Columns of every covariate that varies, whether in the formula or not: what randomisation should balance."""
+    """Columns of every covariate that varies."""
     notes: tuple[str, ...]
 
     @property
@@ -57,97 +91,141 @@ class Design(NamedTuple):
 
 def build_design(exposed: pd.DataFrame, covariates: tuple[Covariate, ...]) -> Design:
     """exposed: advertisers as `frames.with_exposure` returns them."""
-    frame, kept, notes = regressors(exposed, covariates)
-    matrix = model_matrix(kept, frame)
-    characteristics = matrix.drop(columns=["Intercept", TREATMENT])
-    while dependent := dependent_columns(matrix.to_numpy(float)):
-        dropped = next(c for c in kept if matrix.columns[dependent[0]] in columns_of(c, matrix))
-        kept = [covariate for covariate in kept if covariate is not dropped]
-        notes.append(
-            f"Covariate {dropped.name} was left out: collinear with treatment or with the covariates before it."
-        )
-        matrix = model_matrix(kept, frame)
-    if kept and len(frame) < ADVERTISERS_PER_COLUMN * matrix.shape[1]:
-        notes.append(
-            f"All covariates were left out: {len(frame)} advertisers are fewer than {ADVERTISERS_PER_COLUMN} for each "
-            f"of {matrix.shape[1]} columns."
-        )
-        kept = []
-        matrix = model_matrix(kept, frame)
+    import pandas as pd
+
+    treated = np.asarray(exposed["arm"] == TREATMENT, dtype=np.float64)
+    values = [values_of(exposed[covariate.name], covariate) for covariate in covariates]
+    regression = regression_on(treated, exposed["clicks"].to_numpy(float), values)
+    characteristics = {
+        name: term.columns[:, j] for term in regression.characteristics for j, name in enumerate(term.names)
+    }
     return Design(
-        frame=frame,
-        formula=formula_of(kept),
-        covariates=tuple(covariate.name for covariate in kept),
-        matrix=matrix,
-        characteristics=characteristics,
+        frame=exposed.assign(**{TREATMENT: treated}),
+        formula=regression.formula,
+        covariates=regression.covariates,
+        matrix=pd.DataFrame(regression.x, columns=regression.names),
+        characteristics=pd.DataFrame(characteristics, index=exposed.index),
+        notes=regression.notes,
+    )
+
+
+def values_of(column: pd.Series[Any], covariate: Covariate) -> Values:
+    import pandas as pd
+
+    if covariate.form == "category":
+        filled = column.astype(object).where(column.notna(), MISSING_LEVEL).astype(str)
+        codes, levels = pd.factorize(filled, sort=True)
+        return Values(covariate, codes.astype(float), tuple(levels))
+    numbers = column.astype("boolean").astype("Float64") if covariate.form == "flag" else column
+    return Values(covariate, np.asarray(numbers.to_numpy(float, na_value=np.nan), dtype=np.float64))
+
+
+def regression_on(treated: Array, clicks: Array, values: list[Values]) -> Regression:
+    """treated (0 or 1), clicks: of the advertisers with impressions, (advertisers,); values: their covariates."""
+    terms: list[Term] = []
+    notes: list[str] = []
+    for value in values:
+        usable, said = terms_of(value, treated, clicks)
+        terms += usable
+        notes += said
+    kept, x = list(terms), stacked(treated, terms)
+    while dependent := dependent_columns(x):
+        at, dropped = 2, kept[0]
+        for term in kept:
+            if at <= dependent[0] < at + len(term.names):
+                dropped = term
+            at += len(term.names)
+        kept = [term for term in kept if term is not dropped]
+        notes.append(
+            f"Covariate {dropped.covariate.name} was left out: collinear with treatment or with the covariates before "
+            "it."
+        )
+        x = stacked(treated, kept)
+    if kept and len(x) < ADVERTISERS_PER_COLUMN * x.shape[1]:
+        notes.append(
+            f"All covariates were left out: {len(x)} advertisers are fewer than {ADVERTISERS_PER_COLUMN} for each "
+            f"of {x.shape[1]} columns."
+        )
+        kept, x = [], stacked(treated, [])
+    return Regression(
+        formula=" + ".join([f"~ {TREATMENT}", *(term.covariate.term for term in kept)]),
+        covariates=tuple(term.covariate.name for term in kept),
+        names=["Intercept", TREATMENT, *(name for term in kept for name in term.names)],
+        x=x,
+        characteristics=tuple(terms),
         notes=tuple(notes),
     )
 
 
-def regressors(
-    exposed: pd.DataFrame, covariates: tuple[Covariate, ...]
-) -> tuple[pd.DataFrame, list[Covariate], list[str]]:
-    """The frame with treatment and every usable covariate in its form, those covariates, and what was left out."""
-    columns: dict[str, Any] = {TREATMENT: (exposed["arm"] == TREATMENT).astype(float)}
-    usable: list[Covariate] = []
-    notes: list[str] = []
-    for covariate in covariates:
-        filled, missing = fill(exposed[covariate.name], covariate)
-        parts = {covariate: filled}
-        if covariate.form != "category" and 0 < missing.sum() < len(missing):
-            parts[Covariate(f"{covariate.name}_missing", "flag")] = missing
-        if missing.any():
-            by_arm = [int(missing[exposed["arm"] == arm].sum()) for arm in ("control", TREATMENT)]
-            notes.append(
-                f"Covariate {covariate.name} is missing for {missing.sum()} advertisers ({by_arm[0]} control, "
-                f"{by_arm[1]} treatment): filled, and marked by a column or level of its own."
-            )
-        for part, values in parts.items():
-            reason = unusable(part, values, exposed["clicks"])
-            if reason:
-                notes.append(f"Covariate {part.name} {reason}.")
-            else:
-                usable.append(part)
-                columns[part.name if part.form == "category" else part.term] = values
-    return exposed.assign(**columns), usable, notes
+def stacked(treated: Array, terms: list[Term]) -> Array:
+    return np.column_stack([np.ones_like(treated), treated, *(term.columns for term in terms)])
 
 
-def fill(values: pd.Series[Any], covariate: Covariate) -> tuple[pd.Series[Any], pd.Series]:
-    """The covariate in its form without gaps, and where there were gaps."""
-    missing = values.isna()
+def terms_of(value: Values, treated: Array, clicks: Array) -> tuple[list[Term], list[str]]:
+    """The covariate's terms that the regression can carry (itself, and where it is missing), and what was left out."""
+    covariate, missing = value.covariate, missing_in(value)
+    notes = []
+    if missing.any():
+        by_arm = [int((missing & (treated == arm)).sum()) for arm in (0, 1)]
+        notes.append(
+            f"Covariate {covariate.name} is missing for {missing.sum()} advertisers ({by_arm[0]} control, "
+            f"{by_arm[1]} treatment): filled, and marked by a column or level of its own."
+        )
     if covariate.form == "category":
-        return values.astype(object).where(~missing, MISSING_LEVEL).astype(str), missing
-    numbers = values.astype("boolean").astype(float) if covariate.form == "flag" else values.astype(float)
-    array = numbers.to_numpy(float, na_value=np.nan)
-    if covariate.form == "rate":
-        array = np.log(array + LIFETIME_CTR_OFFSET)
-    elif covariate.form == "count":
-        array = np.log1p(array)
-    mean = array[~missing].mean() if not missing.all() else 0.0
-    return pd.Series(np.where(missing, mean, array), index=values.index), missing
+        parts = [value]
+    else:
+        parts = [value._replace(numbers=filled(value, missing))]
+        if 0 < missing.sum() < len(missing):
+            parts.append(Values(Covariate(f"{covariate.name}_missing", "flag"), missing.astype(float)))
+    terms = []
+    for part in parts:
+        reason = unusable(part, clicks)
+        if reason:
+            notes.append(f"Covariate {part.covariate.name} {reason}.")
+        else:
+            terms.append(term_of(part))
+    return terms, notes
 
 
-def unusable(covariate: Covariate, values: pd.Series[Any], clicks: pd.Series[Any]) -> str:
+def missing_in(value: Values) -> npt.NDArray[np.bool_]:
+    if value.covariate.form != "category":
+        return np.asarray(np.isnan(value.numbers))
+    number = value.levels.index(MISSING_LEVEL) if MISSING_LEVEL in value.levels else -1
+    return np.asarray(value.numbers == number)
+
+
+def filled(value: Values, missing: npt.NDArray[np.bool_]) -> Array:
+    """The covariate in its form, the mean where it is missing."""
+    numbers, form = value.numbers, value.covariate.form
+    if form == "rate":
+        numbers = np.log(numbers + LIFETIME_CTR_OFFSET)
+    elif form == "count":
+        numbers = np.log1p(numbers)
+    mean = float(numbers[~missing].mean()) if not missing.all() else 0.0
+    return np.asarray(np.where(missing, mean, numbers))
+
+
+def unusable(part: Values, clicks: Array) -> str:
     """Why the regression cannot carry the covariate; empty where it can."""
-    levels = values.nunique()
-    if levels < 2:
+    numbers = part.numbers
+    low, high = float(numbers.min()), float(numbers.max())
+    if low == high:
         return "is constant and was left out"
-    if covariate.form == "category" and levels > MOST_LEVELS:
-        return f"was left out: it has {levels} levels, more than {MOST_LEVELS}"
-    if levels == 2 or covariate.form == "category":
-        totals = clicks.groupby(values.to_numpy()).sum()
-        if (totals == 0).any():
-            return f"was left out: no clicks where it is {totals.index[int(totals.to_numpy().argmin())]}"
-    return ""
+    if part.covariate.form == "category" and len(part.levels) > MOST_LEVELS:
+        return f"was left out: it has {len(part.levels)} levels, more than {MOST_LEVELS}"
+    if part.covariate.form == "category":
+        codes, names = numbers.astype(int), part.levels
+    elif ((numbers == low) | (numbers == high)).all():
+        codes, names = (numbers == high).astype(int), (f"{low:g}", f"{high:g}")
+    else:
+        return ""
+    totals = np.bincount(codes, weights=clicks, minlength=len(names))
+    return f"was left out: no clicks where it is {names[int(totals.argmin())]}" if (totals == 0).any() else ""
 
 
-def formula_of(covariates: list[Covariate]) -> str:
-    return " + ".join([f"~ {TREATMENT}", *(covariate.term for covariate in covariates)])
-
-
-def model_matrix(covariates: list[Covariate], frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(formulaic.model_matrix(formula_of(covariates), frame))
-
-
-def columns_of(covariate: Covariate, matrix: pd.DataFrame) -> list[str]:
-    return [name for name in matrix.columns if name == covariate.term or name.startswith(f"{covariate.term}[")]
+def term_of(part: Values) -> Term:
+    covariate = part.covariate
+    if covariate.form != "category":
+        return Term(covariate, (covariate.term,), part.numbers[:, None])
+    names = tuple(f"{covariate.term}[T.{level}]" for level in part.levels[1:])
+    return Term(covariate, names, (part.numbers[:, None] == np.arange(1, len(part.levels))).astype(float))

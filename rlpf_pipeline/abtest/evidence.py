@@ -16,6 +16,7 @@ from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, estimate
 from rlpf_pipeline.abtest.maximum import Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.robustness import risk_of
+from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.errors import UserError
 
 TOP_REMOVED = 10
@@ -59,10 +60,10 @@ class ErrorRatio(NamedTuple):
 
     naive: float
     quasi: float
+    hc1: float
+    """The sandwich as the study has it."""
     robust: float
-    """hc1, as in the headline."""
-    leverage_adjusted: float
-    """hc3: larger than hc1 where few advertisers make most of the error."""
+    """hc3, as in the headline: larger than hc1 where few advertisers make most of the error."""
     quasi_over_naive: float
     robust_over_naive: float
 
@@ -140,9 +141,9 @@ def impression_concentration(impressions: npt.NDArray[np.float64]) -> Concentrat
 
 
 def error_ratio(design: Design, fit: Estimate) -> ErrorRatio:
-    kinds = ("naive", "quasi", "hc1", "hc3")
-    naive, quasi, robust, adjusted = (risk_of(design, fit, kind).standard_error for kind in kinds)
-    return ErrorRatio(naive, quasi, robust, adjusted, quasi / naive, robust / naive)
+    kinds = ("naive", "quasi", "hc1", HEADLINE)
+    naive, quasi, hc1, robust = (risk_of(design, fit, kind).standard_error for kind in kinds)
+    return ErrorRatio(naive, quasi, hc1, robust, quasi / naive, robust / naive)
 
 
 def top_removed(design: Design) -> tuple[Removal, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from rlpf_pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARMS = ("control", "treatment")
 MINIMUM_ADVERTISERS = 10
@@ -15,6 +18,8 @@ MINIMUM_ADVERTISERS = 10
 
 def as_frame(data: Any) -> pd.DataFrame:
     """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table."""
+    import pandas as pd  # heavy, and not needed where DuckDB sums the rows
+
     if isinstance(data, pd.DataFrame):
         return data.reset_index(drop=True)
     if hasattr(data, "to_pandas"):
@@ -59,20 +64,25 @@ def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
 def with_exposure(frame: pd.DataFrame) -> pd.DataFrame:
     """The advertisers with impressions: those without carry no information on CTR.
 
-    Raises UserError when they are too few, when an arm has fewer than two, or when an arm has no clicks at all.
+    Raises UserError as `require_exposure` does.
     """
     exposed = frame[frame["impressions"] > 0].reset_index(drop=True)
-    size = exposed["arm"].value_counts().reindex(ARMS, fill_value=0)
-    if len(exposed) < MINIMUM_ADVERTISERS or (size < 2).any():
+    require_exposure((exposed["arm"] == ARMS[1]).to_numpy(), exposed["clicks"].to_numpy(float))
+    return exposed
+
+
+def require_exposure(treated: npt.NDArray[np.bool_], clicks: npt.NDArray[np.float64]) -> None:
+    """Raise UserError when the advertisers with impressions (treated, clicks: one each) are too few, when an arm has
+    fewer than two of them, or when an arm has no clicks at all."""
+    sizes = int((~treated).sum()), int(treated.sum())
+    if sum(sizes) < MINIMUM_ADVERTISERS or min(sizes) < 2:
         raise UserError(
-            f"Only {size['control']} control and {size['treatment']} treatment advertisers have impressions; "
+            f"Only {sizes[0]} control and {sizes[1]} treatment advertisers have impressions; "
             f"the analysis needs at least {MINIMUM_ADVERTISERS} in all and 2 in each arm. Run it for longer."
         )
-    clicks = exposed.groupby("arm")["clicks"].sum()
-    for arm in ARMS:
-        if clicks[arm] == 0:
+    for arm, chosen in zip(ARMS, (~treated, treated), strict=True):
+        if clicks[chosen].sum() == 0:
             raise UserError(
                 f"The {arm} arm has no clicks: a relative risk is then 0 or infinite. "
                 "Check that clicks were recorded, or run the experiment for longer."
             )
-    return exposed

@@ -36,7 +36,7 @@ class LinearEffect(NamedTuple):
 
 def linear_effect(outcome: str, values: pd.Series[float], design: pd.DataFrame) -> LinearEffect:
     """Effect of treatment on `values` (one per row of `design`). Raises UserError where the outcome is constant."""
-    import statsmodels.api as sm  # heavy, and not needed by the fit alone
+    from statsmodels.regression.linear_model import OLS  # heavy, and not needed by the fit alone
 
     y = np.asarray(values, dtype=np.float64)
     if np.ptp(y) == 0:
@@ -45,7 +45,7 @@ def linear_effect(outcome: str, values: pd.Series[float], design: pd.DataFrame) 
         )
     x = np.asarray(design, dtype=np.float64)
     position = list(design.columns).index(TREATMENT)
-    result = sm.OLS(y, x).fit(cov_type="HC1")
+    result = OLS(y, x).fit(cov_type="HC1")
     difference, error = float(result.params[position]), float(result.bse[position])
     control_mean = float((y - difference * x[:, position]).mean())
     return LinearEffect(

@@ -2,7 +2,7 @@
 
 k_i ~ Binomial(n_i, mu_i), log mu_i = x_i'b: exp(b) is a relative risk, a ratio of CTRs. One row is a unit of
 randomisation (or part of one, with `cluster`). Advertisers differ far more than a binomial allows, so the naive error
-is useless; the headline is the sandwich (sandwich.py). Convergence is judged by the score (maximum.py), not by a
+is useless; the headline is a sandwich, HC3 (sandwich.py). Convergence is judged by the score (maximum.py), not by a
 solver's warning. Where no point has all mu_i < 1, the modified Poisson estimator (Zou 2004) answers instead, and
 `status` says so.
 
@@ -14,20 +14,20 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import formulaic
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from formulaic.errors import FormulaicError
-from scipy import linalg, optimize, special
 from threadpoolctl import ThreadpoolController
 
+from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
 from rlpf_pipeline.abtest.maximum import CHUNK, SCORE_TOLERANCE, Array, Counts, Maximum, maximise, relative
-from rlpf_pipeline.abtest.sandwich import covariances
+from rlpf_pipeline.abtest.sandwich import HEADLINE, covariances
 from rlpf_pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SMALLEST_ERROR = 1e-10
 """Of a log relative risk: below it, there is rounding only."""
@@ -85,6 +85,8 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     `"~ treatment + C(industry)"`. cluster: the column that names the unit where a unit has several rows.
     Raises UserError for missing or impossible values, collinear columns, or an estimate that does not exist.
     """
+    import pandas as pd  # heavy, and not needed by `estimate`
+
     frame = as_frame(data)
     require_columns(frame, (successes, trials, *([cluster] if cluster else [])))
     require_counts(frame, successes, trials)
@@ -113,7 +115,7 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
     """Fit a design of full rank. The columns are orthonormalised for the solver, and coefficients turned back."""
     with one_thread():
         triangle = triangle_of(counts.x) / math.sqrt(len(counts.k))
-        back = linalg.solve_triangular(triangle, np.eye(len(triangle)))
+        back = np.asarray(np.linalg.inv(triangle), dtype=np.float64)
         turned = counts._replace(x=counts.x @ back)
         require_finite_estimate(turned, names, back)
         found = maximise(turned)
@@ -142,7 +144,7 @@ def blas_of_this_process() -> ThreadpoolController:
     return ThreadpoolController()  # looks through all loaded libraries: milliseconds
 
 
-def relative_risk(fit: LogBinomialFit, column: str, errors: str = "hc1", level: float = 0.95) -> RelativeRisk:
+def relative_risk(fit: LogBinomialFit, column: str, errors: str = HEADLINE, level: float = 0.95) -> RelativeRisk:
     """The relative risk of a design column. Raises UserError for a column or a kind of error the fit does not have."""
     if column not in fit.coefficients:
         raise UserError(f"The fit has no column '{column}'. It has: {', '.join(fit.coefficients)}.")
@@ -155,7 +157,7 @@ def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> Re
     """Wald inference on the log scale. Raises UserError where the standard error is zero."""
     if not standard_error > SMALLEST_ERROR:
         raise UserError("The standard error is zero: the rows do not vary within an arm. Check how the data were made.")
-    reach = float(special.ndtri(0.5 + level / 2)) * standard_error
+    reach = normal.quantile(0.5 + level / 2) * standard_error
     z = log_risk / standard_error
     low, high = max(log_risk - reach, -LARGEST_LOG), min(log_risk + reach, LARGEST_LOG)
     return RelativeRisk(
@@ -164,13 +166,16 @@ def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> Re
         high=math.exp(high),
         standard_error=standard_error,
         z=z,
-        p_value=2 * float(special.ndtr(-abs(z))),
+        p_value=2 * normal.cumulative(-abs(z)),
         level=level,
     )
 
 
 def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
     """(rows, columns) and the columns' names. Raises UserError where it cannot be built or is not of full rank."""
+    import formulaic  # heavy, and not needed by `estimate`
+    from formulaic.errors import FormulaicError
+
     try:
         matrix = formulaic.model_matrix(formula, frame, na_action="raise", output="numpy")
     except (FormulaicError, ValueError) as error:
@@ -222,6 +227,8 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
     with_clicks = counts.x[clicked]
     if np.linalg.eigvalsh(with_clicks.T @ with_clicks)[0] > 1e-6 * len(clicked):
         return  # of full rank by far (the columns are orthonormal over all rows): no such direction
+    from scipy import linalg, optimize  # heavy, and rarely needed
+
     directions = linalg.null_space(triangle_of(with_clicks), rcond=1e-9)
     if not directions.shape[1]:
         return

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, optimize
 
 Array = npt.NDArray[np.float64]
 
@@ -73,6 +72,8 @@ def inner_start(counts: Counts) -> Array | None:
     constant = np.linalg.lstsq(x.T @ x, x.sum(axis=0))[0]
     if np.abs(x @ constant - 1).max() < 1e-8:
         return np.asarray(constant * np.log(min(k.sum() / n.sum(), 1 - 1e-6)))
+    from scipy import optimize  # heavy, and rarely needed
+
     columns = x.shape[1]
     slack = optimize.linprog(
         np.append(np.zeros(columns), -1.0),
@@ -146,8 +147,9 @@ def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tupl
 def ascent(counts: Counts, beta: Array, local: Local) -> Array:
     """Newton's step; by the expected information where the observed one is singular (hardly any misses)."""
     try:
-        return np.asarray(linalg.cho_solve(linalg.cho_factor(local.information), local.score))
-    except linalg.LinAlgError:
+        np.linalg.cholesky(local.information)  # raises where it is not positive definite
+        return np.asarray(np.linalg.solve(local.information, local.score))
+    except np.linalg.LinAlgError:
         expected = local.information + expected_information(counts, beta)
         return np.asarray(np.linalg.lstsq(expected, local.score)[0])
 
@@ -193,6 +195,8 @@ def inside(counts: Counts, beta: Array) -> Array:
 
 def hold(counts: Counts, beta: Array, active: npt.NDArray[np.bool_]) -> Maximum | None:
     """The maximum with the `active` rows at mean 1, if it passes the Karush-Kuhn-Tucker conditions."""
+    from scipy import linalg, optimize  # heavy, and rarely needed
+
     rows = np.unique(counts.x[active], axis=0)
     free = linalg.null_space(rows, rcond=1e-9) if len(rows) else np.eye(len(beta))
     within = counts.x @ free

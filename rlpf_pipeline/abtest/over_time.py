@@ -18,6 +18,7 @@ from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, depe
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.ratio import ArmCounts
+from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.abtest.sequential import AnytimeInterval, anytime_interval
 from rlpf_pipeline.errors import UserError
 
@@ -26,7 +27,7 @@ class PeriodEffect(NamedTuple):
     period: int
     """From 1."""
     cumulative: RelativeRisk
-    """All up to the period's end, adjusted as the headline is; HC1."""
+    """All up to the period's end, adjusted as the headline is, with its error."""
     anytime: AnytimeInterval
     alone: RelativeRisk | None
     """The period by itself, not adjusted (delta method); None where an arm has no clicks in it."""
@@ -100,7 +101,7 @@ def cumulative(clicks: Array, impressions: Array, design: Design) -> RelativeRis
         raise UserError("too few advertisers have impressions.")
     fit = estimate(Counts(np.delete(x, dropped, axis=1), clicks[shown], impressions[shown]), names)
     position = names.index(design.names[design.position])
-    return risk_from(float(fit.beta[position]), math.sqrt(fit.covariances["hc1"][position, position]))
+    return risk_from(float(fit.beta[position]), math.sqrt(fit.covariances[HEADLINE][position, position]))
 
 
 def alone_in(clicks: Array, impressions: Array, design: Design) -> RelativeRisk | None:

@@ -1,29 +1,31 @@
 """An experiment's table, from a file, DuckDB or memory, to one row per advertiser: DuckDB judges and sums its rows.
 
-Next in the flow: design.py. Every mistake in a user's table is found here, before any fit. Summing the days of an
-advertiser first is exact: the fit and its sandwich by advertiser are those of the panel with clustered errors.
+Next in the flow: design.py. Every mistake in a user's table is found here and in rows.py, before any fit. Summing an
+advertiser's days first is exact: the fit and its sandwich by advertiser are those of the panel with clustered errors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
-import pandas as pd
 
 from rlpf_pipeline.abtest.frames import ARMS
-from rlpf_pipeline.abtest.spec import OUTCOMES, REQUIRED, Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.rows import is_whole, literal, quoted, view_rows
+from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import read_sql
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEMORY_LIMIT = "2GB"
 DAYS_OF_WEEK = 7
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
-NUMBER_FORMS = ("rate", "count", "number")
-FLOATS = ("DOUBLE", "FLOAT")
-WHOLE = ("impressions", "clicks", "ads", "variations")
 
 
 class Experiment(NamedTuple):
@@ -52,21 +54,48 @@ def load_experiment(source: Any, spec: ExperimentSpec | None = None, query: str 
     above impressions, an advertiser in two arms or without a date twice, an arm that is unknown or empty.
     """
     spec = spec or ExperimentSpec()
+    with judged(source, spec, query) as table:
+        columns = ", ".join(
+            quoted(name) for name in ("advertiser_id", "arm", "impressions", "clicks", *table.described)
+        )
+        advertisers = table.connection.sql(f"SELECT {columns} FROM advertisers ORDER BY advertiser_id").df()  # noqa: S608
+        periods, name = by_period(table, spec)
+        rows = table.connection.sql("SELECT sum(row_count)::BIGINT FROM advertisers").fetchall()[0][0]
+    return Experiment(
+        advertisers, table.covariates, table.outcomes, table.segments, periods, name, int(rows), spec.treatment_share
+    )
+
+
+class Judged(NamedTuple):
+    """An experiment that can be analysed, in DuckDB: the view `ab_rows` and the table `advertisers` (ab_advertiser)."""
+
+    connection: duckdb.DuckDBPyConnection
+    kinds: dict[str, str]
+    """Type by column of the user's table."""
+    covariates: tuple[Covariate, ...]
+    outcomes: tuple[str, ...]
+    segments: tuple[str, ...]
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Columns of `advertisers` beside the id, the arm and the counts."""
+        return (*self.outcomes, *(covariate.name for covariate in self.covariates))
+
+
+@contextmanager
+def judged(source: Any, spec: ExperimentSpec, query: str | None) -> Iterator[Judged]:
+    """Read, judge and sum the rows. Raises UserError as `load_experiment` does."""
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}) as connection:
-        columns = open_source(connection, source, spec, query)
-        covariates, outcomes, segments = spec.present([name for name, _ in columns])
+        kinds = dict(open_source(connection, source, spec, query))
+        covariates, outcomes, segments = spec.present(list(kinds))
         try:
-            view_rows(connection, dict(columns), spec, covariates, outcomes)
-            advertisers = connection.sql(read_sql("marts/ab_advertiser")).df()
-            require_sound_rows(advertisers)
-            require_assignment(advertisers, dated=spec.date is not None)
-            periods, name = by_period(connection, dict(columns), spec)
+            view_rows(connection, kinds, spec, covariates, outcomes)
+            connection.execute(f"CREATE TEMP TABLE advertisers AS {read_sql('marts/ab_advertiser')}")
+            require_sound_rows(connection)
+            require_assignment(connection, dated=spec.date is not None)
+            yield Judged(connection, kinds, covariates, outcomes, segments)
         except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
             raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
-    rows = int(advertisers["row_count"].sum())
-    absent = [outcome for outcome in OUTCOMES if outcome not in outcomes]
-    advertisers = advertisers.drop(columns=["problem", "problems", "crossed", "row_count", "first_day", *absent])
-    return Experiment(advertisers, covariates, outcomes, segments, periods, name, rows, spec.treatment_share)
 
 
 def open_source(
@@ -76,7 +105,7 @@ def open_source(
     try:
         if isinstance(source, (str, Path)):
             open_file(connection, Path(source), spec, query)
-        elif isinstance(source, pd.DataFrame) or hasattr(source, "to_pandas"):
+        elif hasattr(source, "columns"):
             connection.register("source", source)
         else:
             raise UserError(f"Expected a pandas.DataFrame, a pyarrow.Table or a path, got {type(source).__name__}.")
@@ -107,165 +136,51 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     connection.read_csv(str(path), sample_size=100_000, dtype=kinds or None).create_view("source")
 
 
-def view_rows(
-    connection: duckdb.DuckDBPyConnection,
-    kinds: dict[str, str],
-    spec: ExperimentSpec,
-    covariates: tuple[Covariate, ...],
-    outcomes: tuple[str, ...],
-) -> None:
-    """Make the view `ab_rows`: typed, under our names, and with the `problem` of a row that cannot be right."""
-    fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec)}
-    fields |= {name: number(spec.source_of(name), kinds) for name in ("impressions", "clicks", *outcomes)}
-    fields |= {name: "NULL::DOUBLE" for name in OUTCOMES if name not in outcomes}
-    fields["day"] = day_of(spec.date, kinds)
-    described = {covariate.name: value_of(covariate, spec, kinds) for covariate in covariates}
-    tests = row_tests(spec, covariates, outcomes, fields | described, kinds)
-    fields["problem"] = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(problem)}' for wrong, problem in tests)} END"
-    parts = {"first_day": fields["day"]} | described
-    fields["description"] = "{" + ", ".join(f"{literal(name)}: {value}" for name, value in parts.items()) + "}"
-    select = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-    connection.execute(f"CREATE TEMP VIEW ab_rows AS SELECT {select} FROM source")  # noqa: S608 (names are quoted)
-
-
-def value_of(covariate: Covariate, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
-    column = spec.source_of(covariate.name)
-    if covariate.form == "category":
-        return f"nullif(trim({quoted(column)}::VARCHAR), '')"
-    return flag(column, kinds) if covariate.form == "flag" else number(column, kinds)
-
-
-def require_sound_rows(advertisers: pd.DataFrame) -> None:
-    wrong = advertisers[advertisers["problem"].notna()]
-    if wrong.empty:
+def require_sound_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    wrong = connection.execute(
+        """SELECT problem, sum(problems)::BIGINT AS rows, min(advertiser_id)
+        FROM advertisers WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""
+    ).fetchone()
+    if wrong is None:
         return
-    counts = wrong.groupby("problem")["problems"].sum()
-    problem = str(counts.idxmax())
-    named = wrong.loc[wrong["problem"] == problem, "advertiser_id"].dropna()
-    where = f"for example advertiser {named.iloc[0]}" if len(named) else "the advertiser's name is missing there"
-    raise UserError(
-        f"{counts[problem]} row(s): {problem}; {where}. Correct them at their source, the same way in both arms."
-    )
+    problem, rows, named = wrong
+    where = f"for example advertiser {named}" if named is not None else "the advertiser's name is missing there"
+    raise UserError(f"{rows} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")
 
 
-def row_tests(
-    spec: ExperimentSpec,
-    covariates: tuple[Covariate, ...],
-    outcomes: tuple[str, ...],
-    fields: dict[str, str],
-    kinds: dict[str, str],
-) -> list[tuple[str, str]]:
-    """What a row must not be, and how to say it; in the order in which problems are told."""
-
-    def given(name: str) -> str:
-        column = spec.source_of(name)
-        blank = f" AND lower(trim({quoted(column)})) NOT IN ('', 'nan')" if kinds[column] == "VARCHAR" else ""
-        return f"({quoted(column)} IS NOT NULL{blank})"
-
-    required = (*REQUIRED, *outcomes)
-    tests = [(f"NOT {given(name)}", f"missing value in {spec.source_of(name)}") for name in required]
-    known = " and ".join((spec.arms.control, spec.arms.treatment))
-    tests.append((f"{fields['arm']} IS NULL", f"{spec.source_of('arm')} is not one of {known}"))
-    numbers = ["impressions", "clicks", *outcomes, *(c.name for c in covariates if c.form in NUMBER_FORMS)]
-    for name in numbers:
-        value, kind = fields[name], kinds[spec.source_of(name)]
-        said = f"{spec.source_of(name)} is not a finite number"
-        if not is_whole(kind):
-            tests.append((f"isinf({value})", said))
-            if name in required:
-                tests.append((f"{quoted(spec.source_of(name))} IS NOT NULL AND {value} IS NULL", said))
-            elif kind not in FLOATS:
-                tests.append((f"{given(name)} AND {value} IS NULL", said))
-    never_negative = ["impressions", "clicks", *outcomes, *(c.name for c in covariates if c.form in ("rate", "count"))]
-    tests += [(f"{fields[name]} < 0", f"{spec.source_of(name)} is negative") for name in never_negative]
-    whole = [n for n in WHOLE if n in ("impressions", "clicks", *outcomes) and not is_whole(kinds[spec.source_of(n)])]
-    tests += [(f"{fields[n]} <> floor({fields[n]})", f"{spec.source_of(n)} counts whole things") for n in whole]
-    more = f"{fields['clicks']} > {fields['impressions']}"
-    tests.append((more, f"more {spec.source_of('clicks')} than {spec.source_of('impressions')}"))
-    for name in (c.name for c in covariates if c.form == "flag" and kinds[spec.source_of(c.name)] != "BOOLEAN"):
-        tests.append((f"{given(name)} AND {fields[name]} IS NULL", f"{spec.source_of(name)} is not true or false"))
-    if spec.date is not None:
-        tests.append((f"({fields['day']}) IS NULL", f"{spec.date} is not a date, nor a whole number"))
-    return tests
-
-
-def is_whole(kind: str) -> bool:
-    return kind.endswith("INT") or kind.endswith("INTEGER")
-
-
-def arm_of(spec: ExperimentSpec) -> str:
-    given = f"trim({quoted(spec.source_of('arm'))}::VARCHAR)"
-    cases = " ".join(
-        f"WHEN {literal(name)} THEN {literal(arm)}"
-        for arm, name in zip(ARMS, (spec.arms.control, spec.arms.treatment), strict=True)
-    )
-    return f"CASE {given} {cases} END"
-
-
-def number(column: str, kinds: dict[str, str]) -> str:
-    """A DOUBLE; null where it is missing, NaN or no number."""
-    if is_whole(kinds[column]):
-        return f"{quoted(column)}::DOUBLE"
-    value = f"TRY_CAST({quoted(column)} AS DOUBLE)"
-    return f"CASE WHEN NOT isnan({value}) THEN {value} END"
-
-
-def flag(column: str, kinds: dict[str, str]) -> str:
-    if kinds[column] == "BOOLEAN":
-        return quoted(column)
-    return (
-        f"coalesce(TRY_CAST({quoted(column)} AS BOOLEAN), TRY_CAST(TRY_CAST({quoted(column)} AS INTEGER) AS BOOLEAN))"
-    )
-
-
-def day_of(date: str | None, kinds: dict[str, str]) -> str:
-    """The day of a row as a whole number: days since 1970, or the number that the table gives."""
-    if date is None:
-        return "0::BIGINT"
-    if is_whole(kinds[date]):
-        return f"{quoted(date)}::BIGINT"
-    return f"date_diff('day', DATE '1970-01-01', TRY_CAST({quoted(date)} AS DATE))::BIGINT"
-
-
-def require_assignment(advertisers: pd.DataFrame, dated: bool) -> None:
-    crossed = advertisers[advertisers["crossed"]]
-    if len(crossed):
+def require_assignment(connection: duckdb.DuckDBPyConnection, dated: bool) -> None:
+    crossed, crossing, repeated, repeating, arms = connection.sql(
+        """SELECT count(*) FILTER (crossed), min(advertiser_id) FILTER (crossed),
+            count(*) FILTER (row_count > 1), min(advertiser_id) FILTER (row_count > 1), list(DISTINCT arm)
+        FROM advertisers"""
+    ).fetchall()[0]
+    if crossed:
         raise UserError(
-            f"{len(crossed)} advertiser(s) are in more than one arm, for example {crossed['advertiser_id'].iloc[0]}. "
+            f"{crossed} advertiser(s) are in more than one arm, for example {crossing}. "
             "The advertiser is the unit of randomisation: find out which arm each was assigned to, or leave them out "
             "of both."
         )
-    twice = advertisers[advertisers["row_count"] > 1]
-    if len(twice) and not dated:
+    if repeated and not dated:
         raise UserError(
-            f"{len(twice)} advertiser(s) have more than one row, for example {twice['advertiser_id'].iloc[0]}. "
+            f"{repeated} advertiser(s) have more than one row, for example {repeating}. "
             "Name the column of the date in a spec (date: …), or sum to one row per advertiser."
         )
-    found = set(advertisers["arm"])
-    if found != set(ARMS):
-        only = f"only {found.pop()}" if found else "no rows"
-        raise UserError(f"The column arm must hold both control and treatment; it holds {only}.")
+    if set(arms or ()) != set(ARMS):
+        only = f"only {arms[0]}" if arms else "no rows"
+        raise UserError(
+            f"The column arm must hold both control and treatment; it holds {only}. Add the other arm's advertisers."
+        )
 
 
-def by_period(
-    connection: duckdb.DuckDBPyConnection, kinds: dict[str, str], spec: ExperimentSpec
-) -> tuple[pd.DataFrame | None, str]:
+def by_period(table: Judged, spec: ExperimentSpec) -> tuple[pd.DataFrame | None, str]:
     """Totals by advertiser and period, and what a period is; None where there is no date, or one day only."""
     if spec.date is None:
         return None, "period"
-    first, last = connection.sql("SELECT min(day), max(day) FROM ab_rows").fetchall()[0]
+    first, last = table.connection.sql("SELECT min(day), max(day) FROM ab_rows").fetchall()[0]
     if first == last:
         return None, "period"
-    is_number = is_whole(kinds[spec.date])
+    is_number = is_whole(table.kinds[spec.date])
     weekly = not is_number and last - first + 1 > LONGEST_BY_DAY
     parameters = {"first": first, "length": DAYS_OF_WEEK if weekly else 1}
-    periods = connection.sql(read_sql("marts/ab_period"), params=parameters).df()
+    periods = table.connection.sql(read_sql("marts/ab_period"), params=parameters).df()
     return periods, "week" if weekly else "period" if is_number else "day"
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

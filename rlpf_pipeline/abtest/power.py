@@ -11,8 +11,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
+from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.maximum import Array
 from rlpf_pipeline.errors import UserError
 
@@ -73,13 +73,13 @@ def realised_power(standard_error: float, effect: float = STUDY_EFFECT) -> Power
 def power_at(effect: float, standard_error: float, level: float = 0.95) -> float:
     """Probability that the interval of `level` leaves out no effect, when the relative change is `effect`."""
     shift = math.log1p(effect) / standard_error
-    critical = float(special.ndtri(0.5 + level / 2))
-    return float(special.ndtr(shift - critical) + special.ndtr(-shift - critical))
+    critical = normal.quantile(0.5 + level / 2)
+    return normal.cumulative(shift - critical) + normal.cumulative(-shift - critical)
 
 
 def minimum_detectable_effect(standard_error: float, power: float = 0.8, level: float = 0.95) -> float:
     """exp((z_level + z_power) standard_error) - 1, the usual form that neglects rejecting on the wrong side."""
-    return math.expm1(float(special.ndtri(0.5 + level / 2) + special.ndtri(power)) * standard_error)
+    return math.expm1((normal.quantile(0.5 + level / 2) + normal.quantile(power)) * standard_error)
 
 
 def significant_errors(effect: float, standard_error: float, level: float = 0.95) -> tuple[float, float]:
@@ -88,8 +88,8 @@ def significant_errors(effect: float, standard_error: float, level: float = 0.95
     With Z ~ N(d, 1), c the critical value: E|Z| over Z > c is d P + phi(c - d), over Z < -c it is -d Q + phi(c + d).
     """
     shift = abs(math.log1p(effect)) / standard_error
-    critical = float(special.ndtri(0.5 + level / 2))
-    above, below = float(special.ndtr(shift - critical)), float(special.ndtr(-shift - critical))
+    critical = normal.quantile(0.5 + level / 2)
+    above, below = normal.cumulative(shift - critical), normal.cumulative(-shift - critical)
     mean = shift * (above - below) + density(critical - shift) + density(critical + shift)
     return mean / (above + below) / shift, below / (above + below)
 
@@ -102,7 +102,7 @@ def needed_advertisers(
     effect: float, standard_error: float, advertisers: int, power: float = 0.8, level: float = 0.95
 ) -> int:
     """Advertisers to find `effect` with `power`, if `advertisers` give `standard_error`."""
-    wanted = abs(math.log1p(effect)) / float(special.ndtri(0.5 + level / 2) + special.ndtri(power))
+    wanted = abs(math.log1p(effect)) / (normal.quantile(0.5 + level / 2) + normal.quantile(power))
     return math.ceil(advertisers * (standard_error / wanted) ** 2)
 
 

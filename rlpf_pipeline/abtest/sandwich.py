@@ -6,7 +6,8 @@ With residual r_i = k_i - n_i mu_i and the score s_i = x_i r_i / (1 - mu_i) of a
     quasi    naive times Pearson's sum r_i^2 / (n_i mu_i (1 - mu_i)) / (N - p)
     hc0      A^-1 (sum s_i s_i') A^-1, A the observed information (Huber 1967, White 1980)
     hc1      hc0 times N / (N - p) (MacKinnon and White 1985)
-    hc3      as hc0 with s_i / (1 - h_i), h_i the leverage of row i in the weighted regression of the last step
+    hc3      as hc0 with s_i / (1 - h_i), h_i the leverage of row i in the weighted regression of the last step (a row
+             with h_i = 1, alone in its level, is fitted exactly and says nothing of the others: 0)
     cluster  as hc0 with the scores summed by cluster first; no small-sample factor
 
 The modified Poisson estimator has the score x_i r_i and I = A = sum x_i x_i' n_i mu_i.
@@ -25,6 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rlpf_pipeline.abtest.maximum import CHUNK, Array, Counts
+
+HEADLINE = "hc3"
+"""The error of every interval and p-value that decides. With heavy-tailed impressions a few advertisers have much
+leverage: they pull the fit towards themselves, their residuals are too small, and hc1 is too narrow. hc3 divides that
+out; it is the jackknife's variance to first order (docs/ab-report.md shows the coverage of both)."""
+OWN_LEVEL = 1e-6
+"""1 - leverage below which a row is fitted by a column of its own, and its residual is rounding."""
 
 
 class Parts(NamedTuple):
@@ -96,7 +104,7 @@ def covariances(
         x, parts = block(part)
         leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
         scores = x * parts.score[:, None]
-        adjusted = scores / np.maximum(1 - leverage, 1e-9)[:, None]
+        adjusted = scores / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf)[:, None]
         meat3 += adjusted.T @ adjusted
         if clusters is not None and totals is not None:
             for j in range(size):

@@ -2,7 +2,7 @@
 
 Looking at many levels finds something by chance: the p-values are adjusted to a false discovery rate (Benjamini and
 Hochberg 1995), over all levels of all segments. The heterogeneity test asks whether a segment's effects are all equal
-(Wald's chi-square with the HC1 covariance).
+(Wald's chi-square with the headline's covariance, HC3).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy import special
 from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Design
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, dependent_columns, estimate, risk_from
 from rlpf_pipeline.abtest.maximum import Array, Counts
+from rlpf_pipeline.abtest.sandwich import HEADLINE
 
 FALSE_DISCOVERY_RATE = 0.05
 FEWEST = 10
@@ -75,10 +76,10 @@ def segment_effects(design: Design, exposed: pd.DataFrame, segments: tuple[str, 
 
 def labels_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
     """Levels as text, true and false as yes and no."""
+    codes, levels = pd.factorize(values)
     words = {True: "yes", False: "no"}
-    return np.array(
-        [MISSING_LEVEL if pd.isna(v) else words[v] if isinstance(v, bool) else str(v) for v in values], object
-    )
+    names = [words[bool(level)] if isinstance(level, (bool, np.bool_)) else str(level) for level in levels]
+    return np.array([*names, MISSING_LEVEL], object)[codes]  # the code of a missing value is -1
 
 
 def usable_levels(labels: npt.NDArray[np.object_], design: Design) -> tuple[list[str], list[str]]:
@@ -93,7 +94,7 @@ def usable_levels(labels: npt.NDArray[np.object_], design: Design) -> tuple[list
 
 
 def interacted_fit(labels: npt.NDArray[np.object_], levels: list[str], design: Design) -> tuple[Array, Array]:
-    """Log relative risks by level and their HC1 covariance."""
+    """Log relative risks by level and their covariance, of the headline's kind."""
     rows = np.isin(labels, levels)
     counts = design.counts
     interactions = np.stack([(labels[rows] == level) * design.treated[rows] for level in levels], axis=1)
@@ -104,7 +105,7 @@ def interacted_fit(labels: npt.NDArray[np.object_], levels: list[str], design: D
     names = [*(f"{TREATMENT} {level}" for level in levels), *(f"column {j}" for j in range(x.shape[1] - len(levels)))]
     fit = estimate(Counts(x, counts.k[rows], counts.n[rows]), names)
     size = len(levels)
-    return fit.beta[:size], fit.covariances["hc1"][:size, :size]
+    return fit.beta[:size], fit.covariances[HEADLINE][:size, :size]
 
 
 def heterogeneity(segment: str, beta: Array, covariance: Array) -> Heterogeneity:

@@ -33,8 +33,11 @@ MISMATCH_ALPHA = 0.001
 """Usual threshold for sample-ratio mismatch (Fabijan et al. 2019): a false alarm stops a good experiment."""
 BALANCE_ALPHA = 0.001
 EXPOSURE_ALPHA = 0.01
-MOST_INFLATION = 1.05
-"""HC3 over HC1 beyond which the headline's interval is too narrow (docs/ab-report.md shows by how much)."""
+MOST_INFLATION = 1.25
+"""HC3 over HC1 beyond which so much hangs on a few advertisers' leverage that hardly a method would be right."""
+LARGEST_MOVE = 0.5
+"""Of the headline by leaving out one advertiser, in its standard errors. HC3 is close to the sum of all such moves
+squared: at a half, one advertiser makes a quarter of the variance."""
 FEW_ADVERTISERS = 50
 """Effective advertisers below which the sandwich's normal approximation is doubtful."""
 
@@ -146,12 +149,12 @@ def exposure_check(exposure: tuple[LinearEffect, ...]) -> Check:
 
 
 def concentration_check(concentration: Concentration, errors: ErrorRatio) -> Check:
-    inflation = errors.leverage_adjusted / errors.robust
+    inflation = errors.robust / errors.hc1
     detail = (
         f"By impressions the {concentration.advertisers:,} advertisers count as "
         f"{concentration.effective_advertisers:,.0f}; the top 1 % ({concentration.top_advertisers}) hold "
-        f"{100 * concentration.top_share:.1f} % of impressions. With their leverage allowed for (HC3) the error is "
-        f"{100 * (inflation - 1):.1f} % larger."
+        f"{100 * concentration.top_share:.1f} % of impressions. Their leverage makes the error (HC3) "
+        f"{100 * (inflation - 1):.1f} % larger than HC1."
     )
     doubtful = concentration.effective_advertisers < FEW_ADVERTISERS or inflation > MOST_INFLATION
     return Check("Sample size", "warn" if doubtful else "pass", detail)
@@ -168,7 +171,8 @@ def influence_check(headline: RelativeRisk, removals: tuple[Removal, ...]) -> Ch
         f"{min(estimates):.3f} to {max(estimates):.3f}."
     )
     turned = [removal for removal in removals if settled(removal.risk) != settled(headline)]
-    moved = max(abs(math.log(value / headline.estimate)) for value in estimates) > headline.standard_error
+    farthest = max(abs(math.log(value / headline.estimate)) for value in estimates)
+    moved = farthest > LARGEST_MOVE * headline.standard_error
     if turned:
         detail += (
             f" Whether the interval holds 1 hangs on {', '.join(removal.advertiser_id for removal in turned[:3])}."

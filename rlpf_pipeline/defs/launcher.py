@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.errors import UserError
@@ -51,11 +53,26 @@ def write_run_config(name: str, settings: Settings) -> Path:
 
 
 def accelerate_config() -> Path:
-    """RLPF_ACCELERATE, by default one process on the CPU. Raises UserError where the file is missing."""
-    path = Path(os.environ.get("RLPF_ACCELERATE") or PACKAGE / "training" / "accelerate" / "cpu.yaml")
+    """RLPF_ACCELERATE: a shipped configuration by name (training/accelerate), or a file; by default `cpu`.
+
+    Raises UserError where it is neither.
+    """
+    chosen = os.environ.get("RLPF_ACCELERATE") or "cpu"
+    shipped = {path.stem: path for path in (PACKAGE / "training" / "accelerate").glob("*.yaml")}
+    path = shipped.get(chosen, Path(chosen))
     if not path.is_file():
-        raise UserError(f"RLPF_ACCELERATE names no file: {path}. `accelerate config --config_file {path}` writes one.")
+        raise UserError(
+            f"RLPF_ACCELERATE names no file: {path}. Choose one of {', '.join(sorted(shipped))}, or name a file; "
+            "`accelerate config --config_file FILE` writes one."
+        )
     return path
+
+
+def threads_of_a_process(config: Path) -> int:
+    """The machine's cores, shared by its processes."""
+    settings = yaml.safe_load(config.read_text())
+    machines, processes = settings.get("num_machines", 1), settings.get("num_processes", 1)
+    return max(1, (os.cpu_count() or 1) * machines // processes)
 
 
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
@@ -64,8 +81,9 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     The job leads a process group of its own, which ends with this call, however it ends: an interrupt ends the group,
     and so does a kill of this process, by way of a shell that waits for our end of a pipe to close.
     """
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate_config())]
-    threads = ["--num_cpu_threads_per_process", str(os.cpu_count())]
+    config = accelerate_config()
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    threads = ["--num_cpu_threads_per_process", str(threads_of_a_process(config))]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     process = subprocess.Popen(command, env=variables, start_new_session=True)

@@ -18,6 +18,7 @@ IMAGE_TYPES = {".svg": "svg+xml", ".png": "png"}
 TABLE_FILES = {
     "raw_multitext_ads": "multitext_ads.parquet",
     "curated_examples": "examples.parquet",
+    "imitation_evaluation": "rewrites.parquet",
     "reward_model_evaluation": "scores.parquet",
     "policy_evaluation": "suggestions.parquet",
     "ab_experiment": "advertisers.parquet",

@@ -156,6 +156,14 @@ STAGES: dict[str, Stage] = {
             job="training.jobs.policy",
         ),
         training_job(
+            "imitation_evaluation",
+            "evaluation",
+            "evaluation/imitation",
+            inputs=("curated_examples", "imitation_v1", "imitation_v2"),
+            sections=("teacher", "evaluation"),
+            job="evaluation.jobs.imitation",
+        ),
+        training_job(
             "reward_model_evaluation",
             "evaluation",
             "evaluation/reward_model",
@@ -229,9 +237,18 @@ def recipe_of(name: str, settings: Settings) -> Recipe:
     if name == "raw_multitext_ads":
         inputs = files_to_ingest(settings)
         sections = ("source", "ingest") if inputs else ("source", "market")
+    if name == "curated_examples" and settings.teacher.examples_file:
+        inputs["examples_file"] = digest_of_examples(settings.teacher.examples_file)
     return Recipe(
         stage=name, settings=dict(subset(settings, *sections)), inputs=inputs, code=source_digest(*stage.code)
     )
+
+
+def digest_of_examples(path: Path) -> str:
+    """So that a changed file is seen. Raises UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"teacher.examples_file names no file: {path}.")
+    return file_digest(path)
 
 
 def files_to_ingest(settings: Settings) -> dict[str, str]:

@@ -13,6 +13,7 @@ from rlpf_pipeline.contracts import SUGGESTIONS
 from rlpf_pipeline.models.packing import Group, batches_by_tokens, encode, pack
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import EvaluationSettings, PolicySettings
+from rlpf_pipeline.training.best_of import BestOf
 from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import Prompt, decode
 from rlpf_pipeline.training.rewards import gains
@@ -31,24 +32,30 @@ def write_suggestions(
     policy: PolicySettings,
     seed: int,
     on_batch,  # type: ignore[no-untyped-def]
+    best_of: BestOf | None = None,
 ) -> pd.DataFrame:
-    """Suggestions of one policy (contracts.SUGGESTIONS, without the rewards), sampled as in training."""
+    """Suggestions of one policy (contracts.SUGGESTIONS, without the rewards), sampled as in training.
+
+    best_of: how it chooses among its texts, if it does; the log ratio of each is then the bound on its KL.
+    """
     responses = sample_in_batches(
         model,
         [prompt.ids for prompt in prompts],
-        evaluation.samples_per_original,
+        evaluation.samples_per_original * (best_of.n if best_of else 1),
         evaluation.batch_size,
         on_batch,
         max_new_tokens=policy.max_new_tokens,
         temperature=policy.temperature,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator(model.device).manual_seed(seed),
+        generator=torch.Generator().manual_seed(seed),
     )
+    if best_of:
+        responses = best_of.pick(prompts, responses)
     groups = [Group(prompt.ids, own) for prompt, own in zip(prompts, responses, strict=True)]
     pad, temperature = tokenizer.pad_token_id, policy.temperature
-    if model is reference:
-        log_ratio = np.zeros(sum(len(own) for own in responses))
+    if model is reference or best_of:
+        log_ratio = np.full(sum(len(own) for own in responses), best_of.kl if best_of else 0.0)
     else:
         log_ratio = text_log_probs(model, groups, temperature, pad) - text_log_probs(
             reference, groups, temperature, pad

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.preferences.splits import first_of_cluster
 
 Ads = Sequence[tuple[str | None, Sequence[str]]]
 
@@ -31,9 +30,9 @@ class Split(NamedTuple):
     """Texts and pairs of one split, of ads with several texts.
 
     texts: one row per text, the texts of an ad together: ad (from 0), ad_id, variant_id, context, text, impressions,
-    clicks, ctr, centre and strength (the prior that labels are made with), cluster (ads that share an advertiser or a
-    text). pairs: left and right (rows of texts), and effect, p_left_better, p_value, weight, exposure as in
-    contracts.PAIRS.
+    clicks, ctr, centre and strength (the prior that labels are made with, around the CTR of all texts of the ad),
+    cluster (ads that share an advertiser or a near-duplicate text). pairs: left and right (rows of texts), and effect,
+    p_left_better, p_value, weight, exposure as in contracts.PAIRS.
     """
 
     texts: pd.DataFrame
@@ -82,15 +81,18 @@ class Split(NamedTuple):
 def read_split(snapshot: Path, split: str) -> Split:
     """Texts and pairs of a split; there may be none."""
     kept = [("split", "==", split)]
-    counts = pd.read_parquet(snapshot / "variants.parquet", columns=["variant", "ad", "impressions", "clicks"])
-    sources = pd.read_parquet(snapshot / "ads.parquet", columns=["ad", "source"])
-    prior = add_prior(counts.merge(sources, on="ad"))[["variant", "ctr", "centre", "strength"]]
     ads = pd.read_parquet(snapshot / "ads.parquet", filters=kept).drop(columns="split")
-    texts = pd.read_parquet(snapshot / "variants.parquet", filters=kept).merge(ads, on="ad").merge(prior, on="variant")
+    priors = pd.read_parquet(snapshot / "ctr_priors.parquet", columns=["source", "ctr", "prior_strength"])
+    ads = ads.merge(priors.rename(columns={"ctr": "source_ctr", "prior_strength": "strength"}), on="source")
+    texts = pd.read_parquet(snapshot / "variants.parquet", filters=kept).merge(ads, on="ad")
     texts = texts[texts.groupby("ad")["variant"].transform("size") > 1].reset_index(drop=True)
     texts["context"] = texts["context"].astype(object).where(texts["context"].notna(), None)
     texts["ad"] = pd.factorize(texts["ad"])[0]
-    texts["cluster"] = clusters_of(texts)
+    totals = texts.groupby("ad")[["impressions", "clicks"]].transform("sum")
+    texts = texts.assign(
+        ctr=texts["clicks"] / texts["impressions"],
+        centre=(totals["clicks"] + 1) / (totals["impressions"] + 1 / texts["source_ctr"]),
+    )
     row = pd.Series(texts.index, index=texts["variant"])
     pairs = pd.read_parquet(snapshot / "pairs.parquet", filters=kept)
     pairs = pairs.assign(
@@ -108,40 +110,3 @@ def read_decided_split(snapshot: Path, split: str) -> Split:
             f"Bring more ads, or raise its share (pairs.{split})."
         )
     return found
-
-
-def add_prior(variants: pd.DataFrame) -> pd.DataFrame:
-    """Add ctr, and the Beta prior of the labels: centre (of the ad) and strength (of the source).
-
-    The same method of moments as sql/marts/ctr_priors.sql and the same centre as sql/marts/pairs.sql; a test holds them
-    together.
-    """
-    v = variants.assign(ctr=variants["clicks"] / variants["impressions"])
-    by_ad, by_source = v.groupby("ad"), v.groupby("source")
-    clicks, shown = by_ad["clicks"].transform("sum"), by_ad["impressions"].transform("sum")
-    overall = (by_source["clicks"].transform("sum") + 0.5) / (by_source["impressions"].transform("sum") + 1)
-    ctr, share = clicks / shown, v["impressions"] / shown
-    told = (by_ad["clicks"].transform("size") > 1) & (clicks > 0) & (clicks < shown)
-    chi = v["impressions"] * (v["ctr"] - ctr) ** 2 / (ctr * (1 - ctr)).where(told)
-    moments = pd.DataFrame(
-        {
-            "source": v["source"],
-            "excess": (chi - (1 - share)).where(told),
-            "leverage": ((v["impressions"] - 1) * (1 - share)).where(told),
-        }
-    )
-    sums = moments.groupby("source").sum()
-    correlation = (sums["excess"] / sums["leverage"].where(sums["leverage"] > 0)).clip(lower=0)
-    strength = (1 / correlation.where(correlation > 0) - 1).clip(1, 1e6).fillna(1e6)
-    return v.assign(centre=(clicks + 1) / (shown + 1 / overall), strength=v["source"].map(strength))
-
-
-def clusters_of(texts: pd.DataFrame) -> np.ndarray:
-    """Number of each row's cluster: ads that share an advertiser or a text (in lower case) hang together."""
-    first = [texts["ad"]]
-    for column in (texts["text"].str.casefold(), texts["advertiser_id"].astype(object)):
-        first.append(texts.groupby(column)["ad"].transform("min").fillna(texts["ad"]).astype(int))
-    own = np.concatenate([texts["ad"]] * (len(first) - 1))
-    return first_of_cluster(own, np.concatenate(first[1:]), int(texts["ad"].max()) + 1 if len(texts) else 0)[
-        texts["ad"]
-    ]

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlpf_pipeline.market import text_features as feature
+from rlpf_pipeline.market.reading import read_sentences, read_words
 from rlpf_pipeline.sentence_embeddings import embed
 from rlpf_pipeline.settings import MarketSettings, Relevance
 
@@ -120,12 +121,10 @@ class PlantedClickModel:
 
     def features(self, texts: Sequence[str], originals: Sequence[str]) -> Floats:
         """The value of every feature of each text, (texts, features), in the order of FEATURES."""
-        pairs = list(zip(texts, originals, strict=True))
-        place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-        known = np.array([list(features_of(*pair).values()) for pair in place]).reshape(-1, len(FEATURES))
+        found = features_of(texts, originals)
         if self.relevance == "minilm":
-            known[:, FEATURES.index("relevance")] = embedding_relevance(*zip(*place, strict=True)) if place else []
-        return np.asarray(known[[place[pair] for pair in pairs]], dtype=np.float64)
+            found["relevance"] = embedding_relevance(texts, originals)
+        return np.column_stack([found[name] for name in FEATURES])
 
     def idiosyncratic_effects(self, texts: Sequence[str]) -> Floats:
         return np.asarray(IDIOSYNCRATIC_SIGMA * self.hashed_normals("text", texts)[:, 0], dtype=np.float64)
@@ -167,19 +166,22 @@ def capped_ctr(base_ctr: float, log_effects: Floats) -> Floats:
     return np.minimum(base_ctr * np.exp(log_effects), MAX_CTR)
 
 
-def features_of(text: str, original: str) -> dict[str, float]:
-    """The value of every feature of a text, by the names of `PlantedWeights`, relevance by shared words."""
-    words, original_words = feature.words_of(text), feature.words_of(original)
-    sentences = feature.sentences_of(text)
+def features_of(texts: Sequence[str], originals: Sequence[str]) -> dict[str, Floats]:
+    """Every feature of each text, (texts,), by the names of `PlantedWeights`; relevance by shared words."""
+    place = {text: i for i, text in enumerate(dict.fromkeys([*texts, *originals]))}
+    every_word = read_words(list(place))
+    words = every_word.of_texts(np.array([place[text] for text in texts], dtype=np.int64))
+    original_words = every_word.of_texts(np.array([place[text] for text in originals], dtype=np.int64))
+    sentences = read_sentences(texts)
     return {
         "call_to_action": feature.calls_to_action(sentences),
         "question": feature.question(sentences),
         "second_person": feature.second_person(words),
         "concreteness": feature.concreteness(words, original_words),
         "hardness": feature.hardness(words, sentences),
-        "length_cost": feature.length_cost(len(words)),
+        "length_cost": feature.length_cost(words),
         "relevance": feature.relevance(words, original_words),
         "repetition": feature.repetition(words),
         "invented_claims": feature.invented_claims(words, original_words),
-        "garbage": feature.garbage(text, words),
+        "garbage": feature.garbage(texts, words),
     }

@@ -25,6 +25,7 @@ from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
 from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr
+from rlpf_pipeline.market.draws import Draws, draws_from
 from rlpf_pipeline.market.texts import draw_brief, write_variants
 from rlpf_pipeline.settings import MarketSettings
 
@@ -106,7 +107,8 @@ def parts_of(market: MarketSettings) -> Iterator[Part]:
 def simulate_part(part: Part) -> pa.Table:
     market, advertisers = part.market, part.advertisers
     rng = np.random.default_rng([market.seed, 1, part.number])
-    ads = write_ads(advertisers, part.ads_of, market.variants, rng)
+    with draws_from(rng) as draws:
+        ads = write_ads(advertisers, part.ads_of, market.variants, draws)
     owner = np.array([ad.advertiser for ad in ads])
     industry = advertisers.industry[owner]
 
@@ -172,14 +174,14 @@ def audience_effects(shape: tuple[int, int], divergent_share: float, rng: np.ran
     return np.where(divergent[:, None], AUDIENCE_SIGMA * rng.standard_normal(shape), 0.0)
 
 
-def write_ads(advertisers: Advertisers, ads_of: Integers, variants: int, rng: np.random.Generator) -> list[WrittenAd]:
+def write_ads(advertisers: Advertisers, ads_of: Integers, variants: int, draws: Draws) -> list[WrittenAd]:
     industries = {industry.name: industry for industry in INDUSTRIES}
     ads = []
     for row, count in enumerate(ads_of):
         industry, expertise = industries[str(advertisers.industry[row])], str(advertisers.expertise[row])
         for _ in range(count):
-            brief = draw_brief(industry, str(advertisers.brand[row]), rng)
-            ads.append(WrittenAd(row, write_variants(brief, expertise, variants, rng)))
+            brief = draw_brief(industry, str(advertisers.brand[row]), draws)
+            ads.append(WrittenAd(row, write_variants(brief, expertise, variants, draws)))
     return ads
 
 

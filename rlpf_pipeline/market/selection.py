@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rlpf_pipeline.market.text_features import garbage, relevance, words_of
+from rlpf_pipeline.market.reading import WORD, read_words
+from rlpf_pipeline.market.text_features import garbage, relevance
 
 MAX_SELECTED = 4
 LEAST, MOST = 0.05, 0.75
@@ -21,18 +22,19 @@ LEAST, MOST = 0.05, 0.75
 
 def selection_probabilities(original: str, texts: Sequence[str], finished: Sequence[bool]) -> npt.NDArray[np.float64]:
     """Probability that an advertiser picks each suggestion for `original`, float64 of the length of `texts`."""
-    original_words = words_of(original)
-    seen = {tuple(original_words)}
-    probabilities = []
-    for text, complete in zip(texts, finished, strict=True):
-        words = words_of(text)
-        if not words or tuple(words) in seen:
-            probabilities.append(0.0)
-            continue
-        seen.add(tuple(words))
-        quality = relevance(words, original_words) * (1.0 if complete else 0.4) * np.exp(-2.0 * garbage(text, words))
-        probabilities.append(float(LEAST + (MOST - LEAST) * quality))
-    return np.array(probabilities, dtype=np.float64)
+    every_word = read_words([*texts, original])
+    words = every_word.of_texts(np.arange(len(texts)))
+    original_words = every_word.of_texts(np.full(len(texts), len(texts)))
+    quality = relevance(words, original_words) * np.where(finished, 1.0, 0.4) * np.exp(-2.0 * garbage(texts, words))
+    seen, new = {(), wording(original)}, []
+    for text in texts:
+        new.append(wording(text) not in seen)
+        seen.add(wording(text))
+    return np.where(new, LEAST + (MOST - LEAST) * quality, 0.0)
+
+
+def wording(text: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in WORD.findall(text))
 
 
 def select(probabilities: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

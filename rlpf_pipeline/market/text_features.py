@@ -1,14 +1,19 @@
 """What the planted click truth and the simulated advertisers see in a text: plain functions of words and sentences.
 
-Each returns a number of a stated range; most saturate, so that more of a good thing does not go on paying.
+Each takes many texts, read by `reading.py`, and returns a number of a stated range for each of them, (texts,); most
+saturate, so that more of a good thing does not go on paying. `originals` are the words of each text's original, one by
+one, numbered as the text's own.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rlpf_pipeline.market.reading import WORD, Floats, Integers, Pieces, characters, distinct_of
 
 
 def word_set(words: str) -> frozenset[str]:
@@ -45,19 +50,117 @@ CLAIM_WORDS = word_set(
     "number certified award winning"
 )
 
-WORD = re.compile(r"[A-Za-zÀ-ÿ]+(?:['’-][A-Za-zÀ-ÿ]+)*|[$€£#]?\d+(?:[.,]\d+)*%?")
+SECOND_PERSON = word_set("you your yours you're you’re you'll")
+
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-SENTENCE_END = re.compile(r"[^.!?]+[.!?]*")
 ODD_CHARACTER = re.compile(r"[^A-Za-zÀ-ÿ0-9\s.,!?'’\"“”&$€£%:;()/–—-]")
+VOWEL = re.compile("[aeiouyà-ÿ]")
 
 
-def words_of(text: str) -> list[str]:
-    return [word.lower() for word in WORD.findall(text)]
+def calls_to_action(sentences: Pieces) -> Floats:
+    """One sentence that begins with an imperative; [-1, 1]."""
+    return single(sentences.total(sentences.each(calls)))
 
 
-def sentences_of(text: str) -> list[str]:
-    """The sentences of a text with their end marks; pieces without a word are dropped."""
-    return [piece.strip() for piece in SENTENCE_END.findall(text) if WORD.search(piece)]
+def question(sentences: Pieces) -> Floats:
+    """One question of at least three words; [-1, 1]. It pays less than half where nothing answers it."""
+    asked = sentences.total(sentences.each(asks))
+    worth = single(asked)
+    return np.where((asked < sentences.number) | (worth < 0), worth, 0.4 * worth)
+
+
+def second_person(words: Pieces) -> Floats:
+    """`you` and its forms, one or two of them; turns negative when they make up a quarter of the words; [-1, 1]."""
+    count = words.total(words.among(SECOND_PERSON))
+    crowding = np.maximum(0.0, count / np.maximum(words.number, 1) - 0.2) * 5.0
+    return np.maximum(saturating(count, 0.5) - crowding, -1.0)
+
+
+def concreteness(words: Pieces, originals: Pieces) -> Floats:
+    """Things one can see or touch and numbers that the original states, less phrases that say nothing; (-1, 1)."""
+    once = words.distinct()
+    stated = once.keep(once.each(has_number) > 0)
+    concrete = once.total(once.among(CONCRETE_WORDS)) + 1.5 * stated.total(stated.stand_in(originals))
+    return saturating(concrete, 1.5) - saturating(words.total(words.among(VAGUE_WORDS)), 2.0)
+
+
+def hardness(words: Pieces, sentences: Pieces) -> Floats:
+    """Long sentences, long words, or a staccato of tiny sentences; [0, 2]."""
+    per_sentence = words.number / np.maximum(sentences.number, 1)
+    letters = words.total(words.each(len)) / np.maximum(words.number, 1)
+    strain = np.maximum(0.0, per_sentence - 12.0) / 8.0 + np.maximum(0.0, 3.0 - per_sentence)
+    return np.minimum(strain, 1.0) + np.minimum(np.maximum(0.0, letters - 5.5) / 2.0, 1.0)
+
+
+def length_cost(words: Pieces) -> Floats:
+    """0 from 9 to 15 words, slowly rising on both sides, steep beyond 30; [0, 6]."""
+    number = words.number
+    short, long = np.maximum(0, 9 - number), np.maximum(0, number - 15)
+    return np.minimum((short / 6.0) ** 2.0 + (long / 12.0) ** 1.5 + 0.25 * np.maximum(0, number - 30), 6.0)
+
+
+def relevance(words: Pieces, originals: Pieces) -> Floats:
+    """Share of the original's content words that the text keeps; [0, 1], full from two fifths on."""
+    wanted, kept = content_stems(originals).distinct(), content_stems(words).distinct()
+    share = kept.total(kept.stand_in(wanted)) / np.maximum(0.4 * wanted.number, 0.4)
+    return np.asarray(np.minimum(share, 1.0), dtype=np.float64)
+
+
+def repetition(words: Pieces) -> Floats:
+    """Share of word pairs and of content words that came before in the text; [0, 2]."""
+    together = np.flatnonzero(words.text[1:] == words.text[:-1])
+    pairs = words.piece[together] * len(words.known) + words.piece[together + 1]
+    content = content_stems(words)
+    return repeated_share(words.text[together], pairs, words.texts) + repeated_share(
+        content.text, content.piece, words.texts
+    )
+
+
+def invented_claims(words: Pieces, originals: Pieces) -> Floats:
+    """Numbers and superlatives that the original does not state; [0, 1)."""
+    numbers, stated = (own.keep(own.each(has_number) > 0).renamed(number_in).distinct() for own in (words, originals))
+    superlatives = words.keep(words.among(CLAIM_WORDS)).distinct()
+    invented = numbers.total(~numbers.stand_in(stated)) + 0.7 * superlatives.total(~superlatives.stand_in(originals))
+    return saturating(invented)
+
+
+def garbage(texts: Sequence[str], words: Pieces) -> Floats:
+    """How little of a text is language: odd characters, few letters, words without vowels or endless ones, a list of
+    words without grammar, a last word that leaves the sentence hanging; [0, 3]."""
+    number, length = words.number, np.array([len(text) for text in texts])
+    odd = characters(texts, lambda character: ODD_CHARACTER.match(character) is not None) / np.maximum(length, 1)
+    dense = length - np.array([text.count(" ") for text in texts])
+    letters = characters(texts, str.isalpha) / np.maximum(dense, 1)
+    spelled = words.keep(words.each(lambda word: word[0].isalpha()) > 0)
+    broken = spelled.total(spelled.each(is_broken)) / np.maximum(spelled.number, 1)
+    grammar = words.total(words.among(STOP_WORDS)) / np.maximum(number, 1)
+    listing = np.where(number > 7, np.maximum(0.0, 0.08 - grammar) / 0.08, 0.0)
+    is_last = np.append(words.text[1:] != words.text[:-1], True)[: len(words.text)]
+    hanging = 0.3 * words.total(words.among(DANGLING) & is_last)
+    unlike = 5.0 * odd + 3.0 * np.maximum(0.0, 0.75 - letters) + 2.0 * broken + 0.5 * listing + hanging
+    return np.where(number > 0, np.minimum(unlike, 3.0), 3.0)
+
+
+def saturating(amount: ArrayLike, scale: float = 1.0) -> Floats:
+    """0 at 0, towards 1."""
+    return np.asarray(1.0 - np.exp(-np.asarray(amount) / scale), dtype=np.float64)
+
+
+def single(count: Floats) -> Floats:
+    """1 for one occurrence, less for each further one, below 0 from the fifth on (to -1): stuffing does not pay."""
+    return np.where(count == 0, 0.0, np.maximum(1.0 - 0.3 * (count - 1), -1.0))
+
+
+def repeated_share(text: Integers, item: Integers, texts: int) -> Floats:
+    """Share of each text's items that came before in it, 0 where there is none; text, item: (items,), item >= 0."""
+    width = int(item.max(initial=0)) + 1
+    distinct = np.bincount(distinct_of(text * width + item) // width, minlength=texts)
+    number = np.bincount(text, minlength=texts)
+    return np.where(number > 0, 1.0 - distinct / np.maximum(number, 1), 0.0)
+
+
+def content_stems(words: Pieces) -> Pieces:
+    return words.keep(~words.among(STOP_WORDS)).renamed(stem)
 
 
 def stem(word: str) -> str:
@@ -68,97 +171,22 @@ def stem(word: str) -> str:
     return word
 
 
-def content_stems(words: Sequence[str]) -> set[str]:
-    return {stem(word) for word in words if word not in STOP_WORDS}
+def calls(sentence: str) -> bool:
+    first = WORD.search(sentence)
+    return first is not None and first[0].lower() in CALL_VERBS and not sentence.endswith("?")
 
 
-def saturating(amount: float, scale: float = 1.0) -> float:
-    """0 at 0, towards 1."""
-    return 1.0 - math.exp(-max(amount, 0.0) / scale)
+def asks(sentence: str) -> bool:
+    return sentence.endswith("?") and len(WORD.findall(sentence)) >= 3
 
 
-def single(count: int) -> float:
-    """1 for one occurrence, less for each further one, below 0 from the fifth on (to -1): stuffing does not pay."""
-    return 0.0 if count == 0 else max(1.0 - 0.3 * (count - 1), -1.0)
+def has_number(word: str) -> bool:
+    return NUMBER.search(word) is not None
 
 
-def calls_to_action(sentences: Sequence[str]) -> float:
-    """One sentence that begins with an imperative; [-1, 1]."""
-    starts = (words_of(sentence)[0] for sentence in sentences if not sentence.endswith("?"))
-    return single(sum(start in CALL_VERBS for start in starts))
+def number_in(word: str) -> str:
+    return "".join(NUMBER.findall(word))
 
 
-def question(sentences: Sequence[str]) -> float:
-    """One question of at least three words; [-1, 1]. It pays less than half where nothing answers it."""
-    asked = sum(sentence.endswith("?") and len(words_of(sentence)) >= 3 for sentence in sentences)
-    answered = asked < len(sentences)
-    return single(asked) * (1.0 if answered or single(asked) < 0 else 0.4)
-
-
-def second_person(words: Sequence[str]) -> float:
-    """`you` and its forms, one or two of them; turns negative when they make up a quarter of the words; [-1, 1]."""
-    count = sum(word in ("you", "your", "yours", "you're", "you’re", "you'll") for word in words)
-    crowding = max(0.0, count / max(len(words), 1) - 0.2) * 5.0
-    return max(saturating(count, 0.5) - crowding, -1.0)
-
-
-def concreteness(words: Sequence[str], original_words: Sequence[str]) -> float:
-    """Things one can see or touch and numbers that the original states, less phrases that say nothing; (-1, 1)."""
-    stated = {word for word in original_words if NUMBER.search(word)}
-    concrete = sum(word in CONCRETE_WORDS for word in set(words)) + 1.5 * len(stated & set(words))
-    vague = sum(word in VAGUE_WORDS for word in words)
-    return saturating(concrete, 1.5) - saturating(vague, 2.0)
-
-
-def hardness(words: Sequence[str], sentences: Sequence[str]) -> float:
-    """Long sentences, long words, or a staccato of tiny sentences; [0, 2]."""
-    per_sentence = len(words) / max(len(sentences), 1)
-    letters = sum(map(len, words)) / max(len(words), 1)
-    sentence_strain = max(0.0, per_sentence - 12.0) / 8.0 + max(0.0, 3.0 - per_sentence)
-    return min(sentence_strain, 1.0) + min(max(0.0, letters - 5.5) / 2.0, 1.0)
-
-
-def length_cost(number_of_words: int) -> float:
-    """0 from 9 to 15 words, slowly rising on both sides, steep beyond 30; [0, 6]."""
-    short, long = max(0, 9 - number_of_words), max(0, number_of_words - 15)
-    return min(math.pow(short / 6.0, 2.0) + math.pow(long / 12.0, 1.5) + 0.25 * max(0, number_of_words - 30), 6.0)
-
-
-def relevance(words: Sequence[str], original_words: Sequence[str]) -> float:
-    """Share of the original's content words that the text keeps; [0, 1], full from two fifths on."""
-    wanted = content_stems(original_words)
-    return min(len(wanted & content_stems(words)) / (0.4 * len(wanted)), 1.0) if wanted else 0.0
-
-
-def repetition(words: Sequence[str]) -> float:
-    """Share of word pairs and of content words that came before in the text; [0, 2]."""
-    pairs = list(pairwise(words))
-    content = [stem(word) for word in words if word not in STOP_WORDS]
-    return repeated_share(pairs) + repeated_share(content)
-
-
-def repeated_share(items: Sequence[object]) -> float:
-    return 1.0 - len(set(items)) / len(items) if items else 0.0
-
-
-def invented_claims(words: Sequence[str], original_words: Sequence[str]) -> float:
-    """Numbers and superlatives that the original does not state; [0, 1)."""
-    stated = {number for word in original_words for number in NUMBER.findall(word)} | set(original_words)
-    numbers = {number for word in words for number in NUMBER.findall(word)} - stated
-    superlatives = (set(words) & CLAIM_WORDS) - stated
-    return saturating(len(numbers) + 0.7 * len(superlatives), 1.0)
-
-
-def garbage(text: str, words: Sequence[str]) -> float:
-    """How little of the text is language: odd characters, few letters, words without vowels or endless ones, a list of
-    words without grammar, a last word that leaves the sentence hanging; [0, 3]."""
-    if not words:
-        return 3.0
-    odd = len(ODD_CHARACTER.findall(text)) / len(text)
-    letters = sum(character.isalpha() for character in text) / len(text.replace(" ", "") or " ")
-    spelled = [word for word in words if word[0].isalpha()]
-    broken = sum(not re.search("[aeiouyà-ÿ]", word) or len(word) > 20 for word in spelled) / max(len(spelled), 1)
-    grammar = sum(word in STOP_WORDS for word in words) / len(words)
-    listing = max(0.0, 0.08 - grammar) / 0.08 if len(words) > 7 else 0.0
-    hanging = 0.3 if words[-1] in DANGLING else 0.0
-    return min(5.0 * odd + 3.0 * max(0.0, 0.75 - letters) + 2.0 * broken + 0.5 * listing + hanging, 3.0)
+def is_broken(word: str) -> bool:
+    return VOWEL.search(word) is None or len(word) > 20

@@ -8,13 +8,12 @@ in the original whenever the brief has one: a number that the original lacks wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
-
-import numpy as np
+from dataclasses import dataclass
+from functools import cached_property
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.market.catalogue import TOWNS, Industry, Product
+from rlpf_pipeline.market.draws import Draws
 
 WORDS_MIN, WORDS_MAX = 6, 24
 OFFER_SHARE = 0.3
@@ -108,7 +107,6 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
 }
 
 Plan = tuple[str, ...]
-T = TypeVar("T")
 
 ORIGINAL_PLANS: dict[str, tuple[Plan, ...]] = {
     "novice": (("plain",), ("plain", "vague"), ("plain", "vague"), ("plain", "call")),
@@ -149,7 +147,8 @@ ALTERNATIVE_PLANS: tuple[Plan, ...] = (
 )
 
 
-class Brief(NamedTuple):
+@dataclass(frozen=True)
+class Brief:
     """What one ad is about; all its variants share it. `offer` is None where the advertiser makes none."""
 
     industry: Industry
@@ -158,82 +157,85 @@ class Brief(NamedTuple):
     town: str
     offer: str | None
 
+    @cached_property
+    def names(self) -> dict[str, str | None]:
+        """What phrasings call by these names in every text of the ad."""
+        return {
+            "brand": self.brand,
+            "town": self.town,
+            "name": self.product.name,
+            "Name": capitalised(self.product.name),
+            "Action": capitalised(self.product.action),
+            "offer": self.offer,
+            "Offer": capitalised(self.offer or ""),
+        }
 
-def draw_brief(industry: Industry, brand: str, rng: np.random.Generator) -> Brief:
-    product = choice(industry.products, rng)
-    offer = draw_offer(product, rng) if rng.random() < OFFER_SHARE else None
-    return Brief(industry, product, brand, choice(TOWNS, rng), offer)
+
+def draw_brief(industry: Industry, brand: str, draws: Draws) -> Brief:
+    product = draws.choice(industry.products)
+    offer = draw_offer(product, draws) if draws.fraction() < OFFER_SHARE else None
+    return Brief(industry, product, brand, draws.choice(TOWNS), offer)
 
 
-def write_variants(brief: Brief, expertise: str, number: int, rng: np.random.Generator) -> list[str]:
+def write_variants(brief: Brief, expertise: str, number: int, draws: Draws) -> list[str]:
     """`number` distinct texts of one ad, the advertiser's original first.
 
     Raises UserError when the brief does not yield so many distinct texts.
     """
-    texts = [write_text(brief, ORIGINAL_PLANS[expertise], brief.offer is not None, rng)]
+    texts = [write_text(brief, ORIGINAL_PLANS[expertise], brief.offer is not None, draws)]
     seen = {texts[0].lower()}
     for _ in range(ATTEMPTS * number):
         if len(texts) == number:
             return texts
-        with_offer = brief.offer is not None and rng.random() < OFFER_IN_ALTERNATIVE
-        text = write_text(brief, ALTERNATIVE_PLANS, with_offer, rng)
+        with_offer = brief.offer is not None and draws.fraction() < OFFER_IN_ALTERNATIVE
+        text = write_text(brief, ALTERNATIVE_PLANS, with_offer, draws)
         if text.lower() not in seen:
             texts.append(text)
             seen.add(text.lower())
     raise UserError(f"market.variants = {number}: one ad does not yield so many distinct texts. Set it below 100.")
 
 
-def write_text(brief: Brief, plans: tuple[Plan, ...], with_offer: bool, rng: np.random.Generator) -> str:
+def write_text(brief: Brief, plans: tuple[Plan, ...], with_offer: bool, draws: Draws) -> str:
     """One text of a suitable length that names the brand, or town and product, written after one of `plans`."""
     while True:
-        parts = list(choice(plans, rng))
+        parts = list(draws.choice(plans))
         if with_offer:
             before_call = len(parts) - 1 if parts[-1] == "call" else len(parts)
             parts.insert(before_call, "offer")
-        audience = choice(brief.product.audiences, rng)
-        text = " ".join(write_part(part, brief, audience, rng) for part in parts)
+        audience = draws.choice(brief.product.audiences)
+        text = " ".join(write_part(part, brief, audience, draws) for part in parts)
         named = brief.brand in text or (brief.town in text and brief.product.name.lower() in text.lower())
         if named and WORDS_MIN <= len(text.split()) <= WORDS_MAX and not echoes(text):
             return text
 
 
-def write_part(part: str, brief: Brief, audience: str, rng: np.random.Generator) -> str:
+def write_part(part: str, brief: Brief, audience: str, draws: Draws) -> str:
     product = brief.product
-    sentence = choice(PHRASINGS[part], rng).format(
-        brand=brief.brand,
-        town=brief.town,
-        name=product.name,
-        Name=capitalised(product.name),
-        fact=choice(product.facts, rng),
-        benefit=choice(product.benefits, rng),
-        pain=choice(product.pains, rng),
+    sentence = draws.choice(PHRASINGS[part]).format(
+        **brief.names,
+        fact=draws.choice(product.facts),
+        benefit=draws.choice(product.benefits),
+        pain=draws.choice(product.pains),
         audience=audience,
         audience_upper=capitalised(audience),
-        Action=capitalised(product.action),
-        contact=choice(brief.industry.contact, rng),
-        urgency=choice(brief.industry.urgency, rng),
-        offer=brief.offer,
-        Offer=capitalised(brief.offer or ""),
+        contact=draws.choice(brief.industry.contact),
+        urgency=draws.choice(brief.industry.urgency),
     )
-    exclaims = part in ("call", "offer") and rng.random() < 0.3
+    exclaims = part in ("call", "offer") and draws.fraction() < 0.3
     return sentence[:-1] + "!" if exclaims else sentence
 
 
-def draw_offer(product: Product, rng: np.random.Generator) -> str:
-    percent, dollars = 5 * int(rng.integers(2, 7)), 5 * int(rng.integers(1, 10))
-    return choice((f"{percent} percent off {product.name}", f"${dollars} off", f"{product.name} from ${dollars}"), rng)
+def draw_offer(product: Product, draws: Draws) -> str:
+    percent, dollars = 5 * (2 + draws.below(5)), 5 * (1 + draws.below(9))
+    return draws.choice((f"{percent} percent off {product.name}", f"${dollars} off", f"{product.name} from ${dollars}"))
 
 
 def echoes(text: str) -> bool:
     """Whether four words in a row come twice (product names have three at most): nobody would write that."""
     words = text.lower().replace("?", "").replace(".", "").replace("!", "").split()
-    grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    grams = list(zip(words, words[1:], words[2:], words[3:], strict=False))
     return len(set(grams)) < len(grams)
 
 
 def capitalised(phrase: str) -> str:
     return phrase[:1].upper() + phrase[1:]
-
-
-def choice(options: Sequence[T], rng: np.random.Generator) -> T:
-    return options[int(rng.integers(len(options)))]

@@ -42,6 +42,7 @@ class ModelCard(BaseModel):
     heads: int = 1
     pooling: Literal["last", "mean"] = "last"
     layers: int | None = None
+    best_of: int | None = Field(None, description="texts it draws for each one it keeps (training/best_of.py)")
     tokenizer: str | None = Field(None, description="fingerprint of the tokenizer it was trained with")
 
     @classmethod
@@ -54,17 +55,21 @@ class ModelCard(BaseModel):
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """Freeze `model` and put a fresh LoRA adapter (zero at the start) on its linear layers."""
+    return get_peft_model(model, lora_config(model, lora), autocast_adapter_dtype=False)
+
+
+def lora_config(model: PreTrainedModel, lora: LoraSettings) -> LoraConfig:
+    """Which layers of `model` the settings adapt, and how."""
     name, layers = _layer_list(model)
     top = min(lora.top_layers or len(layers), len(layers))
     linear = {path.rpartition(".")[2] for path, module in layers.named_modules() if isinstance(module, nn.Linear)}
-    config = LoraConfig(
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=_in_order(linear),
         layers_to_transform=list(range(len(layers) - top, len(layers))),
         layers_pattern=name,
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 def _layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

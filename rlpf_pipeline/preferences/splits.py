@@ -3,24 +3,27 @@
 Ads are nodes; each advertiser and each text (lower case, without punctuation) ties its ads and those of texts much like
 it together (`sql/staging/stg_near_texts.sql`, `stg_ad_ties.sql`). A connected component is a cluster;
 `sql/marts/splits.sql` draws its split.
-Names stay in DuckDB: only numbers of ads pass through memory.
+Names stay in DuckDB: only numbers of ads pass through memory, the ties between them a batch at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 
+Numbers = NDArray[np.int32]
+Edges = tuple[Numbers, Numbers]
+
 
 def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
-    """Build the table splits (ad_id, cluster_id, split) from raw_multitext_ads.
+    """Build the table splits (ad, ad_id, cluster, split) from raw_multitext_ads.
 
     The shares of `pairs` are expected shares of clusters. Raises UserError where they leave nothing for training.
     """
@@ -31,9 +34,8 @@ def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
             f"The shares {named} leave nothing for training. Choose shares of at least 0 whose sum is below 1."
         )
     ads = tie_ads(warehouse, pairs.near_duplicate)
-    edges = warehouse.query("FROM stg_tied_ads")
-    first = first_of_cluster(edges["ad"].to_numpy(), edges["first_ad"].to_numpy(), ads)
-    warehouse.replace_table("ad_clusters", pa.table({"ad": np.arange(ads), "first_ad": first}))
+    first = first_of_cluster(lambda: edges_of(warehouse), ads)
+    warehouse.replace_table("ad_clusters", pa.table({"ad": np.arange(ads, dtype=np.int32), "first_ad": first}))
     warehouse.run_sql("marts/splits", {"seed": seed, **shares})
     for table in ("ad_clusters", "stg_tied_ads", "stg_ads"):
         warehouse.drop(table)
@@ -54,10 +56,27 @@ def tie_ads(warehouse: Warehouse, similarity: float) -> int:
     return ads
 
 
-def first_of_cluster(ad: NDArray[np.int64], other: NDArray[np.int64], ads: int) -> NDArray[np.int64]:
-    """The smallest ad of each ad's connected component, (ads,), in the graph with edges (ad[i], other[i])."""
-    edges = coo_array((np.ones(len(ad), dtype=np.int8), (ad.astype(np.int32), other.astype(np.int32))), (ads, ads))
-    components, component = connected_components(edges, directed=False)
-    first = np.empty(components, dtype=np.int64)
-    first[component[::-1]] = np.arange(ads)[::-1]
-    return np.asarray(first[component], dtype=np.int64)
+def edges_of(warehouse: Warehouse) -> Iterator[Edges]:
+    for batch in warehouse.batches("FROM stg_tied_ads"):
+        yield batch["ad"].to_numpy(), batch["first_ad"].to_numpy()
+
+
+def first_of_cluster(edges: Callable[[], Iterable[Edges]], ads: int) -> Numbers:
+    """The smallest ad of each ad's connected component, (ads,), in the graph whose edges each call of `edges` yields.
+
+    Every ad points to an ad of its component that is no larger: along an edge the larger of the two pointed to comes to
+    point to the smaller one, then all pointers are followed to their end, over and over until no edge joins two. Edges
+    come in batches (ads, ads): memory holds a number for each ad, and never the graph.
+    """
+    first = np.arange(ads, dtype=np.int32)
+    joining = True
+    while joining:
+        joining = False
+        for ad, other in edges():
+            one, two = first[ad], first[other]
+            np.minimum.at(first, np.maximum(one, two), np.minimum(one, two))
+            joining = joining or not np.array_equal(one, two)
+        followed = first[first]
+        while not np.array_equal(first, followed):
+            first, followed = followed, followed[followed]
+    return first

@@ -21,7 +21,7 @@ from rlpf_pipeline.warehouse import Warehouse
 Metrics = dict[str, float | int | str | bool | None]
 
 PART_ROWS = 1_000_000
-SNAPSHOT = ("ads", "variants", "pairs")
+SNAPSHOT = ("ads", "variants", "pairs", "ctr_priors")
 SPLIT_SETTINGS = {"near_duplicate", "validation", "test", "evaluation"}
 
 
@@ -48,7 +48,7 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     """).to_pylist()[0]
     clusters = warehouse.query("""
         SELECT count(*) AS clusters, max(ads) AS largest_cluster_ads
-        FROM (SELECT count(*) AS ads FROM splits GROUP BY cluster_id)
+        FROM (SELECT count(*) AS ads FROM splits GROUP BY cluster)
     """).to_pylist()[0]
     # z: the mean gain of early winners over its standard error; beyond 3, delivery followed the clicks.
     delivery = warehouse.query("""
@@ -109,7 +109,8 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
             f"There are {clicks} clicks on {impressions} impressions in all: no text can be told from another. Check "
             "the columns clicks and impressions of the source."
         )
-    warehouse.run_sql("marts/ctr_priors", {"prior_strength": pairs.prior_strength})
+    with warehouse.parts("marts/ctr_priors") as write:
+        write({"prior_strength": pairs.prior_strength})
     filters = pairs.model_dump(exclude=SPLIT_SETTINGS | {"prior_strength"})
     with warehouse.parts("marts/pairs") as write:
         rows = sum(write(filters | own) for own in ranges_of_ads(warehouse, "first_ad", "last_ad"))
@@ -125,7 +126,7 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
 
 
 def export_snapshot(warehouse: Warehouse, folder: Path) -> Metrics:
-    """Put ads.parquet, variants.parquet and pairs.parquet (contracts.ADS, VARIANTS, PAIRS) into `folder`.
+    """Put ads.parquet, variants.parquet, pairs.parquet and ctr_priors.parquet into `folder`; columns in contracts.py.
 
     They are folders of files, links to the warehouse's own, which are replaced and never changed. Returns row counts.
     """

@@ -13,7 +13,8 @@ STATUS = {
 
 FORMULAS = (
     "kᵢ ~ Binomial(nᵢ, μᵢ), log μᵢ = xᵢ′β, relative risk = exp(β of treatment)",
-    "V = N/(N−p) · A⁻¹ B A⁻¹, A = −∂²ℓ/∂β∂β′, B = Σᵢ sᵢsᵢ′, sᵢ = xᵢ(kᵢ − nᵢμᵢ)/(1 − μᵢ)   (HC1)",
+    "V = A⁻¹ B A⁻¹, A = −∂²ℓ/∂β∂β′, B = Σᵢ sᵢsᵢ′/(1 − hᵢ)², sᵢ = xᵢ(kᵢ − nᵢμᵢ)/(1 − μᵢ), hᵢ leverage   (HC3)",
+    "HC1: N/(N−p) · A⁻¹ (Σᵢ sᵢsᵢ′) A⁻¹",
     "quasi = naive · √(Pearson χ²/(N−p));   logistic: Σ nᵢp(xᵢ,1) / Σ nᵢp(xᵢ,0)   (g-computation)",
     "delta method: var(u₁)/N₁ + var(u₀)/N₀, u = (k − Rn)/(R·mean n), R = Σk/Σn",
     f"confidence sequence: ± s·√((1 + s²/τ²)·log((1 + τ²/s²)/α²)), τ = {MIXTURE}",
@@ -47,7 +48,8 @@ def model_paragraphs(analysis: ExperimentAnalysis) -> tuple[str, ...]:
         f"under control, impressions as they fell. Model: {STATUS[model.status]}; {model.advertisers:,} advertisers, "
         f"{model.columns} columns: {model.formula}",
         f"A column log_… of a rate is log(rate + {model.lifetime_ctr_offset}), of a count log(1 + count). The error is "
-        "the advertiser-level sandwich: advertisers are independent, impressions of one advertiser are not.",
+        "the advertiser-level sandwich: advertisers are independent, impressions of one advertiser are not. Its form "
+        "is HC3, which allows for the leverage of advertisers with many impressions; the study’s, HC1, does not.",
         "Sample ratio: χ² test of the planned shares, failing below p = 0.001. Balance: joint randomisation test of "
         "the standardised differences, failing below p = 0.001. Randomisation inference and the A/A certificate share "
         "1,000 random assignments of the same advertisers; in each the report’s own estimator is computed.",

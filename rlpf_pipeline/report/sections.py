@@ -213,8 +213,9 @@ def validity_section(analysis: ExperimentAnalysis) -> Section:
         grids.append(Grid("Missing values by arm", ("Covariate", "Control", "Treatment", "p"), missing))
     ratio = (
         f"Standard error of the log relative risk: naive {fixed(errors.naive, 5)}, quasi-binomial "
-        f"{fixed(errors.quasi, 5)} ({fixed(errors.quasi_over_naive, 1)} times), robust {fixed(errors.robust, 5)} "
-        f"({fixed(errors.robust_over_naive, 1)} times). Only the robust one allows for advertisers that differ."
+        f"{fixed(errors.quasi, 5)} ({fixed(errors.quasi_over_naive, 1)} times), HC1 {fixed(errors.hc1, 5)}, HC3 "
+        f"{fixed(errors.robust, 5)} ({fixed(errors.robust_over_naive, 1)} times). Only HC1 and HC3 allow for "
+        "advertisers that differ, and only HC3, the headline’s, for the leverage of the largest."
     )
     return Section("Validity", (ratio,), grids=tuple(grids))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -20,9 +21,10 @@ from markupsafe import Markup
 
 from rlpf_pipeline import __version__
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
+from rlpf_pipeline.abtest.log_binomial import risk_from
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import wording
-from rlpf_pipeline.report.plots import Specification, inline_svg, plots_of, png, standalone_svg
+from rlpf_pipeline.report.plots import inline_svg, plots_of, png, standalone_svg
 from rlpf_pipeline.report.sections import sections_of
 
 PACKAGES = ("numpy", "scipy", "pandas", "duckdb", "formulaic", "statsmodels")
@@ -56,8 +58,10 @@ def write_report(
     analysis' own. planted: the truth of a simulation, at least `relative_risk`.
     """
     plots = plots_of(analysis)
+    drawn = {name: inline_svg(plot) for name, plot in plots.items()}
     page = {
         "analysis": analysis,
+        "study": risk_from(math.log(analysis.headline.estimate), analysis.validity.errors.hc1),
         "title": title,
         "decision": wording.decision(analysis),
         "lights": wording.LIGHTS,
@@ -70,12 +74,12 @@ def write_report(
         | {package: version(package) for package in PACKAGES},
     }
     files = {
-        "report.html": render_html(page, plots).encode(),
+        "report.html": render_html(page, drawn).encode(),
         "report.md": render_markdown(page).encode(),
         "results.json": results_json(page).encode(),
         "effects.csv": effects_csv(analysis).encode(),
         "forest.png": png(plots["forest"]),
-    } | {f"{name}.svg": standalone_svg(plots[name]).encode() for name in STANDALONE if name in plots}
+    } | {f"{name}.svg": standalone_svg(drawn[name]).encode() for name in STANDALONE if name in drawn}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         temporary = folder / f".{name}.tmp"
@@ -93,10 +97,10 @@ def truth_beside(analysis: ExperimentAnalysis, planted: Mapping[str, float] | No
     return Truth(relative_risk, analysis.headline.low <= relative_risk <= analysis.headline.high, others)
 
 
-def render_html(page: dict[str, Any], plots: Mapping[str, Specification]) -> str:
-    drawn = {name: Markup(inline_svg(plot)) for name, plot in plots.items()}  # noqa: S704 (drawn by us; Vega escapes)
+def render_html(page: dict[str, Any], drawn: Mapping[str, str]) -> str:
+    plots = {name: Markup(svg) for name, svg in drawn.items()}  # noqa: S704 (drawn by us; Vega escapes)
     light_of = {said: light for light, said in wording.LIGHTS.items()}
-    return environment().get_template("report.html.j2").render(page, plots=drawn, light_of=light_of)
+    return environment().get_template("report.html.j2").render(page, plots=plots, light_of=light_of)
 
 
 def render_markdown(page: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A PPO run as pictures: its steps, and what the policy gained for how far it went from its reference."""
+"""A policy's training as pictures: its steps, and what it gained for how far it went from its reference."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ TITLES = {
     "kl": "KL to imitation v2, nats per text",
     "tokens": "length, tokens",
     "distinct": "distinct samples of a prompt, share",
+    "loss": "loss",
+    "accuracy": "pairs ordered as by their clicks, share",
 }
 
 
 def plot_history(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Draw the metrics of `TITLES` over PPO steps, one panel each, as an SVG file."""
+    """Draw the metrics of `TITLES` that the history has over its steps, one panel each, as an SVG file."""
     table = pd.DataFrame(history)
     panels = [
         alt.Chart(table, title=title, width=260, height=150)
         .mark_line(point=True)
         .encode(
-            alt.X("step:Q", title="PPO step", axis=alt.Axis(tickMinStep=1)),
+            alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1)),
             alt.Y(f"{name}:Q", title=None, scale=alt.Scale(zero=False)),
         )
         for name, title in TITLES.items()
+        if name in table
     ]
-    alt.vconcat(alt.hconcat(*panels[:2]), alt.hconcat(*panels[2:])).save(str(path))
+    alt.concat(*panels, columns=2).save(str(path))
 
 
 def plot_curve(curve: Sequence[Mapping[str, float]], chosen: int, path: Path) -> None:

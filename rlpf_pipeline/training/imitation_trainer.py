@@ -6,12 +6,14 @@ rewrite's tokens only.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import PeftModel
+from torch import Tensor
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -22,6 +24,9 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models import block_attention
+from rlpf_pipeline.models.packing import Group, encode, pack
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import messages
@@ -38,8 +43,13 @@ def train_imitation(
     seed: int,
     reporter: Reporter,
 ) -> dict[str, float]:
-    """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token."""
+    """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token.
+
+    On several ranks each does its share of every batch; the last one of an epoch is filled up from the first. Raises
+    UserError where the ranks cannot share a batch equally.
+    """
     disable_progress_bars()
+    model.get_base_model().set_attn_implementation(block_attention.NAME)
     dataset = Dataset.from_list(
         [
             {"prompt": messages(original), "completion": [{"role": "assistant", "content": rewrite}]}
@@ -60,14 +70,19 @@ def train_imitation(
 
 
 def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfig:
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.batch_size % ranks:
+        raise UserError(f"imitation.batch_size is {settings.batch_size}, which {ranks} processes cannot share equally.")
     return SFTConfig(
         output_dir=scratch,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // ranks,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
-        max_length=256,
+        # Half a rewrite is no example, so nothing is cut; and trl's own packing is only right with flash attention.
+        max_length=None,
+        packing=False,
         completion_only_loss=True,
         # trl turns both on by default; on a CPU without native bfloat16 they cost more than they save.
         bf16=False,
@@ -83,17 +98,40 @@ def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfi
 
 
 class _CompletionTrainer(SFTTrainer):
-    """SFTTrainer whose loss gives logits to the rewrite's tokens only: with 49,152 words the rest is waste."""
+    """SFTTrainer that packs a batch, examples blind to each other, and gives logits to the rewrites' tokens only.
+
+    The loss is the mean over the rewrites' tokens of all ranks. It calls the model below trl's distributed wrapper, so
+    the ranks' gradients are summed here.
+    """
 
     def compute_loss(  # type: ignore[no-untyped-def]
         self, model, inputs, return_outputs=False, num_items_in_batch=None
     ):
         plain = self.accelerator.unwrap_model(model).get_base_model()
-        hidden = plain.model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state[:, :-1]
-        targets = inputs["labels"][:, 1:]
-        counted = targets != IGNORED
-        loss = -token_log_probs(hidden[counted], plain.lm_head.weight, targets[counted], temperature=1.0).mean()
+        packed = pack(groups_of(**inputs), self.processing_class.pad_token_id, self.accelerator.device)
+        hidden = encode(plain.model, packed)[packed.row, packed.predictor]
+        log_probs = token_log_probs(hidden, plain.lm_head.weight, packed.targets, temperature=1.0)
+        tokens = torch.tensor(float(len(log_probs)), device=log_probs.device)
+        loss = -log_probs.sum() / self.accelerator.reduce(tokens, "sum")
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def training_step(self, *values, **named):  # type: ignore[no-untyped-def]
+        loss = super().training_step(*values, **named)
+        if self.accelerator.num_processes == 1:
+            return loss
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
+        return self.accelerator.reduce(loss, "sum")
+
+
+def groups_of(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: object) -> list[Group]:
+    """trl's batch, padded on the right, as prompts with their rewrites."""
+    ends = attention_mask.sum(1).tolist()
+    starts = [end - count for end, count in zip(ends, (labels != IGNORED).sum(1).tolist(), strict=True)]
+    return [
+        Group(ids[:start], [ids[start:end]]) for ids, start, end in zip(input_ids.tolist(), starts, ends, strict=True)
+    ]
 
 
 class _Progress(TrainerCallback):

@@ -8,9 +8,31 @@ with the same random numbers each time; reward, evaluation reward and KL along t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.training.prompts import Prompt
+from rlpf_pipeline.training.rewards import Samples, described
 
 Curve = Sequence[Mapping[str, float]]
 """One row a judgement, in the order of steps: step, reward, evaluation_reward, kl (nats per text), …"""
+
+
+class Judges(NamedTuple):
+    """The evaluation reward model and the held-out prompts it judges on; training sees neither."""
+
+    model: RewardModel
+    prompts: Sequence[Prompt]
+
+
+def judgement(step: int, samples: Samples, evaluation_gains: np.ndarray, k: int, kl: float) -> dict[str, float]:
+    """A row of the curve, of a policy's `k` samples for each of the judges' prompts; kl: of that policy, nats per text.
+
+    evaluation_gains: (texts, heads), of the evaluation reward model.
+    """
+    return {"step": step, "evaluation_reward": float(evaluation_gains.mean()), "kl": kl, **described(samples, k)}
 
 
 def best_judgement(curve: Curve, kl_budget: float) -> int:

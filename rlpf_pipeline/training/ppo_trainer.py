@@ -25,21 +25,29 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
-from rlpf_pipeline.training.judge import best_judgement, has_peaked
+from rlpf_pipeline.training.judge import Judges, best_judgement, has_peaked, judgement
 from rlpf_pipeline.training.losses import adapted_kl_coefficient, leave_one_out
 from rlpf_pipeline.training.normaliser import RunningMoments
 from rlpf_pipeline.training.ppo_update import PPOUpdate
-from rlpf_pipeline.training.prompts import Prompt, decode
+from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, weighted
+from rlpf_pipeline.training.rewards import (
+    Samples,
+    decoded,
+    described,
+    head_gains,
+    reward_terms,
+    samples_of,
+    weighted,
+)
 from rlpf_pipeline.training.rollout import sample
 
 
-class Judges(NamedTuple):
-    """The evaluation reward model and the held-out prompts it judges on; training sees neither."""
+class Written(NamedTuple):
+    """Texts for one prompt: token ids [sample], and the gains by each model that was asked, [model][sample][head]."""
 
-    model: RewardModel
-    prompts: Sequence[Prompt]
+    responses: list[list[int]]
+    gains: list[list[list[float]]]
 
 
 class Rollout(NamedTuple):
@@ -64,12 +72,12 @@ class PPOTrainer:
         seed: int,
         judges: Judges | None = None,
     ) -> None:
-        """Raises UserError where the prompts of a step cannot be divided among the ranks and mini-batches."""
+        """Raises UserError where a mini-batch would have fewer prompts than there are ranks."""
         self.settings, self.seed, self.tokenizer = settings, seed, tokenizer
         self.reward_model, self.prompts, self.judges = reward_model, prompts, judges
         self.accelerate = accelerator()
         self.prompts_per_step = min(settings.prompts_per_step, len(prompts))
-        if self.prompts_per_step < max(settings.minibatches, self.accelerate.num_processes):
+        if self.prompts_per_step < settings.minibatches * self.accelerate.num_processes:
             raise UserError(
                 f"A PPO step has {self.prompts_per_step} prompts (of {len(prompts)} in all): too few for "
                 f"{settings.minibatches} mini-batches on {self.accelerate.num_processes} process(es). Raise "
@@ -116,16 +124,12 @@ class PPOTrainer:
     def judge(self, judges: Judges, reporter: Reporter) -> None:
         """A row of the curve: samples for the held-out prompts, with the same random numbers each time."""
         prompts, k = judges.prompts, self.settings.judge_samples
-        self.sampler.refresh()
-        responses = self.draw(prompts, k, np.random.default_rng([self.seed, 1]))
-        texts = self.decoded(responses)
-        own = self.samples(prompts, responses, head_gains(self.reward_model, prompts, texts))
-        row = {
-            "step": self.step,
-            "evaluation_reward": float(head_gains(judges.model, prompts, texts).mean()),
-            "kl": self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)]),
-            **described(own, k),
-        }
+        written = self.write(prompts, k, [1], [self.reward_model, judges.model])
+        responses = [own.responses for own in written]
+        gains, evaluation_gains = (flat([own.gains[model] for own in written]) for model in (0, 1))
+        kl = self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)])
+        samples = samples_of(self.tokenizer, prompts, responses, gains)
+        row = judgement(self.step, samples, evaluation_gains, k, kl)
         self.curve.append(row)
         if best_judgement(self.curve, self.settings.kl_budget) == len(self.curve) - 1:
             self.best = self.learner.adapter
@@ -136,17 +140,29 @@ class PPOTrainer:
         reporter.metrics({f"judged_{name}": value for name, value in row.items() if name != "step"}, self.step)
 
     def collect(self) -> None:
-        """Fresh samples for the next prompts, each rank its share, and the reward model's word on them."""
-        numbers = self.next_prompts()
-        rank, k = self.accelerate.process_index, self.settings.samples_per_prompt
-        mine = [int(i) for i in np.array_split(numbers, self.accelerate.num_processes)[rank]]
-        prompts = [self.prompts[i] for i in mine]
-        self.sampler.refresh()
-        responses = self.draw(prompts, k, np.random.default_rng([self.seed, 2, self.step, rank]))
-        gains = head_gains(self.reward_model, prompts, self.decoded(responses))
-        own = list(zip(mine, responses, gains.reshape(len(mine), k, -1).tolist(), strict=True))
-        self.rollout = Rollout(*(list(column) for column in zip(*gather_object(own), strict=True)))
+        """Fresh samples for the next prompts, and the reward model's word on them."""
+        numbers = self.next_prompts().tolist()
+        prompts, k = [self.prompts[i] for i in numbers], self.settings.samples_per_prompt
+        written = self.write(prompts, k, [2, self.step], [self.reward_model])
+        self.rollout = Rollout(numbers, [own.responses for own in written], [own.gains[0] for own in written])
         self.moments = self.moments.including(sum(weighted(self.terms, self.rolled_out(self.rollout)).values()))
+
+    def write(
+        self, prompts: Sequence[Prompt], k: int, stream: Sequence[int], models: Sequence[RewardModel]
+    ) -> list[Written]:
+        """k texts for each prompt and the models' gains of them; every rank does its share and gets all.
+
+        Random numbers belong to prompt, sample and place, so that texts do not depend on how many ranks there are.
+        """
+        tokens = self.settings.max_new_tokens
+        uniform = np.random.default_rng([self.seed, *stream]).random((len(prompts), k, tokens), np.float32)
+        mine = np.array_split(np.arange(len(prompts)), self.accelerate.num_processes)[self.accelerate.process_index]
+        own = [prompts[i] for i in mine]
+        self.sampler.refresh()
+        responses = self.draw(own, k, torch.from_numpy(uniform[mine].reshape(-1, tokens))) if own else []
+        texts = decoded(self.tokenizer, responses)
+        gains = [head_gains(model, own, texts).reshape(len(own), k, -1).tolist() for model in models if own]
+        return gather_object([Written(*written) for written in zip(responses, zip(*gains, strict=True), strict=True)])  # type: ignore[no-any-return]
 
     def learn(self, rollout: Rollout, reporter: Reporter) -> None:
         """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step."""
@@ -175,7 +191,7 @@ class PPOTrainer:
         orders = {turn: np.random.default_rng([self.seed, 0, turn]).permutation(every) for turn in set(places // every)}
         return np.array([orders[place // every][place % every] for place in places])
 
-    def draw(self, prompts: Sequence[Prompt], samples: int, rng: np.random.Generator) -> list[list[list[int]]]:
+    def draw(self, prompts: Sequence[Prompt], samples: int, uniform: torch.Tensor) -> list[list[list[int]]]:
         """Texts for each prompt, as token ids."""
         return sample(
             self.sampler.model,
@@ -185,26 +201,12 @@ class PPOTrainer:
             temperature=self.settings.temperature,
             eos_id=self.tokenizer.eos_token_id,
             pad_id=self.tokenizer.pad_token_id,
-            generator=torch.Generator(self.accelerate.device).manual_seed(int(rng.integers(2**62))),
-        )
-
-    def decoded(self, responses: list[list[list[int]]]) -> list[list[str]]:
-        return [[decode(self.tokenizer, ids) for ids in own] for own in responses]
-
-    def samples(self, prompts: Sequence[Prompt], responses: list[list[list[int]]], gains: np.ndarray) -> Samples:
-        flat = [ids for own in responses for ids in own]
-        return Samples(
-            gains,
-            [text for own in self.decoded(responses) for text in own],
-            np.array([len(ids) for ids in flat]),
-            np.repeat([prompt.original_tokens for prompt in prompts], [len(own) for own in responses]),
-            np.array([ids[-1] == self.tokenizer.eos_token_id for ids in flat]),
+            uniform=uniform,
         )
 
     def rolled_out(self, rollout: Rollout) -> Samples:
-        gains = np.array(rollout.gains)
         prompts = [self.prompts[i] for i in rollout.prompts]
-        return self.samples(prompts, rollout.responses, gains.reshape(-1, gains.shape[-1]))
+        return samples_of(self.tokenizer, prompts, rollout.responses, flat(rollout.gains))
 
     def shaped(self, rewards: np.ndarray) -> np.ndarray:
         """The rewards as the settings want them: normalised, clipped."""
@@ -223,7 +225,7 @@ class PPOTrainer:
         return self.curve[best_judgement(self.curve, self.settings.kl_budget)] if self.curve else self.history[-1]
 
     def checkpoint(self) -> Checkpoint:
-        """Random numbers come from seed, step and rank alone, so they need no place in it."""
+        """Random numbers come from seed and step alone, so they need no place in it."""
         state: dict[str, Any] = {name: getattr(self, name) for name in STATE}
         return Checkpoint(self.learner.masters.state() | {"best": self.best}, state)
 
@@ -243,12 +245,7 @@ class PPOTrainer:
 STATE = ("step", "stopped", "kl_coefficient", "moments", "rollout", "history", "curve")
 
 
-def described(samples: Samples, k: int) -> dict[str, float]:
-    """Means over texts; `distinct` is the share of different texts among the `k` of a prompt."""
-    own = [samples.texts[start : start + k] for start in range(0, len(samples.texts), k)]
-    return {
-        "reward": float(samples.gains.mean()),
-        "tokens": float(samples.tokens.mean()),
-        "finished": float(samples.finished.mean()),
-        "distinct": float(np.mean([len(set(texts)) / len(texts) for texts in own])),
-    }
+def flat(gains: list[list[list[float]]]) -> np.ndarray:
+    """Gains [prompt][sample][head] as (texts, heads)."""
+    every = np.array(gains)
+    return every.reshape(-1, every.shape[-1])

@@ -133,16 +133,17 @@ class PPOUpdate:
 
     @torch.no_grad()
     def mean_kl(self, groups: Sequence[Group]) -> float:
-        """KL to the reference by k1 on the groups' texts, in nats per text."""
+        """KL to the reference by k1 on the groups' texts, in nats per text; every rank does its share."""
         total = 0.0
         self.actor.eval()
-        for places in batches_by_tokens([group.length for group in groups], self.settings.tokens_per_forward):
-            packed = self.pack([groups[i] for i in places])
+        mine = groups[self.accelerate.process_index :: self.accelerate.num_processes]
+        for places in batches_by_tokens([group.length for group in mine], self.settings.tokens_per_forward):
+            packed = self.pack([mine[i] for i in places])
             below = self.actor.below(packed)
             log_probs = self.actor(packed, below).log_probs
             with self.actor.reference():
                 total += kl_k1(log_probs, self.actor(packed, below).log_probs).sum().item()
-        return total / sum(len(group.texts) for group in groups)
+        return self.summed([total])[0] / sum(len(group.texts) for group in groups)
 
     @property
     def adapter(self) -> Tensor:

@@ -45,6 +45,11 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> 
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """The text of generated tokens: special tokens dropped, white space collapsed, enclosing quotes removed."""
-    text = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
+    """The text of generated tokens, special tokens dropped."""
+    return tidied(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def tidied(text: str) -> str:
+    """A written text with white space collapsed and enclosing quotes removed."""
+    text = " ".join(text.split())
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text

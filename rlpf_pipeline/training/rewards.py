@@ -1,4 +1,4 @@
-"""What PPO maximises: how much better than the original a suggestion is by the reward model, less penalties.
+"""What a policy is trained for: how much better than the original a suggestion is by the reward model, less penalties.
 
 A Bradley-Terry score means something only against another text of the same ad, so the reward is the score's gain
 over the advertiser's original: the log odds that the suggestion gets the higher CTR. The reward is a list of terms,
@@ -11,10 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
-from rlpf_pipeline.training.prompts import Prompt
+from rlpf_pipeline.training.prompts import Prompt, decode
+
+Responses = Sequence[Sequence[list[int]]]
+"""Token ids of sampled texts, [prompt][sample]."""
 
 
 class Samples(NamedTuple):
@@ -56,8 +60,44 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
     return [term for term in terms if term.weight]
 
 
+def samples_of(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Responses, gains: np.ndarray
+) -> Samples:
+    """What the terms need to know of the responses. gains: (prompts x samples, heads)."""
+    flat = [ids for own in responses for ids in own]
+    return Samples(
+        gains,
+        [decode(tokenizer, ids) for ids in flat],
+        np.array([len(ids) for ids in flat]),
+        np.repeat([prompt.original_tokens for prompt in prompts], [len(own) for own in responses]),
+        np.array([ids[-1] == tokenizer.eos_token_id for ids in flat]),
+    )
+
+
+def scored(
+    model: RewardModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Responses
+) -> Samples:
+    """The responses with the gains that `model` gives them."""
+    return samples_of(tokenizer, prompts, responses, head_gains(model, prompts, decoded(tokenizer, responses)))
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, responses: Responses) -> list[list[str]]:
+    return [[decode(tokenizer, ids) for ids in own] for own in responses]
+
+
+def described(samples: Samples, k: int) -> dict[str, float]:
+    """Means over texts; `distinct` is the share of different texts among the `k` of a prompt."""
+    own = [samples.texts[start : start + k] for start in range(0, len(samples.texts), k)]
+    return {
+        "reward": float(samples.gains.mean()),
+        "tokens": float(samples.tokens.mean()),
+        "finished": float(samples.finished.mean()),
+        "distinct": float(np.mean([len(set(texts)) / len(texts) for texts in own])),
+    }
+
+
 def weighted(terms: Sequence[Term], samples: Samples) -> dict[str, np.ndarray]:
-    """Each term's weighted values by its name, (texts,); their sum is what PPO maximises."""
+    """Each term's weighted values by its name, (texts,); their sum is what is maximised."""
     return {term.name: term.weight * term.value(samples) for term in terms}
 
 

@@ -1,7 +1,8 @@
 """Sampling k texts for each prompt: the prompt is computed once, finished rows leave the batch.
 
 Samples come from softmax(logits / temperature) without truncation, so that the log-probability computed later is
-that of the distribution sampled from.
+that of the distribution sampled from. Every text has random numbers of its own, so that what it says depends neither
+on when its neighbours end nor on how texts are divided among ranks.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ def sample(
     temperature: float,
     eos_id: int,
     pad_id: int,
-    generator: torch.Generator,
+    uniform: Tensor,
 ) -> list[list[list[int]]]:
-    """Draw `samples` texts for each prompt; returns token ids [prompt][sample], ending in eos_id where finished."""
+    """Draw `samples` texts for each prompt; returns token ids [prompt][sample], ending in eos_id where finished.
+
+    uniform: (prompts x samples, max_new_tokens), random numbers in [0, 1), one for each token that may be drawn.
+    """
     rows = len(prompts) * samples
     drawn: list[list[int]] = [[] for _ in range(rows)]
     alive = torch.arange(rows, device=model.device)
+    uniform = uniform.to(model.device)
     with torch.inference_mode():
         logits, cache, attention = _prefill(model, prompts, samples, pad_id)
-        for _ in range(max_new_tokens):
-            token = draw(logits, temperature, generator)
+        for place in range(max_new_tokens):
+            token = draw(logits, temperature, uniform[alive, place])
             for row, value in zip(alive.tolist(), token.tolist(), strict=True):
                 if not drawn[row] or drawn[row][-1] != eos_id:
                     drawn[row].append(value)
@@ -61,23 +66,31 @@ def sample_in_batches(
     samples: int,
     batch_size: int,
     on_batch: Callable[[int], None],
+    *,
+    max_new_tokens: int,
+    generator: torch.Generator,
     **options: object,
 ) -> list[list[list[int]]]:
     """`sample` for many prompts, about `batch_size` texts at a time; `on_batch` hears how many prompts are done."""
     per_batch = max(1, batch_size // samples)
     drawn: list[list[list[int]]] = []
     for start in range(0, len(prompts), per_batch):
-        drawn += sample(model, prompts[start : start + per_batch], samples, **options)  # type: ignore[arg-type]
+        batch = prompts[start : start + per_batch]
+        uniform = torch.rand(len(batch) * samples, max_new_tokens, generator=generator)
+        drawn += sample(model, batch, samples, max_new_tokens=max_new_tokens, uniform=uniform, **options)  # type: ignore[arg-type]
         on_batch(len(drawn))
     return drawn
 
 
-def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """One token per row from softmax(logits / temperature), by inverting the cumulative distribution: (rows,)."""
+def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+    """One token per row from softmax(logits / temperature), by inverting the cumulative distribution at `uniform`.
+
+    logits: (rows, vocabulary). uniform, and what is returned: (rows,).
+    """
     cumulative = torch.softmax(logits.float() / temperature, dim=-1).cumsum(-1)
     # Rounding leaves the last sum near 1, not at it: scaling by it keeps every draw inside the vocabulary.
-    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, uniform, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    place = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, place, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
 def _prefill(

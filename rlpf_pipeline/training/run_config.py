@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.settings import Algorithm, Settings
 
 
 class RunConfig(BaseModel):
@@ -29,3 +29,21 @@ class RunConfig(BaseModel):
             return cls.model_validate_json(path.read_text())
         except (OSError, ValidationError) as error:
             raise UserError(f"{path} is no run configuration: {error}") from error
+
+    def by(self, algorithm: Algorithm) -> RunConfig:
+        """The same policy run by another algorithm: its output lies beside this one's, under its name and `-algorithm`.
+
+        By the algorithm that this run has anyway, it is this run.
+        """
+        if algorithm == self.settings.policy.algorithm:
+            return self
+        policy = self.settings.policy.model_copy(update={"algorithm": algorithm})
+        stage = f"{self.recipe.stage}-{algorithm}"
+        settings = {**self.recipe.settings, "policy": policy.model_dump(mode="json")}
+        return self.model_copy(
+            update={
+                "settings": self.settings.model_copy(update={"policy": policy}),
+                "recipe": self.recipe.model_copy(update={"stage": stage, "settings": settings}),
+                "output": self.output.with_name(f"{self.output.name}-{algorithm}"),
+            }
+        )

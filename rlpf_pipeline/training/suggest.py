@@ -18,6 +18,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
 from rlpf_pipeline.training.rewards import gains
 from rlpf_pipeline.training.rollout import sample_in_batches
@@ -28,11 +29,12 @@ TEXTS_AT_ONCE = 64
 
 
 class Policy(NamedTuple):
-    """A policy ready to write, with the sampling it was trained with."""
+    """A policy ready to write, with the sampling it was trained with, and how it chooses among its texts if it does."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     settings: PolicySettings
+    best_of: BestOf | None = None
 
 
 class Suggestion(NamedTuple):
@@ -47,7 +49,9 @@ def load_writer(folder: Path, cache: Path, device: torch.device) -> Policy:
     model, tokenizer = load_policy(folder, cache)
     manifest = read_manifest(folder)
     trained_with = manifest.recipe.settings.get("policy", {}) if manifest else {}
-    return Policy(model.to(device), tokenizer, PolicySettings.model_validate(trained_with))
+    settings = PolicySettings.model_validate(trained_with)
+    best_of = load_best_of(folder, tokenizer, settings, cache, device)
+    return Policy(model.to(device), tokenizer, settings, best_of)
 
 
 def suggest(
@@ -66,14 +70,16 @@ def suggest(
     """
     prompts = [make_prompt(policy, text, number) for number, text in enumerate(texts, start=1)]
     found: list[dict[str, str]] = [{} for _ in prompts]
-    generator = torch.Generator(policy.model.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for _ in range(ROUNDS):
         lacking = [number for number, own in enumerate(found) if len(own) < n]
-        served = len(prompts) - len(lacking)
+        if not lacking:
+            break
+        served, asked = len(prompts) - len(lacking), [prompts[number] for number in lacking]
         drawn = sample_in_batches(
             policy.model,
-            [prompts[number].ids for number in lacking],
-            n,
+            [prompt.ids for prompt in asked],
+            n * (policy.best_of.n if policy.best_of else 1),
             TEXTS_AT_ONCE,
             lambda done, served=served: on_progress(served + done, len(prompts)),
             max_new_tokens=policy.settings.max_new_tokens,
@@ -82,6 +88,8 @@ def suggest(
             pad_id=policy.tokenizer.pad_token_id,
             generator=generator,
         )
+        if policy.best_of:
+            drawn = policy.best_of.pick(asked, drawn)
         for number, own in zip(lacking, drawn, strict=True):
             for ids in own:
                 text = decode(policy.tokenizer, ids)

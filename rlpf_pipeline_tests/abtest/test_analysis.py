@@ -60,7 +60,7 @@ def test_arm_totals_are_plain_sums(data, analysis):
 
 
 def test_covariates_sharpen_the_estimate(analysis):
-    adjusted, plain = analysis.robustness[:2]
+    adjusted, _, plain = analysis.robustness[:3]
     assert adjusted.ratio.standard_error < plain.ratio.standard_error
 
 

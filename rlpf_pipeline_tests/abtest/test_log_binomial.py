@@ -196,3 +196,16 @@ def test_a_level_without_clicks_has_no_finite_estimate(data, empty):
     silent = data.assign(clicks=data["clicks"].where(data["industry"] != empty, 0))
     with pytest.raises(UserError, match="no clicks"):
         log_binomial(silent, "~ treatment + C(industry)", **COUNTS)
+
+
+def test_an_advertiser_alone_in_its_level_says_nothing_of_the_others():
+    """Its leverage is 1 and its column fits it exactly: errors of treatment are those without it, but for rounding."""
+    rng = np.random.default_rng(12)
+    frame = pd.DataFrame({"treatment": np.arange(60) % 2.0, "industry": "food", "n": 1000})
+    frame["k"] = rng.binomial(1000, 0.05 + 0.05 * rng.random(60))
+    alone = pd.DataFrame({"treatment": [1.0], "industry": ["toys"], "n": [50_000], "k": [9000]})
+    fit = log_binomial(pd.concat([frame, alone]), "~ treatment + C(industry)", "k", "n")
+    without = log_binomial(frame, "~ treatment", "k", "n")
+    for kind in ("hc0", "hc3"):
+        expected = without.standard_errors[kind]["treatment"]
+        assert fit.standard_errors[kind]["treatment"] == pytest.approx(expected, rel=1e-6)

@@ -46,7 +46,7 @@ def test_each_assignment_has_the_estimate_and_error_of_a_full_fit(design, effect
         x[:, j] = rng.permutation(design.treated)
         fit = estimate(counts._replace(x=x), design.names)
         assert effects.log_risk[assignment] == pytest.approx(fit.beta[j], abs=1e-6)
-        assert effects.standard_error[assignment] == pytest.approx(fit.covariances["hc1"][j, j] ** 0.5, rel=1e-2)
+        assert effects.standard_error[assignment] == pytest.approx(fit.covariances["hc3"][j, j] ** 0.5, rel=1e-2)
 
 
 def test_five_percent_reject_and_intervals_cover(even):

@@ -53,6 +53,7 @@ def test_every_row_names_its_estimand_and_contains_its_estimate():
     table = robustness_table(design, fit, linear, Randomisation(0.01, 2.0))
     assert [row.model for row in table] == [
         "Log-binomial",
+        "Log-binomial, HC1",
         "Log-binomial, unadjusted",
         "Quasi-binomial",
         "Logistic",
@@ -68,9 +69,10 @@ def test_every_row_names_its_estimand_and_contains_its_estimate():
     ]
     assert all(row.low < row.estimate < row.high and row.estimand and row.scale and row.weighting for row in table)
     position = design.position
-    assert table[2].ratio.standard_error == fit.covariances["quasi"][position, position] ** 0.5
-    assert table[10].p_value == 0.01
-    assert table[10].ratio.high == pytest.approx(table[0].estimate * np.exp(2.0 * table[0].ratio.standard_error))
+    for row, kind in ((0, "hc3"), (1, "hc1"), (3, "quasi")):
+        assert table[row].ratio.standard_error == fit.covariances[kind][position, position] ** 0.5
+    assert table[11].p_value == 0.01
+    assert table[11].ratio.high == pytest.approx(table[0].estimate * np.exp(2.0 * table[0].ratio.standard_error))
 
 
 def test_agreement_asks_whether_an_interval_holds_the_others_estimate():

@@ -1,5 +1,6 @@
 """The launcher: a job's output appears whole or not at all, its reason reaches us, and nothing outlives us."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from rlpf_pipeline.artifacts import Recipe, read_manifest
-from rlpf_pipeline.defs.launcher import JobFailed, accelerate_config, launch, leash
+from rlpf_pipeline.defs.launcher import JobFailed, accelerate_config, launch, leash, threads_of_a_process
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import load_settings
 from rlpf_pipeline.training.run_config import RunConfig
@@ -92,6 +94,17 @@ def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("RLPF_ACCELERATE", "/nowhere/gpu.yaml")
     with pytest.raises(UserError, match=r"/nowhere/gpu\.yaml"):
         accelerate_config()
+
+
+@pytest.mark.parametrize(("name", "processes"), [("cpu", 1), ("gpu", 1), ("gpus-8", 8)])
+def test_shipped_configurations_are_named_and_accelerate_reads_them(
+    name: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_ACCELERATE", name)
+    config = load_config_from_file(str(accelerate_config()))
+    assert (config.num_processes, config.num_machines, config.mixed_precision) == (processes, 1, "no")
+    assert config.use_cpu is (name == "cpu")
+    assert threads_of_a_process(accelerate_config()) == max(1, os.cpu_count() // processes)
 
 
 def is_alive(pid: int) -> bool:

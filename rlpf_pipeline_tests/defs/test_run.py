@@ -34,7 +34,7 @@ def test_without_planted_truth_the_experiment_and_its_report_are_skipped(setting
         result = job.execute_in_process(instance=instance, run_id=RUN_ID)
     assert result.success
     assert result.get_asset_materialization_events() == []
-    assert said[0] == "(1/15) ab_experiment …"
+    assert said[0] == "(1/16) ab_experiment …"
     assert said[1].startswith("  skipped: The ads are real")
     assert said[2].startswith("ab_report skipped")
 
@@ -43,7 +43,7 @@ def test_a_users_mistake_in_a_step_comes_out_as_one(settings: Settings) -> None:
     said: list[str] = []
     with pytest.raises(UserError, match=r"^Profile 'upworthy' needs data"):
         run_everything(settings, said.append)
-    assert said[0] == "(1/15) raw_multitext_ads …"
+    assert said[0] == "(1/16) raw_multitext_ads …"
 
 
 def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from rlpf_pipeline.artifacts import Recipe, publish
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import STAGES, build, build_table, folder_of, manifest_of, recipe_of
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import ImitationSettings, PolicySettings, Settings, load_settings
+from rlpf_pipeline.settings import ImitationSettings, PolicySettings, Settings, TeacherSettings, load_settings
 
 
 @pytest.fixture
@@ -53,6 +53,20 @@ def test_a_setting_makes_stale_only_what_depends_on_it(
 def test_the_experiment_depends_on_no_training_setting(everything_built: Settings) -> None:
     changed = everything_built.model_copy(update={"policy": PolicySettings(steps=99)})
     assert recipe_of("ab_experiment", changed) == recipe_of("ab_experiment", everything_built)
+
+
+def test_a_changed_file_of_examples_is_seen(settings: Settings, tmp_path: Path) -> None:
+    with publish(folder_of("preference_snapshot", settings), Recipe(stage="preference_snapshot")):
+        pass
+    file = tmp_path / "own.jsonl"
+    own = settings.model_copy(update={"teacher": TeacherSettings(examples_file=file)})
+    with pytest.raises(UserError, match=r"examples_file names no file: .*own\.jsonl"):
+        recipe_of("curated_examples", own)
+    file.write_text("{}\n")
+    before = recipe_of("curated_examples", own)
+    assert recipe_of("curated_examples", own) == before
+    file.write_text("{}\n{}\n")
+    assert recipe_of("curated_examples", own) != before
 
 
 def test_a_stage_is_built_once(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from rlpf_pipeline.evaluation.split import Split, clusters_of
+from rlpf_pipeline.evaluation.split import Split
 
 LABEL, STRENGTH = 0.9, 1000.0
 
@@ -17,7 +17,7 @@ def split_of(*ads: Sequence[tuple[str, int, int]], contexts: Sequence[str | None
     """A split of ads with (text, impressions, clicks) each, and all pairs of an ad.
 
     A pair's label is LABEL for the side with the higher CTR, one half in a tie; its p-value .01; its effect the log of
-    the CTRs' ratio.
+    the CTRs' ratio. Every ad is a cluster.
     """
     texts = pd.DataFrame(
         [
@@ -32,9 +32,8 @@ def split_of(*ads: Sequence[tuple[str, int, int]], contexts: Sequence[str | None
         ctr=texts.clicks / texts.impressions,
         centre=by_ad.clicks.transform("sum") / by_ad.impressions.transform("sum"),
         strength=STRENGTH,
-        advertiser_id=None,
+        cluster=texts.ad,
     )
-    texts["cluster"] = clusters_of(texts)
     sides = [pair for _, own in texts.groupby("ad") for pair in combinations(own.index, 2)]
     pairs = pd.DataFrame(sides, columns=["left", "right"])
     ctr = texts.ctr.to_numpy()

@@ -5,6 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.special import digamma
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.split import Split, read_decided_split, read_split
@@ -17,17 +18,20 @@ from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row, raw_table
 
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 ads of two texts, and one ad of a single text in each split, as the pipeline makes them."""
+    """200 ads of two texts, 40 more of the first advertisers, and 40 of a single text, as the pipeline makes them."""
     folder = tmp_path_factory.mktemp("snapshot")
     alone = [raw_row(f"alone{i}", "v0", f"alone {i}", 1000, 9, f"lonely{i}") for i in range(40)]
-    raw = pa.concat_tables([raw_table(200), pa.Table.from_pylist(alone, schema=SCHEMA)])
+    more = [
+        raw_row(f"more{i}", f"v{v}", f"more {i} {v}", 2000, 20 + i % 7 + v, f"advertiser{i}")
+        for i in range(40)
+        for v in range(2)
+    ]
+    raw = pa.concat_tables([raw_table(200), pa.Table.from_pylist(alone + more, schema=SCHEMA)])
     pq.write_table(raw, folder / "raw.parquet")
     with Warehouse(folder / "w.duckdb") as warehouse:
         build_variant_performance(warehouse, folder / "raw.parquet", PairSettings(), 13)
         build_preference_pairs(warehouse, PairSettings())
         export_snapshot(warehouse, folder)
-        priors = warehouse.query("FROM ctr_priors").to_pylist()[0]
-    (folder / "strength.txt").write_text(repr(priors["prior_strength"]))
     return folder
 
 
@@ -53,14 +57,12 @@ def test_ads_of_a_single_text_are_left_out(test_split: Split) -> None:
     assert np.diff(test_split.starts, append=len(test_split.texts)).min() == 2
 
 
-def test_the_prior_is_the_one_of_the_labels(snapshot: Path, test_split: Split) -> None:
-    assert test_split.texts.strength.unique() == pytest.approx([float((snapshot / "strength.txt").read_text())])
-    # one click at the source's CTR is added to the ad's own
-    variants = pd.read_parquet(snapshot / "variants.parquet")
-    overall = (variants.clicks.sum() + 0.5) / (variants.impressions.sum() + 1)
-    first = test_split.texts[test_split.texts.ad == 0]
-    expected = (first.clicks.sum() + 1) / (first.impressions.sum() + 1 / overall)
-    assert first.centre.tolist() == pytest.approx([expected, expected])
+def test_the_prior_is_the_one_of_the_labels(test_split: Split) -> None:
+    texts, pairs = test_split
+    a = texts.centre * texts.strength + texts.clicks
+    b = (1 - texts.centre) * texts.strength + texts.impressions - texts.clicks
+    log_odds = (digamma(a) - digamma(b)).to_numpy()
+    assert pairs.effect.tolist() == pytest.approx((log_odds[pairs.left] - log_odds[pairs.right]).tolist(), abs=1e-7)
 
 
 def test_scores_keep_the_order_of_the_texts(test_split: Split) -> None:
@@ -86,9 +88,10 @@ def test_tied_pairs_have_no_winner() -> None:
     assert split.decided[["left", "right", "left_won"]].values.tolist() == [[0, 2, False], [1, 2, False]]
 
 
-def test_ads_with_an_equal_text_are_one_cluster() -> None:
-    split = split_of(*[[(text, 100, 5), (f"other {i}", 100, 6)] for i, text in enumerate(("Hello", "hello", "Bye"))])
-    assert split.clusters.tolist() == [0, 0, 2]
+def test_ads_of_one_advertiser_are_one_cluster(test_split: Split) -> None:
+    advertisers = test_split.texts.advertiser_id.to_numpy()[test_split.starts]
+    both = set(zip(advertisers, test_split.clusters, strict=True))
+    assert len(both) == len(set(advertisers)) == len(set(test_split.clusters)) < len(test_split.starts)
 
 
 def test_some_ads_of_a_split() -> None:

@@ -77,8 +77,8 @@ def test_an_audience_of_the_hurried_pays_more_for_a_call_to_action_than_one_of_t
 
 
 def test_originals_are_plainer_than_the_alternatives(human):
-    features = [features_of(*row) for row in zip(human.text, human.original, strict=True)]
-    style = np.array([f["call_to_action"] + f["question"] + f["second_person"] for f in features])
+    features = features_of(human.text, human.original)
+    style = features["call_to_action"] + features["question"] + features["second_person"]
     first = (human.variant_id == "v0").to_numpy()
     assert style[first].mean() < style[~first].mean() - 0.2
 
@@ -118,8 +118,9 @@ def test_empty_and_garbled_texts_are_far_below_every_human_text(text, human):
 def test_a_number_of_the_original_is_no_invention():
     offer = "Maple Oven offers sourdough loaves. Get 20 percent off."
     text = "Want real bread? Maple Oven gives you 20 percent off sourdough loaves."
-    assert features_of(text, offer)["invented_claims"] == 0.0
-    assert features_of(text, ORIGINAL)["invented_claims"] > 0.5
+    of_offer, of_original = features_of([text] * 2, [offer, ORIGINAL])["invented_claims"]
+    assert of_offer == 0.0
+    assert of_original > 0.5
     assert systematic(text, offer) > systematic(text.replace("20", "50"), offer)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlpf_pipeline.preferences.splits import first_of_cluster, tie_ads
+from rlpf_pipeline.preferences.splits import edges_of, first_of_cluster, tie_ads
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row
 
@@ -23,8 +23,7 @@ def tied(warehouse, texts, similarity=0.9):
     rows = [raw_row(f"{place:03}", "v", text, 100, 1) for place, text in enumerate(texts)]
     warehouse.replace_table("raw_multitext_ads", pa.Table.from_pylist(rows, schema=SCHEMA))
     ads = tie_ads(warehouse, similarity)
-    edges = warehouse.query("FROM stg_tied_ads")
-    first = first_of_cluster(edges["ad"].to_numpy(), edges["first_ad"].to_numpy(), ads)
+    first = first_of_cluster(lambda: edges_of(warehouse), ads)
     return {(one, other) for one, other in combinations(range(ads), 2) if first[one] == first[other]}
 
 

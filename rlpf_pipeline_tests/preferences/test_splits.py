@@ -1,6 +1,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.splits import build_splits, first_of_cluster
@@ -11,7 +13,7 @@ from rlpf_pipeline_tests.preferences.raw_rows import SCHEMA, raw_row
 
 @pytest.fixture
 def assigned(tmp_path):
-    """Cluster and split by ad, from (ad, tie)."""
+    """First ad of the cluster, and split, by ad, from (ad, tie)."""
 
     def assign(ties, seed=1, **shares):
         rows = [
@@ -24,7 +26,8 @@ def assigned(tmp_path):
             warehouse.replace_table("raw_multitext_ads", pa.Table.from_pylist(rows, schema=SCHEMA))
             build_splits(warehouse, PairSettings(**shares), seed)
             rows = warehouse.query("FROM splits").to_pylist()
-        return {row["ad_id"]: (row["cluster_id"], row["split"]) for row in rows}
+        names = {row["ad"]: row["ad_id"] for row in rows}
+        return {row["ad_id"]: (names[row["cluster"]], row["split"]) for row in rows}
 
     return assign
 
@@ -62,5 +65,16 @@ def test_shares_that_leave_no_training_data_are_refused(assigned, shares):
 
 def test_long_chains_are_one_cluster_and_strangers_none():
     chain = np.random.default_rng(3).permutation(1000)
-    first = first_of_cluster(chain[:-1], chain[1:], 1002)
+    batches = [(chain[i : i + 100], chain[i + 1 : i + 101]) for i in range(0, 999, 100)]
+    first = first_of_cluster(lambda: [(one[: len(two)], two) for one, two in batches], 1002)
     assert first.tolist() == [0] * 1000 + [1000, 1001]
+
+
+@pytest.mark.parametrize("edges", [10, 150, 400])
+def test_clusters_are_the_connected_components_of_scipy(edges):
+    one, two = np.random.default_rng(edges).integers(0, 300, (2, edges))
+    components = connected_components(coo_array((np.ones(edges), (one, two)), (300, 300)), directed=False)[1]
+    smallest = {component: ad for ad, component in reversed(list(enumerate(components)))}
+    half = edges // 2
+    first = first_of_cluster(lambda: [(one[:half], two[:half]), (one[half:], two[half:])], 300)
+    assert first.tolist() == [smallest[component] for component in components]

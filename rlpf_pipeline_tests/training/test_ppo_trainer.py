@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -133,6 +134,17 @@ def test_the_coefficient_rises_while_the_kl_is_above_its_target_and_falls_below(
         assert (after["kl_coefficient"] > before["kl_coefficient"]) == (before["kl"] > 1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [1.0, 3.0])
+def test_the_kl_is_steered_to_its_target(cache: Path, target: float) -> None:
+    """From one coefficient to two targets, each below the KL of about 10 that the reward alone leads to."""
+    taste = Likes(lambda text: 0.5 * text.count("e"))
+    settings = SHARP | {"learning_rate": 1.5e-3, "epochs": 2}
+    ppo = tiny_trainer(cache, taste, kl_target=target, kl_coefficient=0.5, kl_gain=0.3, **settings)
+    rows = [step(ppo) for _ in range(80)]
+    assert np.mean([row["kl"] for row in rows[-20:]]) == pytest.approx(target, rel=0.2)
+
+
 def test_every_prompt_has_its_turn_before_any_comes_again(cache: Path) -> None:
     ppo = tiny_trainer(cache, prompts_per_step=3)
     chosen = []
@@ -154,6 +166,21 @@ def test_rewards_are_clipped_after_they_are_normalised(cache: Path) -> None:
     ppo = tiny_trainer(cache, normalize_rewards=True, clip_rewards=1.5)
     ppo.moments = ppo.moments.including(np.array([8.0, 12.0]))
     assert ppo.shaped(np.array([10.0, 11.0, 0.0])).tolist() == pytest.approx([0.0, 0.5, -1.5])
+
+
+def test_texts_do_not_depend_on_how_prompts_are_divided(cache: Path) -> None:
+    """Two ranks' shares, one after the other, are what one rank draws for all."""
+    ppo = tiny_trainer(cache)
+    whole = ppo.write(PROMPTS, 8, [2, 0], [ppo.reward_model])
+    shares = [ppo.write(PROMPTS, 8, [2, 0], [ppo.reward_model]) for ppo.accelerate in (Shares(2, 0), Shares(2, 1))]
+    assert whole == shares[0] + shares[1]
+
+
+class Shares(NamedTuple):
+    """Stands in for the accelerator of one of several ranks."""
+
+    num_processes: int
+    process_index: int
 
 
 def test_too_few_prompts_for_the_minibatches_are_refused(cache: Path) -> None:

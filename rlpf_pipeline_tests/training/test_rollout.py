@@ -11,7 +11,7 @@ from rlpf_pipeline_tests.conftest import TINY
 
 def test_draws_follow_the_softmax_at_the_temperature() -> None:
     logits = torch.tensor([0.0, 1.0, -1.0, 0.5])
-    drawn = draw(logits.expand(20_000, -1), 0.7, torch.Generator().manual_seed(0))
+    drawn = draw(logits.expand(20_000, -1), 0.7, torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
     weights = np.exp(logits.numpy() / 0.7)
     expected = 20_000 * weights / weights.sum()
     assert chisquare(np.bincount(drawn, minlength=4), expected).pvalue > 0.001
@@ -27,7 +27,7 @@ def sampled(cache: Path, prompts: list[list[int]], seed: int = 5, temperature: f
         temperature=temperature,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator().manual_seed(seed),
+        uniform=torch.rand(2 * len(prompts), 6, generator=torch.Generator().manual_seed(seed)),
     )
 
 
@@ -50,3 +50,17 @@ def test_a_text_ends_with_its_end_mark(cache: Path) -> None:
 def test_the_same_seed_draws_the_same_texts(cache: Path) -> None:
     assert sampled(cache, [[1, 7]], temperature=1.0) == sampled(cache, [[1, 7]], temperature=1.0)
     assert sampled(cache, [[1, 7]], temperature=1.0) != sampled(cache, [[1, 7]], seed=6, temperature=1.0)
+
+
+def test_a_text_depends_on_its_own_random_numbers_alone(cache: Path) -> None:
+    """Its neighbours end at other times and leave the batch, or are drawn elsewhere: it says the same."""
+    model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
+    prompts = [[1, 2 + i] for i in range(16)]
+    uniform = torch.rand(32, 6, generator=torch.Generator().manual_seed(1))
+    options = {"max_new_tokens": 6, "temperature": 2.0, "eos_id": tokenizer.eos_token_id, "pad_id": 0}
+    together = sample(model, prompts, 2, uniform=uniform, **options)
+    halves = [sample(model, prompts[own], 2, uniform=uniform[rows], **options) for own, rows in HALVES]
+    assert together == halves[0] + halves[1]
+
+
+HALVES = ((slice(0, 8), slice(0, 16)), (slice(8, 16), slice(16, 32)))

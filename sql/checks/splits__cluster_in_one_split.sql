@@ -1,6 +1,6 @@
 -- Offenders: clusters (ads that share an advertiser or a near-duplicate text) in several splits: the tests would leak.
-SELECT cluster_id, list(DISTINCT split ORDER BY split) AS splits
+SELECT cluster, list(DISTINCT split ORDER BY split) AS splits
 FROM splits
-GROUP BY cluster_id
+GROUP BY cluster
 HAVING count(DISTINCT split) > 1
-ORDER BY cluster_id
+ORDER BY cluster

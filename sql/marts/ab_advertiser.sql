@@ -22,4 +22,3 @@ WITH totals AS (
 
 SELECT * EXCLUDE (description), unnest(description)
 FROM totals
-ORDER BY advertiser_id

@@ -18,7 +18,7 @@ ads AS (
     GROUP BY ad_id
 )
 
-SELECT splits.ad, ads.ad_id, ads.source, ads.advertiser_id, ads.context, splits.split
+SELECT splits.ad, ads.ad_id, ads.source, ads.advertiser_id, ads.context, splits.cluster, splits.split
 FROM ads
 INNER JOIN splits USING (ad_id)
 ORDER BY splits.ad

@@ -60,3 +60,4 @@ SELECT
     -- Texts that differ no more than chance: a million impressions, far more than any text has to say against it.
     coalesce($prior_strength::DOUBLE, greatest(least(1 / nullif(correlation, 0) - 1, 1e6), 1), 1e6) AS prior_strength
 FROM correlations
+ORDER BY source

@@ -1,11 +1,11 @@
--- One row per ad: its number in order of ad_id, its cluster, named by the cluster's smallest ad_id, and the split that a
--- hash of that name and the seed draws: the same on every run, whatever other clusters come or go.
+-- One row per ad: its number in order of ad_id, its cluster, which is the number of the cluster's first ad, and the split
+-- that a hash of that ad's ad_id and the seed draws: the same on every run, whatever other clusters come or go.
 -- $test, $validation, $evaluation: expected shares of clusters; the rest is train.
 WITH drawn AS (
     SELECT
         ads.rowid::INTEGER AS ad,
         ads.ad_id,
-        firsts.ad_id AS cluster_id,
+        firsts.rowid::INTEGER AS cluster,
         ('0x' || left(sha256($seed::VARCHAR || ':' || firsts.ad_id), 16))::UBIGINT / 2e0 ** 64 AS draw
     FROM ad_clusters
     INNER JOIN stg_ads AS ads ON ad_clusters.ad = ads.rowid
@@ -15,7 +15,7 @@ WITH drawn AS (
 SELECT
     ad,
     ad_id,
-    cluster_id,
+    cluster,
     CASE
         WHEN draw < $validation THEN 'validation'
         WHEN draw < $validation + $test THEN 'test'

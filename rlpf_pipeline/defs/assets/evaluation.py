@@ -4,6 +4,13 @@ from rlpf_pipeline import contracts
 from rlpf_pipeline.defs.assets.jobs import job_asset
 from rlpf_pipeline.defs.metadata import described
 
+imitation_evaluation = job_asset(
+    "imitation_evaluation",
+    "The base chat model and both imitation models on held-out examples: perplexity of synthetic and human rewrites, "
+    "copies, faithfulness (new numbers, new names), and whether an instruction is kept.",
+    kinds={"pytorch", "parquet"},
+    metadata=described(contracts.IMITATION_REWRITES),
+)
 reward_model_evaluation = job_asset(
     "reward_model_evaluation",
     "The reward models on the test split beside baselines: accuracy and the noise ceiling, calibration, CTR lift of "

@@ -16,6 +16,7 @@ from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summ
 from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_folders import load_reward_model
+from rlpf_pipeline.training.best_of import load_best_of
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter
@@ -30,6 +31,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     reference, tokenizer = load_policy(config.inputs["imitation_v2"], settings.cache)
     adllama, _ = load_policy(config.inputs["adllama"], settings.cache)
     reference, adllama = reference.to(device), adllama.to(device)
+    best_of = load_best_of(config.inputs["adllama"], tokenizer, settings.policy, settings.cache, device)
     ads = shuffled(read_ads(config.inputs["preference_snapshot"], "test"), settings.seed)[
         : settings.evaluation.originals
     ]
@@ -37,7 +39,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     reporter.say(f"{len(prompts)} originals of the test split, {settings.evaluation.samples_per_original} texts each")
     reporter.phase()
     tables = []
-    for name, model in (("imitation_v2", reference), ("adllama", adllama)):
+    for name, model, chooser in (("imitation_v2", reference, None), ("adllama", adllama, best_of)):
         done_before = len(tables) * len(prompts)
         tables.append(
             write_suggestions(
@@ -50,6 +52,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
                 settings.policy,
                 settings.seed,
                 lambda done, before=done_before: reporter.progress(before + done, 2 * len(prompts), "originals"),
+                chooser,
             )
         )
     models = {c: load_reward_model(config.inputs[name], settings.cache).to(device) for c, name in REWARDS.items()}

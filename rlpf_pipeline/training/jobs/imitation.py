@@ -21,7 +21,9 @@ from rlpf_pipeline.training.run_config import RunConfig
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     settings = config.settings
-    examples = pd.read_parquet(config.inputs["curated_examples"] / "examples.parquet")
+    examples = pd.read_parquet(
+        config.inputs["curated_examples"] / "examples.parquet", filters=[("held_out", "==", False)]
+    )
     if config.options["version"] == "v1":
         examples = examples[examples.author == "synthetic"]
     reporter.say(f"{len(examples)} examples, {(examples.author == 'human').sum()} of them human-written")

@@ -1,59 +1,164 @@
-"""Train AdLlama by PPO from imitation v2 against the reward model; the evaluation reward model picks the policy.
+"""Train AdLlama from imitation v2 against the reward model by PPO, or by what PPO is compared with.
 
     accelerate launch -m rlpf_pipeline.training.jobs.policy --config run.json
 
 inputs: preference_snapshot, imitation_v2, reward_model, evaluation_reward_model (judges on originals of the validation
-split, never optimised against). A run that was killed goes on from its last checkpoint.
+split, never optimised against). PPO keeps the policy it judges best, and a run that was killed goes on from its last
+checkpoint; a comparator keeps its last policy, and starts afresh.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.artifacts import digest_of
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.reward_folders import load_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.training.best_of import BestOf, save_best_of
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.curves import plot_curve, plot_history
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
-from rlpf_pipeline.training.ppo_trainer import Judges, PPOTrainer
+from rlpf_pipeline.training.judge import Judges, judgement
+from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
-from rlpf_pipeline.training.snapshot import read_ads, shuffled
+from rlpf_pipeline.training.snapshot import Ad, read_ads, shuffled
+
+
+class Task(NamedTuple):
+    """What every algorithm is given."""
+
+    config: RunConfig
+    reference: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    reward_model: RewardModel
+    ads: Sequence[Ad]
+    judges: Judges | None
+
+    def ppo(self, policy: PeftModel) -> PPOTrainer:
+        """PPO on a policy, which is also how a policy that another algorithm trained is judged."""
+        settings = self.config.settings
+        prompts = [make_prompt(self.tokenizer, ad) for ad in self.ads]
+        return PPOTrainer(
+            policy, self.tokenizer, self.reward_model, prompts, settings.policy, settings.seed, self.judges
+        )
+
+
+class Trained(NamedTuple):
+    """policy: None where nothing was trained. curve: its judgements; kept: the one of the policy that is kept."""
+
+    policy: PeftModel | None
+    history: list[dict[str, float]]
+    curve: list[dict[str, float]]
+    kept: dict[str, float]
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
+    task, settings = read_task(config), config.settings.policy
+    judged_on = len(task.judges.prompts) if task.judges else 0
+    reporter.say(f"{settings.algorithm}: {len(task.ads)} prompts, judged on {judged_on} other originals")
+    reporter.phase()
+    if settings.algorithm == "ppo":
+        trained = by_ppo(task, reporter)
+    elif settings.algorithm == "best-of-n":
+        trained = by_best_of_n(task, reporter)
+    else:
+        trained = by_trl(task, reporter)
+    save(trained, task, folder)
+    return {"steps_done": len(trained.history), **{f"chosen_{k}": v for k, v in trained.kept.items() if k in SHOWN}}
+
+
+def read_task(config: RunConfig) -> Task:
     settings, device = config.settings, accelerator().device
-    start, snapshot = config.inputs["imitation_v2"], config.inputs["preference_snapshot"]
-    reference, tokenizer = load_policy(start, settings.cache)
-    policy = attach_lora(reference.to(device), settings.policy.lora)
+    reference, tokenizer = load_policy(config.inputs["imitation_v2"], settings.cache)
     reward_model, evaluation_model = (
         load_reward_model(config.inputs[name], settings.cache).to(device)
         for name in ("reward_model", "evaluation_reward_model")
     )
-    prompts = [make_prompt(tokenizer, ad) for ad in read_ads(snapshot, "train")]
+    snapshot = config.inputs["preference_snapshot"]
     held_out = shuffled(read_ads(snapshot, "validation"), settings.seed)[: settings.policy.judge_prompts]
-    reporter.say(f"{len(prompts)} prompts, {settings.policy.steps} steps, judged on {len(held_out)} other originals")
     judges = Judges(evaluation_model, [make_prompt(tokenizer, ad) for ad in held_out]) if held_out else None
-    trainer = PPOTrainer(policy, tokenizer, reward_model, prompts, settings.policy, settings.seed, judges)
+    return Task(config, reference.to(device), tokenizer, reward_model, read_ads(snapshot, "train"), judges)
+
+
+def by_ppo(task: Task, reporter: Reporter) -> Trained:
+    config = task.config
+    policy = attach_lora(task.reference, config.settings.policy.lora)
     checkpoints = Checkpoints(
         config.output.with_name(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump())
     )
-    reporter.phase()
+    trainer = task.ppo(policy)
     trainer.train(reporter, checkpoints)
+    return Trained(policy, trainer.history, trainer.curve, trainer.chosen())
 
-    card = ModelCard.read(start)
-    card = card.model_copy(update={"adapters": [*card.adapters, config.recipe.stage]})
-    save_model(folder, card, policy, tokenizer, below=start)
-    pd.DataFrame(trainer.history).to_parquet(folder / "history.parquet", index=False)
-    plot_history(trainer.history, folder / "history.svg")
-    if trainer.curve:
-        pd.DataFrame(trainer.curve).to_parquet(folder / "curve.parquet", index=False)
-        plot_curve(trainer.curve, int(trainer.chosen()["step"]), folder / "curve.svg")
-    return {"steps_done": trainer.step, **{f"chosen_{k}": v for k, v in trainer.chosen().items() if k in SHOWN}}
+
+def by_trl(task: Task, reporter: Reporter) -> Trained:
+    """RLOO, GRPO or DPO, judged at the start (without the adapter's weights) and at the end."""
+    from rlpf_pipeline.training.comparators import train_on_pairs, train_on_samples
+
+    settings, seed = task.config.settings.policy, task.config.settings.seed
+    if settings.algorithm == "dpo":
+        policy, history = train_on_pairs(task.reference, task.tokenizer, task.ads, settings, seed, reporter)
+    else:
+        prompts = [make_prompt(task.tokenizer, ad) for ad in task.ads]
+        policy, history = train_on_samples(
+            settings.algorithm, task.reference, task.tokenizer, task.reward_model, prompts, settings, seed, reporter
+        )
+    if task.judges is None:
+        return Trained(policy, history, [], history[-1])
+    trainer = task.ppo(policy)
+    learned = trainer.learner.adapter
+    for trainer.step, adapter in ((0, torch.zeros_like(learned)), (settings.steps, learned)):
+        trainer.learner.take(adapter)
+        trainer.judge(task.judges, reporter)
+    return Trained(policy, history, trainer.curve, trainer.curve[-1])
+
+
+def by_best_of_n(task: Task, reporter: Reporter) -> Trained:
+    """Imitation v2 judged on its own, and on the best of every `samples_per_prompt` texts (as step 1)."""
+    if task.judges is None:
+        return Trained(None, [], [], {})
+    settings, (_, prompts) = task.config.settings.policy, task.judges
+    trainer, best_of = task.ppo(attach_lora(task.reference, settings.lora)), best_of_n(task)
+    trainer.judge(task.judges, reporter)
+    written = trainer.write(prompts, settings.judge_samples * best_of.n, [1], [task.reward_model])
+    responses = best_of.pick(prompts, [own.responses for own in written])
+    samples = scored(task.reward_model, task.tokenizer, prompts, responses)
+    evaluation_gains = head_gains(task.judges.model, prompts, decoded(task.tokenizer, responses))
+    row = judgement(1, samples, evaluation_gains, settings.judge_samples, best_of.kl)
+    return Trained(None, [], [*trainer.curve, row], row)
+
+
+def best_of_n(task: Task) -> BestOf:
+    settings = task.config.settings.policy
+    return BestOf(settings.samples_per_prompt, task.reward_model, task.tokenizer, settings)
+
+
+def save(trained: Trained, task: Task, folder: Path) -> None:
+    """Write the model folder, and what is to be seen of the training beside it."""
+    config, start = task.config, task.config.inputs["imitation_v2"]
+    if trained.policy is None:
+        save_best_of(folder, start, config.inputs["reward_model"], best_of_n(task).n, task.tokenizer)
+    else:
+        card = ModelCard.read(start)
+        card = card.model_copy(update={"adapters": [*card.adapters, config.recipe.stage]})
+        save_model(folder, card, trained.policy, task.tokenizer, below=start)
+    if trained.history:
+        pd.DataFrame(trained.history).to_parquet(folder / "history.parquet", index=False)
+        plot_history(trained.history, folder / "history.svg")
+    if trained.curve:
+        pd.DataFrame(trained.curve).to_parquet(folder / "curve.parquet", index=False)
+        plot_curve(trained.curve, int(trained.kept["step"]), folder / "curve.svg")
 
 
 SHOWN = ("step", "reward", "evaluation_reward", "kl", "tokens", "finished", "distinct")

@@ -1,31 +1,49 @@
-"""Write the curated examples: the teacher's rewrites and human-written ones.
+"""Write the curated examples: the teacher's rewrites, the user's own and human-written ones.
 
     accelerate launch -m rlpf_pipeline.training.jobs.teacher --config run.json
 
-inputs: preference_snapshot.
+inputs: preference_snapshot. The first rank does it all.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.training.curation import write_curated_examples
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
-from rlpf_pipeline.training.snapshot import read_ads
-from rlpf_pipeline.training.teacher import write_curated_examples
+from rlpf_pipeline.training.teacher import Teacher, local_teacher
+from rlpf_pipeline.training.teacher_endpoint import endpoint_teacher
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
+    if os.environ.get("RANK", "0") != "0":
+        return {}
     settings = config.settings
-    reporter.say(f"loading the teacher, {settings.base.name} (converted on first use)")
-    model = load_causal_lm(settings.base, settings.cache).to(accelerator().device)
-    tokenizer = load_tokenizer(settings.base, settings.cache)
-    ads = read_ads(config.inputs["preference_snapshot"], "train")
-    counts = write_curated_examples(model, tokenizer, ads, settings.teacher, settings.seed, folder, reporter)
-    reporter.say(f"{counts['synthetic']} synthetic, {counts['human']} human-written, {counts['rejected']} refused")
+    snapshot = config.inputs["preference_snapshot"]
+    counts = write_curated_examples(make_teacher(settings, reporter), snapshot, settings.teacher, settings.seed, folder)
+    reporter.say(", ".join(f"{count} {what}" for what, count in counts.items()))
     return dict(counts)
+
+
+def make_teacher(settings: Settings, reporter: Reporter) -> Teacher:
+    """The teacher of the settings: behind an endpoint, or a model loaded here."""
+
+    def on_progress(done: int, total: int) -> None:
+        reporter.progress(done, total, "originals")
+
+    if settings.teacher.endpoint:
+        reporter.say(f"the teacher is {settings.teacher.model} at {settings.teacher.endpoint}")
+        return endpoint_teacher(settings.teacher, settings.cache / "teacher-answers.jsonl", on_progress)
+    base = settings.base.model_copy(update={"name": settings.teacher.model or settings.base.name})
+    reporter.say(f"loading the teacher, {base.name} (converted on first use)")
+    model = load_causal_lm(base, settings.cache).to(accelerator().device)
+    tokenizer = load_tokenizer(base, settings.cache)
+    return local_teacher(model, tokenizer, settings.teacher, settings.seed, on_progress)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""The headline alone, as fast as DuckDB sums the rows: the estimate of `analyse` without the rest of the report.
+
+    headline_of("days.parquet", ExperimentSpec(date="day")).risk.estimate
+
+The rows are judged as for the report, covariates and model are the same. What reaches Python is a row of numbers per
+advertiser: no names, no pandas.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Values, regression_on
+from rlpf_pipeline.abtest.frames import ARMS, require_exposure
+from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, risk_from, standard_errors
+from rlpf_pipeline.abtest.maximum import Array, Counts
+from rlpf_pipeline.abtest.panel import Judged, judged
+from rlpf_pipeline.abtest.rows import literal, quoted
+from rlpf_pipeline.abtest.sandwich import HEADLINE
+from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
+
+
+class Headline(NamedTuple):
+    risk: RelativeRisk
+    """CTR of treatment over CTR of control."""
+    standard_errors: dict[str, float]
+    """Of the log relative risk, by kind (sandwich.py)."""
+    status: Status
+    formula: str
+    advertisers: int
+    """With impressions."""
+    notes: tuple[str, ...]
+    """Covariates that were left out or filled."""
+
+
+def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | None = None) -> Headline:
+    """source, query: as in `panel.load_experiment`. Raises UserError for data that cannot be analysed, as `analyse`."""
+    with judged(source, spec or ExperimentSpec(), query) as table:
+        numbers = exposed_numbers(table)
+    require_exposure(numbers.treated > 0, numbers.clicks)
+    regression = regression_on(numbers.treated, numbers.clicks, numbers.covariates)
+    fit = estimate(Counts(regression.x, numbers.clicks, numbers.impressions), regression.names)
+    position = regression.names.index(TREATMENT)
+    errors = {kind: float(standard_errors(matrix)[position]) for kind, matrix in fit.covariances.items()}
+    return Headline(
+        risk=risk_from(float(fit.beta[position]), errors[HEADLINE]),
+        standard_errors=errors,
+        status=fit.status,
+        formula=regression.formula,
+        advertisers=len(numbers.clicks),
+        notes=regression.notes,
+    )
+
+
+class Numbers(NamedTuple):
+    """The advertisers with impressions, in the order of their ids; (advertisers,) each."""
+
+    treated: Array
+    """0 or 1"""
+    clicks: Array
+    impressions: Array
+    covariates: list[Values]
+
+
+def exposed_numbers(table: Judged) -> Numbers:
+    """What the regression needs, as numbers: a category as the numbers of its levels."""
+    levels = {c.name: levels_of(table, c) for c in table.covariates if c.form == "category"}
+    counts = (f"(arm = {literal(ARMS[1])})::DOUBLE AS treated", "clicks", "impressions")
+    columns = [
+        f"list_position(${number}, {category(name)})::DOUBLE - 1 AS {quoted(name)}"
+        for number, name in enumerate(levels, 1)
+    ]
+    columns += [
+        f"coalesce({quoted(c.name)}::DOUBLE, 'nan') AS {quoted(c.name)}"
+        for c in table.covariates
+        if c.form != "category"
+    ]
+    arrays = table.connection.execute(
+        f"SELECT {', '.join((*counts, *columns))} FROM advertisers WHERE impressions > 0 ORDER BY advertiser_id",  # noqa: S608
+        [list(known[:MOST_LEVELS]) for known in levels.values()],  # of more, the covariate is not used
+    ).fetchnumpy()
+    values = [Values(c, np.asarray(arrays[c.name]), levels.get(c.name, ())) for c in table.covariates]
+    treated, clicks, impressions = (np.asarray(arrays[name]) for name in ("treated", "clicks", "impressions"))
+    return Numbers(treated, clicks, impressions, values)
+
+
+def levels_of(table: Judged, covariate: Covariate) -> tuple[str, ...]:
+    """Sorted, that of missing values among them."""
+    rows = table.connection.execute(
+        f"SELECT DISTINCT {category(covariate.name)} FROM advertisers WHERE impressions > 0 ORDER BY ALL"  # noqa: S608
+    ).fetchall()
+    return tuple(level for (level,) in rows)
+
+
+def category(name: str) -> str:
+    return f"coalesce({quoted(name)}, {literal(MISSING_LEVEL)})"

@@ -1,0 +1,80 @@
+"""Examples of the user's own: a JSON Lines or Parquet file of originals, instructions, rewrites and their authors."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources.files import JSON_LINES, MAX_ROW_BYTES, file_kind
+from rlpf_pipeline.training.example_filter import reason_to_refuse
+
+COLUMNS = ("original", "instruction", "rewrite", "author")
+AUTHORS = ("human", "synthetic")
+JSON = f"read_json($path, format = 'newline_delimited', sample_size = -1, maximum_object_size = {MAX_ROW_BYTES})"
+READERS = {".parquet": "read_parquet($path)", **dict.fromkeys(JSON_LINES, JSON)}
+TEXT_TYPES = ("VARCHAR", '"NULL"')
+OTHER_SPLITS = """
+SELECT DISTINCT text, split FROM read_parquet($variants) WHERE split <> 'train' AND list_contains($texts, text)
+"""
+
+
+def read_own_examples(path: Path, snapshot: Path) -> pd.DataFrame:
+    """The file's rows (contracts.CURATED_EXAMPLES, texts cleaned as ads' are) and `reason`: why one is refused, or "".
+
+    Refused is also a text of an ad outside the training split: policies are judged on those. Raises UserError where the
+    file cannot be read, or a column is missing or no text.
+    """
+    with duckdb.connect() as connection:
+        examples = read_rows(connection, path)
+        for column in ("original", "rewrite"):
+            examples[column] = [cleaned(text) for text in examples[column].fillna("")]
+        texts = [*examples.original, *examples.rewrite]
+        found = connection.execute(OTHER_SPLITS, {"variants": str(snapshot / "variants.parquet"), "texts": texts})
+        elsewhere: dict[str, str] = dict(found.fetchall())
+    return examples.assign(reason=[refusal(*row, elsewhere) for row in examples.itertuples(index=False, name=None)])
+
+
+def read_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> pd.DataFrame:
+    kind = file_kind(path)
+    if kind not in READERS:
+        raise UserError(f"{path}: examples are read from JSON Lines ({', '.join(JSON_LINES)}) or .parquet.")
+    source, name = READERS[kind], {"path": str(path)}
+    try:
+        described = connection.execute(f"DESCRIBE FROM {source}", name).fetchall()
+        require_texts(path, {str(column): str(own) for column, own, *_ in described})
+        return connection.execute(f"FROM {source}", name).df()[list(COLUMNS)]
+    except duckdb.Error as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]} Check that it is complete.") from error
+
+
+def require_texts(path: Path, types: dict[str, str]) -> None:
+    missing = [column for column in COLUMNS if column not in types]
+    if missing:
+        raise UserError(
+            f"{path} lacks the column(s) {', '.join(missing)}. Found: {', '.join(types)}. Examples have the columns "
+            f"{', '.join(COLUMNS)}; an instruction may be null, an author is {' or '.join(AUTHORS)}."
+        )
+    wrong = [f"{name} ({types[name]})" for name in COLUMNS if types[name] not in TEXT_TYPES]
+    if wrong:
+        raise UserError(f"{path} holds what is no text in the column(s) {', '.join(wrong)}.")
+
+
+def cleaned(text: str) -> str:
+    """Unicode NFC, white space collapsed: as ingest leaves the texts of ads."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def refusal(original: str, instruction: str | None, rewrite: str, author: str | None, elsewhere: dict[str, str]) -> str:
+    """Why a row is no example, or an empty string. elsewhere: splits of texts outside the training split."""
+    if author not in AUTHORS:
+        return f"author is neither {' nor '.join(AUTHORS)}"
+    if not original:
+        return "no original"
+    for text in (original, rewrite):
+        if text in elsewhere:
+            return f"a text of an ad of the {elsewhere[text]} split"
+    return reason_to_refuse(original, rewrite)

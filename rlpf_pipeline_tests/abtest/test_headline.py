@@ -1,0 +1,69 @@
+"""The short way to the headline against the report's own, and what it must not load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from rlpf_pipeline.abtest import ExperimentSpec, headline_of, log_binomial
+from rlpf_pipeline.abtest.analysis import risk_of
+from rlpf_pipeline.abtest.design import build_design
+from rlpf_pipeline.abtest.frames import with_exposure
+from rlpf_pipeline.abtest.log_binomial import estimate
+from rlpf_pipeline.abtest.panel import load_experiment
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+
+
+@pytest.fixture(scope="module")
+def holes():
+    """Missing values of every form, an advertiser without impressions, and a category with too many levels."""
+    data = experiment(900, seed=11)
+    data.loc[5, ["impressions", "clicks"]] = 0
+    return data.assign(
+        industry=data["industry"].where(data.index % 7 > 0),
+        lifetime_ctr=data["lifetime_ctr"].where(data.index % 11 > 0),
+        new_advertiser=data["new_advertiser"].astype("boolean").where(data.index % 13 > 0),
+        expertise=[f"level {i % 60}" for i in range(900)],
+    )
+
+
+def test_it_is_the_headline_of_the_report(holes):
+    loaded = load_experiment(holes)
+    design = build_design(with_exposure(loaded.advertisers), loaded.covariates)
+    fit = estimate(design.counts, design.names)
+    found = headline_of(holes)
+    assert found.risk == pytest.approx(risk_of(design, fit), rel=1e-9)
+    assert (found.formula, found.notes, found.advertisers) == (design.formula, design.notes, 899)
+
+
+def test_a_panel_gives_the_clustered_fit_of_its_rows(holes):
+    data = holes.drop(columns=["industry", "lifetime_ctr", "new_advertiser"])
+    half = data.assign(impressions=data["impressions"] // 2, clicks=data["clicks"] // 3)
+    rest = data.assign(impressions=data["impressions"] - half["impressions"], clicks=data["clicks"] - half["clicks"])
+    panel = pd.concat([half.assign(week=1), rest.assign(week=2)])
+    panel["treatment"] = (panel["arm"] == "treatment").astype(float)
+    rows = log_binomial(panel, "~ treatment + C(budget)", "clicks", "impressions", cluster="advertiser_id")
+    found = headline_of(panel, ExperimentSpec(date="week", covariates={"budget": "category"}))
+    assert found.standard_errors["hc0"] == pytest.approx(rows.standard_errors["cluster"]["treatment"], rel=1e-9)
+
+
+def test_mistakes_are_refused_as_in_the_report(holes):
+    with pytest.raises(UserError, match="treatment arm has no clicks"):
+        headline_of(holes.assign(clicks=holes["clicks"].where(holes["arm"] == "control", 0)))
+    with pytest.raises(UserError, match="only control"):
+        headline_of(holes[holes["arm"] == "control"])
+
+
+def test_a_file_is_read_without_pandas_scipy_or_formulaic(tmp_path):
+    experiment(100, seed=1).to_parquet(tmp_path / "data.parquet")
+    code = (
+        "import sys; from rlpf_pipeline.abtest import headline_of;"
+        f"headline_of({str(tmp_path / 'data.parquet')!r});"
+        "print([name for name in ('pandas', 'pyarrow', 'scipy', 'formulaic', 'statsmodels') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,48 @@
+"""The user's own settings over those of a profile."""
+
+from pathlib import Path
+
+import pytest
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import load_settings
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "settings.yaml"
+    monkeypatch.setenv("RLPF_SETTINGS", str(path))
+    return path
+
+
+def test_own_settings_replace_those_of_the_profile_and_leave_the_rest(file: Path, tmp_path: Path) -> None:
+    file.write_text(
+        "seed: 4\nteacher: {examples_file: own.jsonl}\nreward: {lora: {rank: 8}}\nevaluation: {batch_size: 2}\n"
+    )
+    settings = load_settings("demo", (), tmp_path)
+    assert settings.seed == 4
+    assert settings.teacher.examples_file == Path.cwd() / "own.jsonl"
+    assert settings.teacher.examples == 150
+    assert (settings.reward.lora.rank, settings.reward.lora.top_layers) == (8, 12)  # 12 is the profile's
+    assert settings.evaluation.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("policy: {kl_traget: 2.0}", r"policy\.kl_traget: Extra inputs"),
+        ("policy: {temperature: 0}", r"policy\.temperature: Input should be greater than 0"),
+        ("- policy", "must hold sections"),
+        ("home: /tmp", "RLPF_HOME"),
+        ("policy: {", "cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_named(file: Path, tmp_path: Path, content: str, says: str) -> None:
+    file.write_text(content)
+    with pytest.raises(UserError, match=says):
+        load_settings("demo", (), tmp_path)
+
+
+def test_a_missing_file_is_named(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"settings\.yaml, which cannot be read"):
+        load_settings("demo", (), tmp_path)

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import attach_lora
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.settings import ImitationSettings
+from rlpf_pipeline.training.imitation_trainer import IGNORED, groups_of, train_imitation
+from rlpf_pipeline.training.prompts import messages, prompt_ids
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline_tests.conftest import TINY
+
+EXAMPLES = [
+    ("Fresh bread.", "Bread, fresh every day."),
+    ("Buy your bread now at the bakery on our street.", "Bread."),
+    ("Never miss a day.", "A day here, every day, is a day with fresh bread and taste."),
+]
+
+
+def train(cache: Path, **settings: object) -> dict[str, float]:
+    torch.manual_seed(0)
+    own = ImitationSettings.model_validate({"batch_size": 3, **settings})
+    model = attach_lora(load_causal_lm(TINY, cache), own.lora)
+    return train_imitation(model, load_tokenizer(TINY, cache), EXAMPLES, own, 1, Reporter("test"))
+
+
+def test_examples_that_share_a_batch_count_as_if_each_stood_alone(cache: Path) -> None:
+    """The loss of a packed batch is the mean over the rewrites' tokens, each example encoded by itself."""
+    model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
+    losses = []
+    for original, rewrite in EXAMPLES:
+        answer = [{"role": "assistant", "content": rewrite}]
+        ids = tokenizer(tokenizer.apply_chat_template(messages(original) + answer, tokenize=False))["input_ids"]
+        start = len(prompt_ids(tokenizer, original))
+        with torch.no_grad():
+            log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        losses += [-float(log_probs[place - 1, ids[place]]) for place in range(start, len(ids))]
+    assert train(cache, learning_rate=0.0)["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
+def test_it_learns_its_examples(cache: Path) -> None:
+    once, often = (train(cache, epochs=epochs, learning_rate=1e-2)["train_loss"] for epochs in (1, 30))
+    assert often < once - 0.5
+
+
+def test_a_batch_is_taken_apart_into_prompts_and_rewrites() -> None:
+    ids = torch.tensor([[5, 6, 7, 8], [5, 9, 0, 0]])
+    labels = torch.tensor([[IGNORED, IGNORED, 7, 8], [IGNORED, 9, IGNORED, IGNORED]])
+    first, second = groups_of(ids, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]), labels)
+    assert (first.prefix, first.texts) == ([5, 6], [[7, 8]])
+    assert (second.prefix, second.texts) == ([5], [[9]])
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="batch_size is 3, which 2 processes cannot share"):
+        train(cache)

@@ -1,0 +1,171 @@
+"""The job by every algorithm, on a snapshot of the simulated market with tiny models."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from rlpf_pipeline.artifacts import Recipe, publish, read_manifest, subset
+from rlpf_pipeline.cli import app
+from rlpf_pipeline.evaluation.jobs.policy import work as evaluate
+from rlpf_pipeline.market.history import simulate_history
+from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_model import new_reward_model
+from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
+from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, RewardSettings, load_settings
+from rlpf_pipeline.training.jobs.policy import read_task, work
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.rewards import scored
+from rlpf_pipeline.training.rollout import sample
+from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.suggest import load_writer
+from rlpf_pipeline.warehouse import Warehouse
+from rlpf_pipeline_tests.conftest import TINY
+
+QUIET = Reporter("test")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A PPO run of the profile `tiny` on models that were never trained; the reward models' heads are random, and
+    nothing but their gain counts."""
+    home = tmp_path_factory.mktemp("home")
+    settings = load_settings("tiny", (), home)
+    policy = settings.policy.model_copy(update={"length": "none", "missing_eos_penalty": 0.0})
+    settings = settings.model_copy(update={"base": TINY, "policy": policy})
+    pq.write_table(simulate_history(MarketSettings(advertisers=40)), home / "raw.parquet")
+    with Warehouse(home / "w.duckdb") as warehouse:
+        build_variant_performance(warehouse, home / "raw.parquet", settings.pairs, settings.seed)
+        build_preference_pairs(warehouse, settings.pairs)
+        export_snapshot(warehouse, home)
+    torch.manual_seed(0)
+    inputs = {"preference_snapshot": home, "imitation_v2": home / "imitation_v2"}
+    for name in ("reward_model", "evaluation_reward_model"):
+        inputs[name] = home / name
+        inputs[name].mkdir()
+        model = new_reward_model(TINY, RewardSettings(), LoraSettings(), name, settings.cache)
+        torch.nn.init.normal_(model.head.weight)
+        save_reward_model(model, inputs[name])
+    start = attach_lora(load_causal_lm(TINY, settings.cache), LoraSettings())
+    inputs["imitation_v2"].mkdir()
+    card = ModelCard(kind="policy", base=TINY, adapters=["imitation_v2"])
+    save_model(inputs["imitation_v2"], card, start, load_tokenizer(TINY, settings.cache))
+    recipe = Recipe(stage="adllama", settings=dict(subset(settings, "policy")))
+    return RunConfig(settings=settings, recipe=recipe, inputs=inputs, output=home / "adllama")
+
+
+FolderBy = Callable[[Algorithm], Path]
+
+
+@pytest.fixture(scope="module")
+def folder_by(config: RunConfig) -> FolderBy:
+    """The folder that the job writes by an algorithm, run once."""
+
+    @cache
+    def run(algorithm: Algorithm) -> Path:
+        chosen = config.by(algorithm)
+        with publish(chosen.output, chosen.recipe) as (folder, metrics):
+            metrics |= work(chosen, folder, QUIET)
+        return chosen.output
+
+    return run
+
+
+def moved(folder: Path, config: RunConfig) -> float:
+    """The largest change of a weight from imitation v2."""
+    folders = (config.inputs["imitation_v2"], folder)
+    start, end = (dict(load_policy(each, config.settings.cache)[0].named_parameters()) for each in folders)
+    return max(float((start[name] - end[name]).abs().max()) for name in start)
+
+
+def judged_again(folder: Path, config: RunConfig) -> float:
+    """Mean gain, by the reward model, of what the policy of the folder writes for the judges' prompts with the judges'
+    random numbers."""
+    settings, task, writer = config.settings.policy, read_task(config), load_writer(folder, config.settings.cache, CPU)
+    shape = (len(task.judges.prompts), settings.judge_samples * (writer.best_of.n if writer.best_of else 1))
+    tokens = settings.max_new_tokens
+    uniform = np.random.default_rng([config.settings.seed, 1]).random((*shape, tokens), np.float32)
+    responses = sample(
+        writer.model,
+        [prompt.ids for prompt in task.judges.prompts],
+        shape[1],
+        max_new_tokens=tokens,
+        temperature=settings.temperature,
+        eos_id=writer.tokenizer.eos_token_id,
+        pad_id=writer.tokenizer.pad_token_id,
+        uniform=torch.from_numpy(uniform.reshape(-1, tokens)),
+    )
+    if writer.best_of:
+        responses = writer.best_of.pick(task.judges.prompts, responses)
+    return float(scored(task.reward_model, writer.tokenizer, task.judges.prompts, responses).gains.mean())
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "dpo"])
+def test_a_trained_policy_is_a_folder_that_writes(config: RunConfig, folder_by: FolderBy, algorithm: Algorithm) -> None:
+    folder = folder_by(algorithm)
+    assert folder.name == ("adllama" if algorithm == "ppo" else f"adllama-{algorithm}")
+    assert ModelCard.read(folder).adapters == ["imitation_v2", folder.name]
+    steps = config.settings.policy.steps
+    assert pd.read_parquet(folder / "history.parquet").step.tolist() == list(range(1, steps + 1))
+    curve = pd.read_parquet(folder / "curve.parquet")
+    assert curve.step.tolist() == [0, steps]
+    assert curve.kl[0] == pytest.approx(0, abs=1e-6)
+    assert {"curve.svg", "history.svg"} <= {path.name for path in folder.iterdir()}
+    if algorithm != "ppo":  # whose best policy may be the one it started from
+        assert moved(folder, config) > 0
+    assert load_writer(folder, config.settings.cache, CPU).settings.algorithm == algorithm
+    assert judged_again(folder, config) == pytest.approx(read_manifest(folder).metrics["chosen_reward"], rel=1e-4)
+
+
+def test_every_algorithm_starts_from_the_same_judgement(folder_by: FolderBy) -> None:
+    starts = [pd.read_parquet(folder_by(a) / "curve.parquet").iloc[0] for a in ("ppo", "dpo", "best-of-n")]
+    for start in starts[1:]:
+        pd.testing.assert_series_equal(start, starts[0], check_exact=False, rtol=1e-4, atol=1e-6)
+
+
+def test_best_of_n_writes_what_its_reward_model_likes(config: RunConfig, folder_by: FolderBy) -> None:
+    folder = folder_by("best-of-n")
+    n = config.settings.policy.samples_per_prompt
+    assert ModelCard.read(folder).best_of == n
+    assert moved(folder, config) == 0
+    curve = pd.read_parquet(folder / "curve.parquet")
+    assert curve.kl.tolist() == pytest.approx([0, np.log(n) - (n - 1) / n])
+    assert curve.reward[1] > curve.reward[0]
+    assert judged_again(folder, config) == pytest.approx(curve.reward[1], rel=1e-4)
+
+
+def test_the_evaluation_lets_best_of_n_choose(config: RunConfig, folder_by: FolderBy, tmp_path: Path) -> None:
+    inputs = {**config.inputs, "adllama": folder_by("best-of-n")}
+    metrics = evaluate(config.model_copy(update={"inputs": inputs}), tmp_path, QUIET)
+    n = config.settings.policy.samples_per_prompt
+    assert metrics["adllama_kl"] == pytest.approx(np.log(n) - (n - 1) / n)
+    assert metrics["reward_difference"] > 0
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "best-of-n"])
+def test_generate_takes_its_folder(
+    config: RunConfig, folder_by: FolderBy, algorithm: Algorithm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(config.settings.instance))
+    asked = ["generate", "--policy", str(folder_by(algorithm)), "--text", "Fresh bread", "-n", "2"]
+    outcome = CliRunner().invoke(app, asked, catch_exceptions=False)
+    written, lacking = outcome.stdout.splitlines(), "distinct finished texts were found" in outcome.stderr
+    assert outcome.exit_code == 0
+    assert len(written) == 2 or (len(written) < 2 and lacking)
+
+
+def test_another_algorithm_has_a_recipe_and_an_output_of_its_own(config: RunConfig) -> None:
+    rloo = config.by("rloo")
+    assert rloo.settings.policy.algorithm == "rloo"
+    assert rloo.recipe.settings["policy"] == rloo.settings.policy.model_dump(mode="json")
+    assert (rloo.recipe.stage, rloo.output) == ("adllama-rloo", config.output.with_name("adllama-rloo"))
+    assert config.by("ppo") is config
