@@ -114,9 +114,9 @@ def same_reward(
     for seed in range(1, seeds + 1):
         for name, own in curves.items():
             own.append(in_own_process("curve", name, case.model_copy(update={"seed": seed}), home))
-    show_rewards(curves)
-    if output:
-        output.write_text(json.dumps({"case": case.model_dump(), "curves": curves}, indent=1))
+        show_rewards(curves)
+        if output:
+            output.write_text(json.dumps({"case": case.model_dump(), "curves": curves}, indent=1))
 
 
 def in_own_process(kind: str, name: str, case: Case, home: Path) -> Any:

@@ -9,18 +9,15 @@ from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.ppo_case import Case
-from rlpf_pipeline.models.adapters import TARGETS
+from rlpf_pipeline.models.adapters import lora_config
 from rlpf_pipeline.models.base import compute_dtype, load_tokenizer, resolve
 
 
-def lora_config(case: Case, depth: int) -> LoraConfig:
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=case.lora.rank,
-        lora_alpha=case.lora.alpha,
-        target_modules=TARGETS,
-        layers_to_transform=list(range(depth - (case.layers or depth), depth)),
-    )
+def policy_lora(model: PreTrainedModel, case: Case) -> LoraConfig:
+    """As ours, for a model that generates."""
+    config = lora_config(model, case.lora)
+    config.task_type = "CAUSAL_LM"
+    return config
 
 
 def random_scorer(case: Case, cache: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

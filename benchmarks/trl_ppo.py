@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from benchmarks.ppo_case import Case, Clock, Timed
-from benchmarks.trl_models import left_padding_tokenizer, lora_config, random_scorer
+from benchmarks.trl_models import left_padding_tokenizer, policy_lora, random_scorer
 from rlpf_pipeline.models.base import compute_dtype, load_causal_lm
 from rlpf_pipeline.training.prompts import decode
 
@@ -73,7 +73,7 @@ def make_trainer(
     torch.manual_seed(case.seed)
     base = load_causal_lm(case.base, cache)
     base.generation_config.pad_token_id = tokenizer.pad_token_id
-    policy = get_peft_model(base, lora_config(case, base.config.num_hidden_layers))
+    policy = get_peft_model(base, policy_lora(base, case))
     critic = random_scorer(case, cache, tokenizer)
     critic.model.requires_grad_(not frozen_critic)
     rates = ((policy, case.learning_rate), (critic, case.critic_rate))

@@ -10,7 +10,7 @@ from datasets import Dataset
 from trl import RLOOConfig, RLOOTrainer
 
 from benchmarks.ppo_case import Case, Clock, Timed
-from benchmarks.trl_models import left_padding_tokenizer, lora_config, random_scorer
+from benchmarks.trl_models import left_padding_tokenizer, policy_lora, random_scorer
 from rlpf_pipeline.models.base import compute_dtype, load_causal_lm
 from rlpf_pipeline.training.prompts import messages
 
@@ -47,7 +47,7 @@ def time_trl_rloo(case: Case, cache: Path) -> Timed:
             args=arguments,
             train_dataset=Dataset.from_list([{"prompt": messages(text)} for text in case.originals()]),
             processing_class=tokenizer,
-            peft_config=lora_config(case, base.config.num_hidden_layers),
+            peft_config=policy_lora(base, case),
         )
         clock.watch_generate(trainer.model, tokenizer.eos_token_id)
         trainer.train()
