@@ -101,13 +101,15 @@ def _prefill(
     ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=model.device)
     attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     cache = DynamicCache()
+    # As a number, it would leave a view whose product with the output weights copies these once a prompt.
+    last = torch.tensor([longest - 1], device=model.device)
     logits = model(
         input_ids=ids,
         attention_mask=attention,
         position_ids=(attention.cumsum(1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=last,
     ).logits[:, -1]
     cache.batch_repeat_interleave(samples)
     return logits.repeat_interleave(samples, 0), cache, attention.repeat_interleave(samples, 0)
