@@ -28,7 +28,7 @@ from rlpf_pipeline.evaluation.reward_model import MODELS, conditions, evaluate
 from rlpf_pipeline.evaluation.split import Scorer, Split, read_decided_split, read_split
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import new_reward_model
-from rlpf_pipeline.report.plots import INK, standalone_svg, styled
+from rlpf_pipeline.report.plots import INK, inline_svg, standalone_svg, styled
 from rlpf_pipeline.settings import Settings, load_settings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
@@ -80,7 +80,7 @@ def main(
     about = {"machine": platform.processor() or platform.machine(), "settings": settings.reward.model_dump(mode="json")}
     result = {**about, "conditions": conditions(judged), "rows": rows}
     write_atomically(output / "learning_curve.json", json.dumps(result, indent=2))
-    write_atomically(output / "learning_curve.svg", standalone_svg(curve(rows)))
+    write_atomically(output / "learning_curve.svg", standalone_svg(inline_svg(curve(rows))))
     Console().print(table_of(rows))
 
 
@@ -109,7 +109,9 @@ def curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
     )
     y = alt.Y("accuracy:Q", title="Accuracy, all pairs", scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~f"))
     lines = base.mark_line(strokeWidth=2).encode(y=alt.Y("mean(accuracy):Q", title="Accuracy, all pairs"))
-    return styled((lines + base.mark_point(filled=True, size=50).encode(y=y)).properties(width=420, height=260))
+    return styled(
+        (lines + base.mark_point(filled=True, size=50).encode(y=y)).properties(width=420, height=260).to_dict()
+    )
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:

@@ -50,7 +50,7 @@ def comparison_plot(evaluation: Evaluation) -> dict[str, Any]:
         lines = [{"at": 0.5, "line": "chance"}, {"at": evaluation.conditions.get(ceiling), "line": "noise ceiling"}]
         if rows:
             panels.append(dot_panel(rows, lines, "Accuracy, " + title, ".2f", show_names=not panels))
-    return styled(alt.hconcat(*panels).properties(description="Pairwise accuracy of models and baselines"))
+    return styled(alt.hconcat(*panels).properties(description="Pairwise accuracy of models and baselines").to_dict())
 
 
 def lift_plot(evaluation: Evaluation) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def lift_plot(evaluation: Evaluation) -> dict[str, Any]:
     ]
     title = "CTR of the picked text over the mean text of its ad"
     panel = dot_panel(rows, [{"at": 0.0, "line": "a text by chance"}], title, "+.0%", show_names=True)
-    return styled(panel.properties(width=400, description="Selection lift with 95 % intervals"))
+    return styled(panel.properties(width=400, description="Selection lift with 95 % intervals").to_dict())
 
 
 def reliability_plot(evaluation: Evaluation) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def reliability_plot(evaluation: Evaluation) -> dict[str, Any]:
     lines = alt.Chart(alt.Data(values=rows)).mark_line(point=True, strokeWidth=2).encode(x=x, y=y, color=color)
     ideal = alt.Data(values=[{"at": 0.5}, {"at": highest}])
     diagonal = alt.Chart(ideal).mark_line(strokeDash=[4, 3], color=INK, opacity=0.5).encode(x="at:Q", y="at:Q")
-    return styled((diagonal + lines).properties(width=380, height=300, description="Reliability diagram"))
+    return styled((diagonal + lines).properties(width=380, height=300, description="Reliability diagram").to_dict())
 
 
 def bands_plot(evaluation: Evaluation) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def bands_plot(evaluation: Evaluation) -> dict[str, Any]:
         bands_panel(evaluation.by_effect, "Difference of the two texts, log odds", ".2f", "Accuracy"),
         bands_panel(evaluation.by_impressions, "Impressions of the text shown less", ",.0f", None),
     ]
-    return styled(alt.hconcat(*panels).properties(description="Accuracy by effect size and by impressions"))
+    return styled(alt.hconcat(*panels).properties(description="Accuracy by effect size and by impressions").to_dict())
 
 
 def bands_panel(bands: Sequence[Band], title: str, number: str, y_title: str | None) -> alt.LayerChart:
@@ -135,7 +135,7 @@ def length_plot(evaluation: Evaluation) -> dict[str, Any]:
     y = alt.Y("value:Q", title=y_title, axis=number_axis(), scale=alt.Scale(zero=False))
     lines = base.mark_line(point=True, strokeWidth=2).encode(y=y)
     chart = (even(y="at:Q") + whiskers + lines).properties(width=460, height=260, description="Length")
-    return styled(chart)
+    return styled(chart.to_dict())
 
 
 def style_plot(evaluation: Evaluation) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def style_plot(evaluation: Evaluation) -> dict[str, Any]:
     whiskers = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
     points = base.mark_point(filled=True, size=60, opacity=1).encode(x=x)
     chart = (even(x="at:Q") + whiskers + points).properties(width=420, height=alt.Step(14), description="Style")
-    return styled(chart)
+    return styled(chart.to_dict())
 
 
 def voice_rows(voices: Voices) -> list[dict[str, Any]]:

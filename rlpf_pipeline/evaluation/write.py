@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlpf_pipeline.evaluation.plots import pictures
 from rlpf_pipeline.evaluation.reward_model import MODELS, Evaluation, Figures
-from rlpf_pipeline.report.plots import standalone_svg
+from rlpf_pipeline.report.plots import inline_svg, standalone_svg
 
 SHOWN = (
     ("accuracy", "accuracy", ".3f"),
@@ -29,7 +29,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     (folder / "comparison.md").write_text(comparison(evaluation))
     (folder / "figures.json").write_text(json.dumps(plain(evaluation), indent=2, allow_nan=False) + "\n")
     for name, picture in pictures(evaluation).items():
-        (folder / f"{name}.svg").write_text(standalone_svg(picture))
+        (folder / f"{name}.svg").write_text(standalone_svg(inline_svg(picture)))
 
 
 def comparison(evaluation: Evaluation) -> str:
