@@ -14,7 +14,6 @@ with random weights.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import peak_gib
 from benchmarks.study_upworthy import read_split
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.frozen_layers import StateFile
@@ -126,13 +126,6 @@ def run_ours(
         "peak_gib": peak,
         "scores": scores,
     }
-
-
-def peak_gib() -> float:
-    """Peak memory of this process in GiB, on the accelerator where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 @app.command(hidden=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory import peak_gib
 from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.reward_model import new_reward_model
@@ -105,8 +105,12 @@ def measure(entry: str, texts: int, base: str) -> dict[str, Any]:
             start = time.perf_counter()
             score_file(model, Path(folder) / "ads.csv", columns, Path(folder) / "scored.parquet")
             seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"rows": len(rows), "texts": len(rows.drop_duplicates(["ad_id", "text"])), "seconds": seconds, "peak": peak}
+    return {
+        "rows": len(rows),
+        "texts": len(rows.drop_duplicates(["ad_id", "text"])),
+        "seconds": seconds,
+        "peak": peak_gib(),
+    }
 
 
 def ads_of(rows: pd.DataFrame) -> list[Ad]:

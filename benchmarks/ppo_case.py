@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from benchmarks.memory import peak_gib
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, PolicySettings
 from rlpf_pipeline.training.prompts import Prompt, prompt_ids
@@ -149,11 +149,3 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.monotonic()
-
-
-def peak_gib() -> float:
-    """Peak memory of this process in GiB, on the accelerator where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
