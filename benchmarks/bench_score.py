@@ -3,8 +3,8 @@
     python -m benchmarks.bench_score --texts 1000 --output score.json
 
 Entries: the trainer's forward (its own batches of ads, with gradients recorded, no backward), `score_file` from CSV to
-Parquet with groups, and the same with every row four times, as files of deliveries have it. Each runs in a process of
-its own, so that peak memory is its own.
+Parquet with groups on the model as its folder gives it back (adapters merged), and the same with every row four times,
+as files of deliveries have it. Each runs in a process of its own, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks.memory import peak_gib
 from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 from rlpf_pipeline.market.history import simulate_history
+from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, RewardSettings, load_settings
 from rlpf_pipeline.training.reward_batches import RewardBatches
@@ -100,6 +101,8 @@ def measure(entry: str, texts: int, base: str) -> dict[str, Any]:
     else:
         rows = pd.concat([rows] * (4 if entry == "repeated" else 1))
         with TemporaryDirectory() as folder:
+            save_reward_model(model, Path(folder))
+            model = load_reward_model(Path(folder), load_settings().cache)
             rows.sample(frac=1, random_state=0).to_csv(Path(folder) / "ads.csv", index=False)
             columns = ScoreColumns("text", ("context",), ("ad_id", "context"))
             start = time.perf_counter()
