@@ -162,7 +162,8 @@ class PPOTrainer:
         responses = self.draw(own, k, torch.from_numpy(uniform[mine].reshape(-1, tokens))) if own else []
         texts = decoded(self.tokenizer, responses)
         gains = [head_gains(model, own, texts).reshape(len(own), k, -1).tolist() for model in models if own]
-        return gather_object([Written(*written) for written in zip(responses, zip(*gains, strict=True), strict=True)])  # type: ignore[no-any-return]
+        written = [Written(ids, [of_model[i] for of_model in gains]) for i, ids in enumerate(responses)]
+        return gather_object(written)  # type: ignore[no-any-return]
 
     def learn(self, rollout: Rollout, reporter: Reporter) -> None:
         """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step."""

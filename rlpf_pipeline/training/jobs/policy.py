@@ -131,7 +131,7 @@ def by_best_of_n(task: Task, reporter: Reporter) -> Trained:
     settings, (_, prompts) = task.config.settings.policy, task.judges
     trainer, best_of = task.ppo(attach_lora(task.reference, settings.lora)), best_of_n(task)
     trainer.judge(task.judges, reporter)
-    written = trainer.write(prompts, settings.judge_samples * best_of.n, [1], [task.reward_model])
+    written = trainer.write(prompts, settings.judge_samples * best_of.n, [1], [])
     responses = best_of.pick(prompts, [own.responses for own in written])
     samples = scored(task.reward_model, task.tokenizer, prompts, responses)
     evaluation_gains = head_gains(task.judges.model, prompts, decoded(task.tokenizer, responses))
