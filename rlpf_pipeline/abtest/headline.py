@@ -14,7 +14,7 @@ import numpy as np
 
 from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Values, regression_on
 from rlpf_pipeline.abtest.frames import ARMS, require_exposure
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, risk_from, standard_errors
+from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Judged, judged
 from rlpf_pipeline.abtest.rows import literal, quoted
@@ -40,8 +40,9 @@ def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | No
     with judged(source, spec or ExperimentSpec(), query) as table:
         numbers = exposed_numbers(table)
     require_exposure(numbers.treated > 0, numbers.clicks)
-    regression = regression_on(numbers.treated, numbers.clicks, numbers.covariates)
-    fit = estimate(Counts(regression.x, numbers.clicks, numbers.impressions), regression.names)
+    with one_thread():
+        regression = regression_on(numbers.treated, numbers.clicks, numbers.covariates)
+        fit = estimate(Counts(regression.x, numbers.clicks, numbers.impressions), regression.names)
     position = regression.names.index(TREATMENT)
     errors = {kind: float(standard_errors(matrix)[position]) for kind, matrix in fit.covariances.items()}
     return Headline(
@@ -68,22 +69,24 @@ def exposed_numbers(table: Judged) -> Numbers:
     """What the regression needs, as numbers: a category as the numbers of its levels."""
     levels = {c.name: levels_of(table, c) for c in table.covariates if c.form == "category"}
     counts = (f"(arm = {literal(ARMS[1])})::DOUBLE AS treated", "clicks", "impressions")
-    columns = [
-        f"list_position(${number}, {category(name)})::DOUBLE - 1 AS {quoted(name)}"
-        for number, name in enumerate(levels, 1)
-    ]
+    columns = [f"{level_number(name, known)} AS {quoted(name)}" for name, known in levels.items()]
     columns += [
         f"coalesce({quoted(c.name)}::DOUBLE, 'nan') AS {quoted(c.name)}"
         for c in table.covariates
         if c.form != "category"
     ]
     arrays = table.connection.execute(
-        f"SELECT {', '.join((*counts, *columns))} FROM advertisers WHERE impressions > 0 ORDER BY advertiser_id",  # noqa: S608
-        [list(known[:MOST_LEVELS]) for known in levels.values()],  # of more, the covariate is not used
+        f"SELECT {', '.join((*counts, *columns))} FROM advertisers WHERE impressions > 0 ORDER BY advertiser_id"  # noqa: S608
     ).fetchnumpy()
     values = [Values(c, np.asarray(arrays[c.name]), levels.get(c.name, ())) for c in table.covariates]
     treated, clicks, impressions = (np.asarray(arrays[name]) for name in ("treated", "clicks", "impressions"))
     return Numbers(treated, clicks, impressions, values)
+
+
+def level_number(name: str, levels: tuple[str, ...]) -> str:
+    """By a cast to an ENUM, which looks levels up faster than a list. Of too many, the covariate is not used."""
+    known = ", ".join(map(literal, levels[:MOST_LEVELS]))
+    return f"enum_code(TRY_CAST({category(name)} AS ENUM({known})))::DOUBLE"
 
 
 def levels_of(table: Judged, covariate: Covariate) -> tuple[str, ...]:

@@ -224,12 +224,11 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
         raise UserError("There are no clicks at all: there is no rate to compare. Check the column of successes.")
     if (counts.k == counts.n).all():
         raise UserError("Every trial is a success: there is no rate to compare. Check the column of trials.")
-    with_clicks = counts.x[clicked]
-    if np.linalg.eigvalsh(with_clicks.T @ with_clicks)[0] > 1e-6 * len(clicked):
+    if np.linalg.eigvalsh(product_of(counts.x, clicked))[0] > 1e-6 * len(clicked):
         return  # of full rank by far (the columns are orthonormal over all rows): no such direction
     from scipy import linalg, optimize  # heavy, and rarely needed
 
-    directions = linalg.null_space(triangle_of(with_clicks), rcond=1e-9)
+    directions = linalg.null_space(triangle_of(counts.x[clicked]), rcond=1e-9)
     if not directions.shape[1]:
         return
     silent = np.unique(counts.x[~clicked] @ directions, axis=0)
@@ -247,6 +246,13 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
         f"There are no clicks where {', '.join(involved)} set(s) rows apart: a log relative risk is infinite. "
         "Merge or leave out that covariate."
     )
+
+
+def product_of(x: Array, chosen: npt.NDArray[np.bool_]) -> Array:
+    """x'x of the chosen rows, (columns, columns), without a copy of them."""
+    blocks = [slice(first, first + CHUNK) for first in range(0, len(x), CHUNK)]
+    products = [x[rows].T @ (x[rows] * chosen[rows, None]) for rows in blocks]
+    return np.asarray(np.sum(products, axis=0))
 
 
 def poisson_maximum(counts: Counts) -> Maximum:

@@ -60,8 +60,8 @@ def maximise(counts: Counts) -> Maximum | None:
     start = inner_start(counts)
     if start is None:
         return None
-    beta, iterations = newton(counts, start, INNER_STEPS)
-    if is_stationary(look(counts, beta)):
+    beta, iterations, local = newton(counts, start, INNER_STEPS)
+    if is_stationary(local):
         return Maximum(beta, None, iterations)
     return boundary_maximum(counts, beta, iterations)
 
@@ -122,14 +122,14 @@ def relative(score: Array, scale: Array) -> float:
     return float(np.max(np.abs(score) / np.where(scale > 0, scale, 1.0), initial=0.0))
 
 
-def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tuple[Array, int]:
-    """Damped Newton steps inside the domain, and how many; they stop where none improves the likelihood."""
+def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tuple[Array, int, Local]:
+    """Damped Newton steps inside the domain, until none is better: their end, how many, the place around."""
     local = look(counts, beta, barrier)
     for iteration in range(most):
         step = ascent(counts, beta, local)
         length = float(local.score @ step)
         if length <= NEGLIGIBLE_STEP:
-            return beta, iteration
+            return beta, iteration, local
         fraction = min(1.0, 0.99 * distance_to_boundary(counts, beta, step))
         while True:
             candidate = beta + fraction * step
@@ -139,9 +139,9 @@ def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tupl
                 break
             fraction /= 2
             if fraction < 1e-12:
-                return beta, iteration
+                return beta, iteration, local
         beta, local = candidate, seen
-    return beta, most
+    return beta, most, local
 
 
 def ascent(counts: Counts, beta: Array, local: Local) -> Array:
@@ -175,7 +175,7 @@ def boundary_maximum(counts: Counts, beta: Array, iterations: int) -> Maximum | 
     barrier = max(1.0, float(counts.k.sum())) / float(held.sum())
     beta = inside(counts, beta)
     for _ in range(BARRIER_STEPS):
-        beta, steps = newton(counts, beta, INNER_STEPS, barrier)
+        beta, steps, _ = newton(counts, beta, INNER_STEPS, barrier)
         iterations += steps
         if barrier < 1e-3:
             found = hold(counts, beta, held & (-(counts.x @ beta) < np.sqrt(barrier)))
@@ -208,8 +208,8 @@ def hold(counts: Counts, beta: Array, active: npt.NDArray[np.bool_]) -> Maximum 
     start = free.T @ beta
     if free.shape[1] and (reduced.x @ start >= 0).any():
         return None
-    inner, iterations = newton(reduced, start, INNER_STEPS)
-    if not is_stationary(look(reduced, inner)):
+    inner, iterations, reached = newton(reduced, start, INNER_STEPS)
+    if not is_stationary(reached):
         return None
     found = free @ inner
     local = look(Counts(counts.x[moving], reduced.k, reduced.n), found)

@@ -94,12 +94,13 @@ def is_whole(kind: str) -> bool:
 
 
 def arm_of(spec: ExperimentSpec) -> str:
+    """An ENUM: numbers are compared twice as fast as words."""
     given = f"trim({quoted(spec.source_of('arm'))}::VARCHAR)"
     cases = " ".join(
         f"WHEN {literal(name)} THEN {literal(arm)}"
         for arm, name in zip(ARMS, (spec.arms.control, spec.arms.treatment), strict=True)
     )
-    return f"CASE {given} {cases} END"
+    return f"(CASE {given} {cases} END)::ENUM({', '.join(literal(arm) for arm in ARMS)})"
 
 
 def number(column: str, kinds: dict[str, str]) -> str:

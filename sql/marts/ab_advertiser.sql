@@ -20,5 +20,5 @@ WITH totals AS (
     GROUP BY advertiser_id
 )
 
-SELECT * EXCLUDE (description), unnest(description)
+SELECT * EXCLUDE (description) REPLACE (arm::VARCHAR AS arm), unnest(description)
 FROM totals
