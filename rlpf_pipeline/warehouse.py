@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -28,6 +28,7 @@ from rlpf_pipeline.errors import UserError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
 IDENTIFIER = re.compile(r"[a-z_]+")
+PARAMETER = re.compile(r"\$([a-z_]+)")
 LOCK_POLL_SECONDS = 0.5
 SAMPLE_ROWS = 5
 BATCH_ROWS = 1_000_000
@@ -78,13 +79,23 @@ class Warehouse:
             self.connection.execute(f"CREATE TABLE {identifier(table)} AS {read_sql(name)}", dict(parameters or {}))
         return self.count(table)
 
+    def run_parts(
+        self, name: str, each: Iterable[Mapping[str, object]], shared: Mapping[str, object] | None = None
+    ) -> int:
+        """Replace a table by files (`parts`), one for each set of parameters and those shared; returns its rows."""
+        with self.parts(name) as write:
+            return sum(write({**own, **(shared or {})}) for own in each)
+
     @contextmanager
     def parts(self, name: str) -> Iterator[Callable[[Mapping[str, object]], int]]:
         """Replace the table named like the file `sql/<name>.sql` by files that are written inside the `with` statement.
 
-        Each call of what is yielded writes the SELECT's result with the given parameters as the next file, and returns
-        its row count. The SELECT ends in ORDER BY: equal rows give equal bytes. On an exception the former files stay.
+        Each call of what is yielded writes the SELECT's result as the next file, with those of the given parameters
+        that it names, and returns its row count. The SELECT ends in ORDER BY: equal rows give equal bytes. On an
+        exception the former files stay.
         """
+        select = read_sql(name)
+        names = set(PARAMETER.findall(select))
         folder = self.folder_of(Path(name).name)
         building = folder.with_name(f".{folder.name}.building")
         shutil.rmtree(building, ignore_errors=True)
@@ -93,8 +104,9 @@ class Warehouse:
 
         def write(parameters: Mapping[str, object]) -> int:
             path = str(building / f"part-{next(numbers):05}.parquet")
-            copy = f"COPY ({read_sql(name)}) TO $path (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
-            return int(self.connection.execute(copy, {**parameters, "path": path}).fetchall()[0][0])
+            copy = f"COPY ({select}) TO $path (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+            named = {key: value for key, value in parameters.items() if key in names}
+            return int(self.connection.execute(copy, {**named, "path": path}).fetchall()[0][0])
 
         self.connection.execute("SET preserve_insertion_order = true")
         try:
@@ -139,6 +151,12 @@ class Warehouse:
         ).fetchall()
         for (kind,) in kinds:
             self.connection.execute(f"DROP {kind} {identifier(name)}")
+
+    def discard(self, *tables: str) -> None:
+        """Drop tables that nobody reads again, with the files of those that have any."""
+        for table in tables:
+            self.drop(table)
+            shutil.rmtree(self.folder_of(table), ignore_errors=True)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

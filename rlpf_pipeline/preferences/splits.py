@@ -3,7 +3,8 @@
 Ads are nodes; each advertiser and each text (lower case, without punctuation) ties its ads and those of texts much like
 it together (`sql/staging/stg_near_texts.sql`, `stg_ad_ties.sql`). A connected component is a cluster;
 `sql/marts/splits.sql` draws its split.
-Names stay in DuckDB: only numbers of ads pass through memory, the ties between them a batch at a time.
+Names stay in DuckDB, which works on a range of ads or on the things whose hash falls into one round at a time
+(`ranges.py`); only numbers of ads pass through memory, the ties between them a batch at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.preferences.ranges import ranges_of_ads, rounds_of_hashes
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 
@@ -37,8 +39,7 @@ def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
     first = first_of_cluster(lambda: edges_of(warehouse), ads)
     warehouse.replace_table("ad_clusters", pa.table({"ad": np.arange(ads, dtype=np.int32), "first_ad": first}))
     warehouse.run_sql("marts/splits", {"seed": seed, **shares})
-    for table in ("ad_clusters", "stg_tied_ads", "stg_ads"):
-        warehouse.drop(table)
+    warehouse.discard("ad_clusters", "stg_tied_ads", "stg_ads")
 
 
 def tie_ads(warehouse: Warehouse, similarity: float) -> int:
@@ -47,12 +48,17 @@ def tie_ads(warehouse: Warehouse, similarity: float) -> int:
     similarity: least Jaccard similarity of near-duplicate texts, above a half and below 1.
     """
     ads = warehouse.run_sql("staging/stg_ads")
-    warehouse.run_sql("staging/stg_ad_texts")
+    ranges = ranges_of_ads(warehouse, "(SELECT rowid AS ad, ad_id FROM stg_ads)")
+    rounds = rounds_of_hashes(warehouse)
+    warehouse.run_parts("staging/stg_ad_texts", ranges)
+    warehouse.run_sql("staging/stg_shingle_counts")
+    warehouse.run_parts("staging/stg_first_pairs", ranges, {"similarity": similarity, "rounds": len(rounds)})
+    warehouse.run_parts("staging/stg_near_candidates", rounds, {"similarity": similarity})
     warehouse.run_sql("staging/stg_near_texts", {"similarity": similarity})
-    warehouse.run_sql("staging/stg_ad_ties")
-    warehouse.run_sql("staging/stg_tied_ads")
-    for table in ("stg_ad_texts", "stg_near_texts", "stg_ad_ties"):
-        warehouse.drop(table)
+    warehouse.run_parts("staging/stg_ad_ties", ranges, {"rounds": len(rounds)})
+    warehouse.run_parts("staging/stg_tied_ads", rounds)
+    warehouse.discard("stg_ad_texts", "stg_shingle_counts", "stg_first_pairs")
+    warehouse.discard("stg_near_candidates", "stg_near_texts", "stg_ad_ties")
     return ads
 
 

@@ -8,19 +8,18 @@ become the metrics of its manifest.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from rlpf_pipeline.artifacts import link_or_copy
 from rlpf_pipeline.contracts import SPLITS
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.preferences.ranges import ranges_of_ads
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 
 Metrics = dict[str, float | int | str | bool | None]
 
-PART_ROWS = 1_000_000
 SNAPSHOT = ("ads", "variants", "pairs", "ctr_priors")
 SPLIT_SETTINGS = {"near_duplicate", "validation", "test", "evaluation"}
 
@@ -71,29 +70,12 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
 
 def build_ads_and_variants(warehouse: Warehouse) -> None:
     """Build ads and variants from raw_multitext_ads and splits; fast where the raw file is in order of ad_id."""
-    ranges = ranges_of_ads(warehouse, "first_id", "last_id")
-    with warehouse.parts("marts/ads") as write:
-        for own in ranges:
-            write(own)
+    ranges = ranges_of_ads(warehouse, "splits")
+    warehouse.run_parts("marts/ads", ranges)
     first_variant = 0
     with warehouse.parts("marts/variants") as write:
         for own in ranges:
             first_variant += write(own | {"first_variant": first_variant})
-
-
-def ranges_of_ads(warehouse: Warehouse, *bounds: str) -> list[dict[str, object]]:
-    """Ranges of ads that have about PART_ROWS raw rows each, in order; of each the named bounds."""
-    ads, rows = warehouse.count("splits"), warehouse.count("raw_multitext_ads")
-    ranges = warehouse.query(
-        """
-        SELECT min(ad) AS first_ad, max(ad) AS last_ad, min(ad_id) AS first_id, max(ad_id) AS last_id
-        FROM splits
-        GROUP BY ad // $ads
-        ORDER BY first_ad
-        """,
-        {"ads": math.ceil(ads * PART_ROWS / rows)},
-    )
-    return [dict(own) for own in ranges.select(bounds).to_pylist()]
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:
@@ -109,11 +91,9 @@ def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics
             f"There are {clicks} clicks on {impressions} impressions in all: no text can be told from another. Check "
             "the columns clicks and impressions of the source."
         )
-    with warehouse.parts("marts/ctr_priors") as write:
-        write({"prior_strength": pairs.prior_strength})
+    warehouse.run_parts("marts/ctr_priors", [{"prior_strength": pairs.prior_strength}])
     filters = pairs.model_dump(exclude=SPLIT_SETTINGS | {"prior_strength"})
-    with warehouse.parts("marts/pairs") as write:
-        rows = sum(write(filters | own) for own in ranges_of_ads(warehouse, "first_ad", "last_ad"))
+    rows = warehouse.run_parts("marts/pairs", ranges_of_ads(warehouse, "splits"), filters)
     if rows == 0:
         raise UserError(no_pair(warehouse, pairs))
     warehouse.run_view("marts/preference_pairs")

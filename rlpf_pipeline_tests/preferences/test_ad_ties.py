@@ -36,6 +36,16 @@ def jaccard(one, other):
     return len(one & other) / len(one | other)
 
 
+def tied_by_comparison(texts, similarity):
+    """What `tied` should give, by comparing every text with every other."""
+    sets = [word_pairs(text) for text in texts]
+    cluster = list(range(len(texts)))
+    for one, other in combinations(range(len(texts)), 2):
+        if texts[one] == texts[other] or jaccard(sets[one], sets[other]) >= similarity - 1e-9:
+            cluster = [cluster[one] if c == cluster[other] else c for c in cluster]
+    return {(one, other) for one, other in combinations(range(len(texts)), 2) if cluster[one] == cluster[other]}
+
+
 LONG = "one two three four five six seven eight nine ten eleven"
 
 
@@ -67,13 +77,7 @@ def test_exactly_the_near_texts_and_those_they_lead_to_are_tied(scratch, texts, 
     edited = data.draw(st.sampled_from(texts)).split()
     del edited[data.draw(st.integers(0, len(edited) - 1))]
     texts = [*texts, " ".join(edited) or "z"]
-    sets = [word_pairs(text) for text in texts]
-    cluster = list(range(len(texts)))
-    for one, other in combinations(range(len(texts)), 2):
-        if texts[one] == texts[other] or jaccard(sets[one], sets[other]) >= similarity - 1e-9:
-            cluster = [cluster[one] if c == cluster[other] else c for c in cluster]
-    expected = {(one, other) for one, other in combinations(range(len(texts)), 2) if cluster[one] == cluster[other]}
-    assert tied(scratch, texts, similarity) == expected
+    assert tied(scratch, texts, similarity) == tied_by_comparison(texts, similarity)
 
 
 def test_texts_of_one_template_are_told_apart(scratch):
@@ -82,3 +86,15 @@ def test_texts_of_one_template_are_told_apart(scratch):
     texts = [f"{template} {noun} {noun}s for every {noun}" for noun in ("cat", "dog", "cow", "pig", "hen")]
     assert tied(scratch, texts, similarity=0.75) == set()
     assert tied(scratch, [*texts, f"{texts[2]} lover"], similarity=0.75) == {(2, 5)}
+
+
+def test_the_same_ads_are_tied_in_many_ranges_and_rounds(scratch, monkeypatch):
+    monkeypatch.setattr("rlpf_pipeline.preferences.ranges.PART_ROWS", 7)
+    monkeypatch.setattr("rlpf_pipeline.preferences.ranges.ROUND_ROWS", 9)
+    base = [f"{LONG} {name} {thing}" for name in "abcdef" for thing in ("x", "y", "x y z")]
+    texts = [*base, *(f"{text} now" for text in base), *base[:4]]
+    expected = tied_by_comparison(texts, 0.9)
+    assert {(0, 18), (0, 36), (18, 36)} <= expected
+    assert (0, 3) not in expected
+    assert tied(scratch, texts) == expected
+    assert [path.name for path in (scratch.path.parent / "marts").iterdir()] == ["stg_tied_ads.parquet"]

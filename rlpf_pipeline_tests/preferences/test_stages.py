@@ -78,7 +78,8 @@ def test_the_snapshot_does_not_depend_on_the_order_of_the_rows(tmp_path):
 def test_tables_are_the_same_in_one_part_or_in_many(tmp_path, monkeypatch, filters):
     table = raw_table(ads=100, variants=4)
     build(tmp_path, table, "one", **filters)
-    monkeypatch.setattr("rlpf_pipeline.preferences.stages.PART_ROWS", 90)
+    monkeypatch.setattr("rlpf_pipeline.preferences.ranges.PART_ROWS", 90)
+    monkeypatch.setattr("rlpf_pipeline.preferences.ranges.ROUND_ROWS", 60)
     build(tmp_path, table, "many", **filters)
     assert len(files_in(tmp_path / "many")) == 16
     for name in ("ads", "variants", "pairs"):
