@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pairs_with_frames import PAIRS, Clock, with_pandas, with_polars
+from rlpf_pipeline.preferences.ranges import ranges_of_ads
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
 from rlpf_pipeline.warehouse import Warehouse
@@ -111,7 +112,7 @@ def our_splits(given: Path, output: Path) -> dict[str, float]:
         clock = Clock(seconds)
         build_splits(warehouse, PAIRS, seed=1)
         clock("near-duplicates, clusters, splits")
-        warehouse.run_sql("marts/delivery")
+        warehouse.run_parts("marts/delivery", ranges_of_ads(warehouse, "splits"))
         clock("delivery")
     return seconds
 

@@ -34,7 +34,7 @@ def build_variant_performance(warehouse: Warehouse, raw: Path, pairs: PairSettin
     build_splits(warehouse, pairs, seed)
     build_ads_and_variants(warehouse)
     warehouse.run_view("marts/variant_performance")
-    warehouse.run_sql("marts/delivery")
+    warehouse.run_parts("marts/delivery", ranges_of_ads(warehouse, "splits"))
     totals = warehouse.query("""
         SELECT
             (SELECT count(*) FROM ads) AS ads,

@@ -2,7 +2,7 @@
 
 What the update holds fixed (old log-probabilities, values, advantages, returns) is estimated once per rollout, in the
 very batches of the update, so that the first ratio is 1 in any precision. A mini-batch is one optimiser step, however
-many parts its memory is bounded to.
+many parts its memory is bounded to. Where the first one fits into one part, its step goes on from the estimate's pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, pack
 from rlpf_pipeline.settings import PolicySettings
-from rlpf_pipeline.training.actor_critic import ActorCritic
+from rlpf_pipeline.training.actor_critic import ActorCritic, Told
 from rlpf_pipeline.training.losses import (
     clipped_policy_loss,
     clipped_value_loss,
@@ -36,13 +36,15 @@ from rlpf_pipeline.training.master_weights import MasterWeights
 class Part(NamedTuple):
     """Prompts of one mini-batch encoded at once, and what the update holds fixed; tensors are (texts, longest text).
 
-    share: of the mini-batch's tokens, on all ranks. below: states under the lowest adapter.
+    share: of the mini-batch's tokens, on all ranks. below: states under the lowest adapter. told: the pass that gave
+    the estimates, with its graph, for one step to go on from; None where that would hold several graphs.
     """
 
     minibatch: int
     share: float
     packed: Packed
     below: Tensor | None
+    told: Told | None
     mask: Tensor
     log_probs: Tensor
     reference: Tensor
@@ -57,6 +59,7 @@ class PPOUpdate:
     def __init__(self, policy: PeftModel, settings: PolicySettings, pad_id: int, accelerate: Accelerator) -> None:
         self.settings, self.pad_id, self.accelerate = settings, pad_id, accelerate
         self.actor = ActorCritic(policy, settings.temperature)
+        self.actor.eval()  # no dropout: what learns is what was sampled from
         critic = list(self.actor.value_head.parameters())
         rates = [(self.actor.adapter, settings.learning_rate), (critic, settings.value_learning_rate)]
         self.masters = MasterWeights(rates, weight_decay=0.0)
@@ -66,43 +69,46 @@ class PPOUpdate:
 
         groups: every prompt with its texts, on all ranks. scores: (prompts, samples), what a text's last token earns.
         """
-        parts = self.estimate(groups, scores, kl_coefficient)
-        updates = [
-            self.update([part for part in parts if part.minibatch == number])
-            for _ in range(self.settings.epochs)
-            for number in range(self.settings.minibatches)
-        ]
+        parts, updates = self.estimate(groups, scores, kl_coefficient), []
+        for number in list(range(self.settings.minibatches)) * self.settings.epochs:
+            updates.append(self.update([part for part in parts if part.minibatch == number]))
+            parts = [part._replace(told=None) for part in parts]
         kl = sum((kl_k1(part.log_probs, part.reference) * part.mask).sum().item() for part in parts)
         figures = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
         return {"kl": self.summed([kl])[0] / scores.numel(), **figures}
 
-    @torch.no_grad()
     def estimate(self, groups: Sequence[Group], scores: Tensor, kl_coefficient: float) -> list[Part]:
         """This rank's parts of the rollout, their advantages whitened over the whole of it."""
         settings, rank, ranks = self.settings, self.accelerate.process_index, self.accelerate.num_processes
         tokens = np.array([sum(map(len, group.texts)) for group in groups])
         parts = []
-        self.actor.eval()
         for number, minibatch in enumerate(np.array_split(np.arange(len(groups)), settings.minibatches)):
             mine = np.array_split(minibatch, ranks)[rank]
-            for places in batches_by_tokens([groups[i].length for i in mine], settings.tokens_per_forward):
+            batches = batches_by_tokens([groups[i].length for i in mine], settings.tokens_per_forward)
+            for places in batches:
                 chosen = mine[places]
                 packed = self.pack([groups[i] for i in chosen])
                 below, mask = self.actor.below(packed), packed.mask()
-                log_probs, values, _ = self.actor(packed, below)
-                with self.actor.reference():
+                with torch.set_grad_enabled(number == 0 and len(batches) == 1):
+                    told = self.tell(packed, below)
+                log_probs, values = told.log_probs.detach(), told.values.detach()
+                with torch.no_grad(), self.actor.reference():
                     reference = self.actor(packed, below).log_probs
                 own = scores[torch.from_numpy(chosen)].flatten().to(values)
                 rewards = shaped_rewards(own, kl_k1(log_probs, reference), mask, kl_coefficient)
                 estimates = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
                 share = float(tokens[chosen].sum() / tokens[minibatch].sum())
-                parts.append(Part(number, share, packed, below, mask, log_probs, reference, values, *estimates))
+                kept = told if told.log_probs.requires_grad else None
+                parts.append(Part(number, share, packed, below, kept, mask, log_probs, reference, values, *estimates))
         return self.whitened(parts)
+
+    def tell(self, packed: Packed, below: Tensor | None) -> Told:
+        told: Told = self.actor(packed, below, with_entropy=self.settings.entropy_coefficient > 0)
+        return told
 
     def update(self, minibatch: Sequence[Part]) -> dict[str, float]:
         """One optimiser step on this rank's parts of a mini-batch, gradients summed over parts and ranks."""
         totals: dict[str, float] = {}
-        self.actor.train()
         for part in minibatch:
             loss, figures = self.loss(part)
             (part.share * loss).backward()
@@ -117,7 +123,7 @@ class PPOUpdate:
     def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's objective on a part, negated, as a mean over its tokens; and what it is made of, detached."""
         settings, mask = self.settings, part.mask
-        told = self.actor(part.packed, part.below, with_entropy=settings.entropy_coefficient > 0)
+        told = part.told or self.tell(part.packed, part.below)
         policy_loss, clipped = clipped_policy_loss(
             told.log_probs, part.log_probs, part.advantages, mask, settings.clip_ratio
         )
@@ -135,7 +141,6 @@ class PPOUpdate:
     def mean_kl(self, groups: Sequence[Group]) -> float:
         """KL to the reference by k1 on the groups' texts, in nats per text; every rank does its share."""
         total = 0.0
-        self.actor.eval()
         mine = groups[self.accelerate.process_index :: self.accelerate.num_processes]
         for places in batches_by_tokens([group.length for group in mine], self.settings.tokens_per_forward):
             packed = self.pack([mine[i] for i in places])

@@ -69,6 +69,21 @@ def test_parts_of_a_minibatch_sum_to_its_gradient(cache: Path) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [({}, 2), ({"epochs": 3}, 4), ({"epochs": 2, "minibatches": 2}, 7), ({"tokens_per_forward": 20}, 12)],
+)
+def test_the_first_step_goes_on_from_the_pass_of_the_estimates(
+    cache: Path, settings: dict[str, int], passes: int
+) -> None:
+    """Two passes over each part for the estimates, then one for each step; none for the first step, if of one part."""
+    ppo = tiny_trainer(cache, **settings)
+    groups, scores, seen = groups_of(ppo), scores_of(ppo), []
+    ppo.learner.actor.register_forward_hook(lambda *_: seen.append(1))
+    ppo.learner.learn(groups, scores, 0.1)
+    assert len(seen) == passes
+
+
 def test_frozen_layers_run_once_and_change_nothing(cache: Path) -> None:
     top = LoraSettings(top_layers=2)
     cut, whole = (tiny_trainer(cache, lora=top) for _ in range(2))

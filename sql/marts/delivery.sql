@@ -1,23 +1,28 @@
--- One row per ad with several texts: how evenly its impressions were delivered, and whether an early winner got more.
+-- One row per ad from $first_id to $last_id with several texts, in order of ad_id: how evenly its impressions were
+-- delivered, and whether an early winner got more.
 -- Where a platform chooses what to show, a text's CTR is that of the people it was shown to.
 --
 -- evenness: effective number of texts, (sum n)^2 / sum n^2, over their number: 1 when all had the same impressions.
 -- early_winner_gain: later less early share of impressions of the text with the highest CTR in the ad's first period;
 -- null with one period. Its mean is 0 when delivery does not look at clicks.
-WITH firsts AS (
-    SELECT ad_id, min(period) AS period FROM raw_multitext_ads GROUP BY ad_id
+WITH own AS (
+    FROM raw_multitext_ads WHERE ad_id BETWEEN $first_id AND $last_id
+),
+
+firsts AS (
+    SELECT ad_id, min(period) AS period FROM own GROUP BY ad_id
 ),
 
 texts AS (
     SELECT
-        raw.ad_id,
-        raw.text,
-        sum(raw.impressions) AS impressions,
-        sum(raw.impressions) FILTER (raw.period = firsts.period) AS early_impressions,
-        sum(raw.clicks) FILTER (raw.period = firsts.period) AS early_clicks
-    FROM raw_multitext_ads AS raw
+        own.ad_id,
+        own.text,
+        sum(own.impressions) AS impressions,
+        sum(own.impressions) FILTER (own.period = firsts.period) AS early_impressions,
+        sum(own.clicks) FILTER (own.period = firsts.period) AS early_clicks
+    FROM own
     INNER JOIN firsts USING (ad_id)
-    GROUP BY raw.ad_id, raw.text
+    GROUP BY own.ad_id, own.text
 ),
 
 ads AS (
@@ -44,3 +49,4 @@ SELECT
         WHEN total > early_total THEN winner.later / (total - early_total) - winner.early / early_total
     END AS early_winner_gain
 FROM ads
+ORDER BY ad_id
