@@ -180,6 +180,11 @@ class RewardSettings(Section):
     heads: int = Field(
         5, ge=1, description="score heads, each on a bootstrap sample of the ads; they tell how sure a score is"
     )
+    solve_heads: bool = Field(
+        False,
+        description="heads start at their optimum on the base's own states, which is epoch 0, and not at zero; "
+        "the validation ads choose their L2 penalty",
+    )
     adapters: int = Field(
         1, ge=1, description="adapters trained one after the other, each with a seed and heads of its own: an ensemble"
     )
@@ -323,12 +328,15 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "source": "upworthy",
         "imitation": ImitationSettings(lora=TOP_LAYERS),
         "reward": RewardSettings(
-            learning_rate=2e-4,
+            solve_heads=True,
+            epochs=1,
+            learning_rate=5e-5,
+            head_learning_rate=5e-4,
             tokens_per_batch=1024,
             max_context_tokens=0,
             pooling="mean",
-            layers=21,
-            lora=LoraSettings(top_layers=9),
+            layers=20,
+            lora=LoraSettings(top_layers=8),
         ),
         "policy": PolicySettings(lora=TOP_LAYERS),
     },

@@ -2,8 +2,9 @@
 
 With K variants, trl's RewardTrainer encodes each of them K - 1 times; here each counts once, the ad's context is a
 shared prefix, several ads share a row, and what the frozen layers give is computed in the first epoch only.
-Training stops when the validation loss has not improved for some epochs; the best epoch's weights are kept. A run that
-was killed goes on from its last checkpoint and ends with the same bytes.
+Heads may start at their optimum on the base's own states (`solved_heads.py`), which counts as epoch 0. Training stops
+when the validation loss has not improved for some epochs; the best epoch's weights are kept. A run that was killed goes
+on from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.frozen_layers import StateFile, cut_trunk
+from rlpf_pipeline.models.packing import encode
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
@@ -27,6 +29,7 @@ from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_batches import Part, RewardBatches
 from rlpf_pipeline.training.snapshot import Ad
+from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, solved_heads
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
@@ -49,7 +52,8 @@ def train_reward_model(
     validation_loss, validation_accuracy. Raises UserError for labels that are no numbers.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
-    trainer.resume(checkpoints)
+    if not trainer.resume(checkpoints) and settings.solve_heads:
+        trainer.solve_heads()
     while not trainer.finished:
         trainer.train_step()
         if trainer.epoch_is_over:
@@ -100,6 +104,35 @@ class RewardTrainer:
     def epoch_is_over(self) -> bool:
         return self.step % self.steps_of_epoch == 0
 
+    def solve_heads(self) -> None:
+        """Put the heads at their optimum on the states as they are, and judge that as epoch 0."""
+        weight = solved_heads(
+            self.pooled("train", self.train),
+            self.pooled("validation", self.validation) if self.validation else [],
+            self.settings.heads,
+            lambda scores, part: part_loss(scores, part, self.settings),
+            self.over_ranks,
+        )
+        self.masters.flat[1].data.copy_(weight.flatten())
+        self.masters.write_back()
+        self.end_epoch()
+
+    @torch.no_grad()
+    def pooled(self, split: str, batches: RewardBatches) -> list[Pooled]:
+        """This rank's parts as the heads see them, with MOST_TEXTS texts on all ranks at most."""
+        self.model.eval()
+        rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
+        found, texts = [], 0
+        for number in range(rank, len(batches.parts), ranks):
+            part = batches.part(number) if split == "train" else once(batches.part(number))
+            states = self.model.pool(self.hidden(split, number, part), part.packed).float()
+            mass = part.exposure.sum() if self.settings.objective == "pointwise" else part.weight.sum()
+            found.append(Pooled(states * states.shape[1] ** -0.5, part, mass.item()))
+            texts += len(states)
+            if texts * ranks >= MOST_TEXTS:
+                break
+        return found
+
     def train_step(self) -> None:
         """One optimiser step on one batch, its parts divided among the ranks."""
         epoch, place = divmod(self.step, self.steps_of_epoch)
@@ -129,12 +162,16 @@ class RewardTrainer:
         self.step += 1
 
     def scores(self, split: str, number: int, part: Part) -> Tensor:
-        """Scores (texts, heads) of a part, from the frozen layers' kept states where there are any."""
-        if self.cut is None:
-            return self.model(part.packed)
+        """Scores (texts, heads) of a part."""
+        return self.model.read_out(self.hidden(split, number, part), part.packed)
+
+    def hidden(self, split: str, number: int, part: Part) -> Tensor:
+        """States at the top of the trunk, from the frozen layers' kept ones where there are any."""
         cut = self.cut
+        if cut is None:
+            return encode(self.model.trunk, part.packed)
         below = self.states.get((split, number), lambda: cut.below(part.packed), part.packed.input_ids.device)
-        return self.model.read_out(cut.above(below, part.packed), part.packed)
+        return cut.above(below, part.packed)
 
     def end_epoch(self) -> None:
         """Judge the epoch by the validation ads; stop when the last ones brought nothing."""
@@ -155,11 +192,10 @@ class RewardTrainer:
         rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
         seen = torch.zeros(3, dtype=torch.float64)
         for number in range(rank, len(validation.parts), ranks):
-            part = validation.part(number)
+            part = once(validation.part(number))
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
-            once = part._replace(counts=torch.ones_like(part.counts[:, :1]), text_counts=torch.ones_like(scores))
             correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
-            seen += torch.tensor([part_loss(scores, once, self.settings), correct, len(part.p)], dtype=torch.float64)
+            seen += torch.tensor([part_loss(scores, part, self.settings), correct, len(part.p)], dtype=torch.float64)
         loss, right, pairs = self.over_ranks(seen).tolist()
         return loss / sum(validation.mass), right / pairs
 
@@ -172,7 +208,7 @@ class RewardTrainer:
     def report(self, reporter: Reporter) -> None:
         seen = self.running
         figures = {"loss": seen["loss"] / seen["mass"], "accuracy": seen["correct"] / seen["pairs"]}
-        if self.validation and self.best_epoch:
+        if self.best_loss < math.inf:
             figures["validation_loss"] = self.best_loss
         reporter.progress(
             self.step, self.total, rate=(self.step / self.steps_of_epoch * len(self.train.log_ctr), "texts"), **figures
@@ -201,16 +237,24 @@ class RewardTrainer:
         names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy")
         return Checkpoint(tensors, {name: getattr(self, name) for name in names})
 
-    def resume(self, checkpoints: Checkpoints | None) -> None:
-        """Take up the run's last checkpoint, if there is one."""
+    def resume(self, checkpoints: Checkpoints | None) -> bool:
+        """Take up the run's last checkpoint; whether there is one."""
         found = checkpoints.load() if checkpoints else None
         if found is None:
-            return
+            return False
         self.masters.restore({n: t for n, t in found.tensors.items() if not n.startswith(("best.", "random"))})
         self.best = [found.tensors[f"best.{i}"].to(best) for i, best in enumerate(self.best)]
         torch.set_rng_state(found.tensors["random"])
         for name, value in found.state.items():
             setattr(self, name, value)
+        return True
+
+
+def once(part: Part) -> Part:
+    """The part as the mean over heads is judged on it: every pair and text once."""
+    return part._replace(
+        counts=torch.ones_like(part.counts[:, :1]), text_counts=torch.ones_like(part.text_counts[:, :1])
+    )
 
 
 def part_loss(scores: Tensor, part: Part, settings: RewardSettings) -> Tensor:

@@ -84,7 +84,10 @@ def test_labels_that_are_no_numbers_are_refused(cache: Path, states: StateFile) 
         RewardTrainer(make_model(cache, SETTINGS), [broken], SETTINGS, 1, states)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("solve_heads", [False, True])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache: Path, tmp_path: Path, solve_heads: bool) -> None:
+    settings = SETTINGS.model_copy(update={"solve_heads": solve_heads})
+
     def finish(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
         checkpoints = Checkpoints(tmp_path / f".{name}.checkpoint", "recipe")
 
@@ -94,10 +97,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache: Path, tmp_path
                     raise KeyboardInterrupt
 
         for reporter in (Dies("test"), Reporter("test")):
-            model = make_model(cache, SETTINGS)
+            model = make_model(cache, settings)
             with StateFile(tmp_path / "states", 10**8) as states:
                 try:
-                    train_reward_model(model, TRAIN, SETTINGS, 7, reporter, states, VALIDATION, checkpoints)
+                    train_reward_model(model, TRAIN, settings, 7, reporter, states, VALIDATION, checkpoints)
                 except KeyboardInterrupt:
                     continue
             break
@@ -187,11 +190,12 @@ def test_parts_of_a_batch_sum_to_its_gradient(cache: Path, states: StateFile, tm
 
 
 @pytest.mark.slow
-def test_two_ranks_give_what_one_gives(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["zero", "solved"])
+def test_two_ranks_give_what_one_gives(cache: Path, tmp_path: Path, start: str) -> None:
     heads = []
     for ranks in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--standalone"]
-        script = ["-m", "rlpf_pipeline_tests.training.rank_job", str(cache), str(tmp_path / str(ranks))]
+        script = ["-m", "rlpf_pipeline_tests.training.rank_job", str(cache), str(tmp_path / str(ranks)), start]
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *script], check=True, env=environment)
         heads.append(load_file(tmp_path / str(ranks) / "head.safetensors")["weight"])

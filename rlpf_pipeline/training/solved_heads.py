@@ -1,0 +1,102 @@
+"""Score heads at their optimum on states that no adapter has changed yet: where training may start.
+
+There the loss is convex in the heads. States are divided by their standard deviation over the training texts, so that
+an L2 penalty weighs them alike, and the minimum is found by L-BFGS (Liu & Nocedal 1989), from the strongest penalty to
+weaker ones as long as the validation ads gain by it. Adapters that start below heads of zero first follow noise, and
+distort states that were good (Kumar et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlpf_pipeline.training.reward_batches import Part
+
+PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
+WITHOUT_VALIDATION = 0.3
+ITERATIONS = 100
+MOST_TEXTS = 50_000
+"""Of the training texts: a start needs no more, and their states fit into memory."""
+
+
+class Pooled(NamedTuple):
+    """A part's texts as the heads see them: states (texts, hidden), whose products with a head are scores.
+
+    mass: what the part adds to the sum that a loss is divided by.
+    """
+
+    states: Tensor
+    part: Part
+    mass: float
+
+
+Loss = Callable[[Tensor, Part], Tensor]
+Sum = Callable[[Tensor], Tensor]
+
+
+def solved_heads(
+    train: Sequence[Pooled], validation: Sequence[Pooled], heads: int, loss: Loss, over_ranks: Sum
+) -> Tensor:
+    """The heads' weights, float64 (heads, hidden).
+
+    train, validation: this rank's parts. loss: of scores (texts, heads) and their part, summed over the part.
+    over_ranks: sums a tensor over the ranks.
+    """
+    deviation = deviations(train, over_ranks)
+    scaled = [own._replace(states=own.states / deviation) for own in train]
+    weight = torch.zeros(heads, len(deviation), dtype=torch.float64, device=deviation.device)
+    best, least = weight, math.inf
+    for penalty in PENALTIES if validation else (WITHOUT_VALIDATION,):
+        weight = minimised(weight, penalty, lambda own: mean_loss(own, scaled, loss, over_ranks))
+        judged = (
+            mean_loss((weight / deviation).mean(0, keepdim=True), validation, loss, over_ranks)[0] if validation else 0
+        )
+        if judged >= least:
+            break
+        best, least = weight, float(judged)
+    return best / deviation
+
+
+def deviations(pooled: Sequence[Pooled], over_ranks: Sum) -> Tensor:
+    """Standard deviation of each state over all texts, float64 (hidden,); infinite where it does not vary."""
+    states = [own.states.double() for own in pooled]
+    sums = torch.stack([sum(own.sum(0) for own in states), sum((own**2).sum(0) for own in states)])
+    texts = over_ranks(torch.tensor([float(sum(map(len, states)))], dtype=torch.float64))
+    first, second = over_ranks(sums) / texts.to(sums.device)
+    deviation = (second - first**2).clamp(min=0).sqrt()
+    return torch.where(deviation > 1e-6 * second.sqrt(), deviation, math.inf)
+
+
+def minimised(start: Tensor, penalty: float, loss_of: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """Where loss + penalty / 2 |weight|^2, the mean over heads, is least. loss_of: gives the loss and its gradient."""
+    weight = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight], max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+    )
+
+    def penalised() -> Tensor:
+        own = weight.detach()
+        loss, gradient = loss_of(own)
+        weight.grad = gradient + penalty / len(own) * own
+        return loss + penalty / 2 * (own**2).sum() / len(own)
+
+    optimizer.step(penalised)
+    return weight.detach()
+
+
+def mean_loss(weight: Tensor, pooled: Sequence[Pooled], loss: Loss, over_ranks: Sum) -> tuple[Tensor, Tensor]:
+    """Loss over all ranks' parts, by their mass, and its gradient (heads, hidden)."""
+    own = weight.clone().requires_grad_()
+    total = torch.zeros(2, dtype=torch.float64, device=own.device)
+    own.grad = torch.zeros_like(own)
+    for states, part, mass in pooled:
+        value = loss(states.double() @ own.T, part)
+        value.backward()
+        total += torch.stack([value.detach().double(), total.new_tensor(mass)])
+    value, mass = over_ranks(total)
+    return value / mass, over_ranks(own.grad) / mass
