@@ -299,6 +299,15 @@ class Settings(Section):
 
 
 TOP_LAYERS = LoraSettings(top_layers=12)
+MIDDLE_OF_SMOLLM2 = RewardSettings(
+    solve_heads=True,
+    pooling="mean",
+    layers=20,
+    learning_rate=2e-4,
+    head_learning_rate=2e-3,
+    lora=LoraSettings(top_layers=8),
+)
+"""Texts read where the base knows most of them (docs/reward-model.md)."""
 
 PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     "tiny": {
@@ -321,26 +330,24 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     },
     "demo": {
         "imitation": ImitationSettings(lora=TOP_LAYERS),
-        "reward": RewardSettings(lora=TOP_LAYERS),
+        "reward": MIDDLE_OF_SMOLLM2,
         "policy": PolicySettings(lora=TOP_LAYERS),
     },
     "upworthy": {
         "source": "upworthy",
         "imitation": ImitationSettings(lora=TOP_LAYERS),
-        "reward": RewardSettings(
-            solve_heads=True,
-            epochs=1,
-            learning_rate=5e-5,
-            head_learning_rate=5e-4,
-            tokens_per_batch=1024,
-            max_context_tokens=0,
-            pooling="mean",
-            layers=20,
-            lora=LoraSettings(top_layers=8),
+        "reward": MIDDLE_OF_SMOLLM2.model_copy(
+            update={
+                "epochs": 1,
+                "learning_rate": 5e-5,
+                "head_learning_rate": 5e-4,
+                "tokens_per_batch": 1024,
+                "max_context_tokens": 0,
+            }
         ),
         "policy": PolicySettings(lora=TOP_LAYERS),
     },
-    "production": {"source": "generic"},
+    "production": {"source": "generic", "reward": MIDDLE_OF_SMOLLM2},
 }
 
 

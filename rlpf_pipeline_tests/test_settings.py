@@ -17,13 +17,13 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_own_settings_replace_those_of_the_profile_and_leave_the_rest(file: Path, tmp_path: Path) -> None:
     file.write_text(
-        "seed: 4\nteacher: {examples_file: own.jsonl}\nreward: {lora: {rank: 8}}\nevaluation: {batch_size: 2}\n"
+        "seed: 4\nteacher: {examples_file: own.jsonl}\nreward: {lora: {rank: 4}}\nevaluation: {batch_size: 2}\n"
     )
     settings = load_settings("demo", (), tmp_path)
     assert settings.seed == 4
     assert settings.teacher.examples_file == Path.cwd() / "own.jsonl"
     assert settings.teacher.examples == 150
-    assert (settings.reward.lora.rank, settings.reward.lora.top_layers) == (8, 12)  # 12 is the profile's
+    assert (settings.reward.lora.rank, settings.reward.lora.top_layers) == (4, 8)  # 8 is the profile's
     assert settings.evaluation.batch_size == 2
 
 
