@@ -40,36 +40,35 @@ Sum = Callable[[Tensor], Tensor]
 
 
 def solved_heads(
-    train: Sequence[Pooled], validation: Sequence[Pooled], heads: int, loss: Loss, over_ranks: Sum
+    train: Sequence[Pooled], validation: Sequence[Pooled], zero: Tensor, loss: Loss, over_ranks: Sum
 ) -> Tensor:
-    """The heads' weights, float64 (heads, hidden).
+    """The heads' weights, float64 (heads, hidden), with WITHOUT_VALIDATION as the penalty where there is no such ad.
 
-    train, validation: this rank's parts. loss: of scores (texts, heads) and their part, summed over the part.
-    over_ranks: sums a tensor over the ranks.
+    train, validation: this rank's parts, maybe none. zero: the heads' weights where the search starts. loss: of scores
+    (texts, heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks.
     """
-    deviation = deviations(train, over_ranks)
+    deviation = deviations(train, zero.shape[1], over_ranks).to(zero.device)
     scaled = [own._replace(states=own.states / deviation) for own in train]
-    weight = torch.zeros(heads, len(deviation), dtype=torch.float64, device=deviation.device)
-    best, least = weight, math.inf
-    for penalty in PENALTIES if validation else (WITHOUT_VALIDATION,):
+    weight = best = zero.double()
+    least = math.inf
+    for penalty in PENALTIES if over_ranks(torch.tensor(len(validation))) else (WITHOUT_VALIDATION,):
         weight = minimised(weight, penalty, lambda own: mean_loss(own, scaled, loss, over_ranks))
-        judged = (
-            mean_loss((weight / deviation).mean(0, keepdim=True), validation, loss, over_ranks)[0] if validation else 0
-        )
+        judged = mean_loss((weight / deviation).mean(0, keepdim=True), validation, loss, over_ranks)[0]
         if judged >= least:
             break
         best, least = weight, float(judged)
     return best / deviation
 
 
-def deviations(pooled: Sequence[Pooled], over_ranks: Sum) -> Tensor:
+def deviations(pooled: Sequence[Pooled], hidden: int, over_ranks: Sum) -> Tensor:
     """Standard deviation of each state over all texts, float64 (hidden,); infinite where it does not vary."""
-    states = [own.states.double() for own in pooled]
-    sums = torch.stack([sum(own.sum(0) for own in states), sum((own**2).sum(0) for own in states)])
-    texts = over_ranks(torch.tensor([float(sum(map(len, states)))], dtype=torch.float64))
-    first, second = over_ranks(sums) / texts.to(sums.device)
-    deviation = (second - first**2).clamp(min=0).sqrt()
-    return torch.where(deviation > 1e-6 * second.sqrt(), deviation, math.inf)
+    sums = torch.zeros(3, hidden, dtype=torch.float64)
+    for own in pooled:
+        states = own.states.double().cpu()
+        sums += torch.stack([states.sum(0), (states**2).sum(0), torch.full((hidden,), float(len(states)))])
+    first, second, texts = over_ranks(sums)
+    variance = second / texts - (first / texts) ** 2
+    return torch.where(variance > 1e-12 * second / texts, variance.sqrt(), math.inf)
 
 
 def minimised(start: Tensor, penalty: float, loss_of: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:

@@ -44,7 +44,7 @@ def test_the_minimum_is_that_of_another_optimiser(trainer: RewardTrainer) -> Non
         return float((weight * loss).sum() / weight.sum() + 0.3 / 2 * head @ head)
 
     expected = optimize.minimize(penalised, np.zeros(states.shape[1]), options={"gtol": 1e-7})
-    deviation = deviations(pooled, lambda tensor: tensor)
+    deviation = deviations(pooled, states.shape[1], lambda tensor: tensor)
     scaled = [own._replace(states=own.states / deviation) for own in pooled]
 
     def loss_of(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +68,8 @@ def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> No
     pooled = trainer.pooled("train", trainer.train)
     for own in pooled:
         own.states[:, 3] = 5.0
-    weight = solved_heads(pooled, [], 2, lambda scores, part: part_loss(scores, part, SOLVED), lambda tensor: tensor)
+    zero = torch.zeros_like(trainer.model.head.weight)
+    weight = solved_heads(pooled, [], zero, lambda scores, part: part_loss(scores, part, SOLVED), lambda tensor: tensor)
     assert (weight[:, 3] == 0).all()
     assert weight.abs().max() > 0
 
