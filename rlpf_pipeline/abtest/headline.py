@@ -84,8 +84,9 @@ def exposed_numbers(table: Judged) -> Numbers:
 
 
 def level_number(name: str, levels: tuple[str, ...]) -> str:
-    """By a cast to an ENUM, which looks levels up faster than a list. Of too many, the covariate is not used."""
-    known = ", ".join(map(literal, levels[:MOST_LEVELS]))
+    """By a cast to an ENUM, which looks levels up faster than a list. Of too many, the covariate is not used; of none,
+    there is no row either."""
+    known = ", ".join(map(literal, levels[:MOST_LEVELS] or (MISSING_LEVEL,)))
     return f"enum_code(TRY_CAST({category(name)} AS ENUM({known})))::DOUBLE"
 
 

@@ -58,6 +58,11 @@ def test_mistakes_are_refused_as_in_the_report(holes):
         headline_of(holes[holes["arm"] == "control"])
 
 
+def test_advertisers_that_were_never_shown_are_explained_whatever_their_categories():
+    with pytest.raises(UserError, match="Only 0 control and 0 treatment advertisers have impressions"):
+        headline_of(experiment(40, seed=1).assign(impressions=0, clicks=0))
+
+
 def test_a_file_is_read_without_pandas_scipy_or_formulaic(tmp_path):
     experiment(100, seed=1).to_parquet(tmp_path / "data.parquet")
     code = (
