@@ -82,20 +82,21 @@ class Warehouse:
     def run_parts(
         self, name: str, each: Iterable[Mapping[str, object]], shared: Mapping[str, object] | None = None
     ) -> int:
-        """Replace a table by files (`parts`), one for each set of parameters and those shared; returns its rows."""
+        """Replace a table by files (`parts`), one for each set of parameters; returns its row count.
+
+        each: of a set, the SELECT takes what it names. shared: parameters of every file, all of which it names.
+        """
+        names = set(PARAMETER.findall(read_sql(name)))
         with self.parts(name) as write:
-            return sum(write({**own, **(shared or {})}) for own in each)
+            return sum(write({key: own[key] for key in names & own.keys()} | dict(shared or {})) for own in each)
 
     @contextmanager
     def parts(self, name: str) -> Iterator[Callable[[Mapping[str, object]], int]]:
         """Replace the table named like the file `sql/<name>.sql` by files that are written inside the `with` statement.
 
-        Each call of what is yielded writes the SELECT's result as the next file, with those of the given parameters
-        that it names, and returns its row count. The SELECT ends in ORDER BY: equal rows give equal bytes. On an
-        exception the former files stay.
+        Each call of what is yielded writes the SELECT's result with the given parameters as the next file, and returns
+        its row count. The SELECT ends in ORDER BY: equal rows give equal bytes. On an exception the former files stay.
         """
-        select = read_sql(name)
-        names = set(PARAMETER.findall(select))
         folder = self.folder_of(Path(name).name)
         building = folder.with_name(f".{folder.name}.building")
         shutil.rmtree(building, ignore_errors=True)
@@ -104,9 +105,8 @@ class Warehouse:
 
         def write(parameters: Mapping[str, object]) -> int:
             path = str(building / f"part-{next(numbers):05}.parquet")
-            copy = f"COPY ({select}) TO $path (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
-            named = {key: value for key, value in parameters.items() if key in names}
-            return int(self.connection.execute(copy, {**named, "path": path}).fetchall()[0][0])
+            copy = f"COPY ({read_sql(name)}) TO $path (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+            return int(self.connection.execute(copy, {**parameters, "path": path}).fetchall()[0][0])
 
         self.connection.execute("SET preserve_insertion_order = true")
         try:

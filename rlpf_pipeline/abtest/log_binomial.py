@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
-from rlpf_pipeline.abtest.maximum import CHUNK, SCORE_TOLERANCE, Array, Counts, Maximum, maximise, relative
+from rlpf_pipeline.abtest.maximum import SCORE_TOLERANCE, Array, Counts, Maximum, blocks, maximise, relative
 from rlpf_pipeline.abtest.sandwich import HEADLINE, covariances
 from rlpf_pipeline.errors import UserError
 
@@ -209,8 +209,8 @@ def triangle_of(design: Array) -> Array:
     """R of the design's QR decomposition, (columns, columns), block of rows by block of rows."""
     columns = design.shape[1]
     triangle = np.zeros((0, columns))
-    for first in range(0, len(design), CHUNK):
-        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, design[first : first + CHUNK]]), mode="r"))
+    for rows in blocks(len(design)):
+        triangle = np.asarray(np.linalg.qr(np.vstack([triangle, design[rows]]), mode="r"))
     return np.vstack([triangle, np.zeros((columns - len(triangle), columns))])
 
 
@@ -250,8 +250,7 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
 
 def product_of(x: Array, chosen: npt.NDArray[np.bool_]) -> Array:
     """x'x of the chosen rows, (columns, columns), without a copy of them."""
-    blocks = [slice(first, first + CHUNK) for first in range(0, len(x), CHUNK)]
-    products = [x[rows].T @ (x[rows] * chosen[rows, None]) for rows in blocks]
+    products = [x[rows].T @ (x[rows] * chosen[rows, None]) for rows in blocks(len(x))]
     return np.asarray(np.sum(products, axis=0))
 
 

@@ -109,8 +109,12 @@ def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
 def chunks(counts: Counts) -> list[tuple[Array, Array, Array, npt.NDArray[np.bool_]]]:
     """Rows in turn: design, successes, misses, and which rows have successes only."""
     x, k, n = counts
-    parts = (slice(first, first + CHUNK) for first in range(0, len(k), CHUNK))
-    return [(x[rows], k[rows], n[rows] - k[rows], n[rows] == k[rows]) for rows in parts]
+    return [(x[rows], k[rows], n[rows] - k[rows], n[rows] == k[rows]) for rows in blocks(len(k))]
+
+
+def blocks(rows: int) -> list[slice]:
+    """All rows in turn, CHUNK of them at a time."""
+    return [slice(first, first + CHUNK) for first in range(0, rows, CHUNK)]
 
 
 def is_stationary(local: Local) -> bool:

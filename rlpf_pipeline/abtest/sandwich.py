@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlpf_pipeline.abtest.maximum import CHUNK, Array, Counts
+from rlpf_pipeline.abtest.maximum import Array, Counts, blocks
 
 HEADLINE = "hc3"
 """The error of every interval and p-value that decides. With heavy-tailed impressions a few advertisers have much
@@ -76,7 +76,6 @@ def covariances(
     parts_of = poisson_parts if poisson else binomial_parts
     basis = np.eye(len(beta)) if free is None else free
     rows, columns = counts.x.shape
-    blocks = [slice(first, first + CHUNK) for first in range(0, rows, CHUNK)]
 
     def block(part: slice) -> tuple[Array, Parts]:
         x = counts.x[part]
@@ -89,7 +88,7 @@ def covariances(
 
     size = basis.shape[1]
     expected, observed, meat, pearson = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size)), 0.0
-    for part in blocks:
+    for part in blocks(rows):
         x, parts = block(part)
         expected += x.T @ (x * parts.expected[:, None])
         observed += x.T @ (x * parts.observed[:, None])
@@ -100,7 +99,7 @@ def covariances(
 
     meat3 = np.zeros((size, size))
     totals = np.zeros((size, int(clusters.max()) + 1)) if clusters is not None else None
-    for part in blocks:
+    for part in blocks(rows):
         x, parts = block(part)
         leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
         scores = x * parts.score[:, None]

@@ -75,7 +75,8 @@ def build_ads_and_variants(warehouse: Warehouse) -> None:
     first_variant = 0
     with warehouse.parts("marts/variants") as write:
         for own in ranges:
-            first_variant += write(own | {"first_variant": first_variant})
+            bounds = {name: own[name] for name in ("first_id", "last_id")}
+            first_variant += write(bounds | {"first_variant": first_variant})
 
 
 def build_preference_pairs(warehouse: Warehouse, pairs: PairSettings) -> Metrics:

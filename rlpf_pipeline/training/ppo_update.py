@@ -58,6 +58,7 @@ class PPOUpdate:
 
     def __init__(self, policy: PeftModel, settings: PolicySettings, pad_id: int, accelerate: Accelerator) -> None:
         self.settings, self.pad_id, self.accelerate = settings, pad_id, accelerate
+        self.with_entropy = settings.entropy_coefficient > 0
         self.actor = ActorCritic(policy, settings.temperature)
         self.actor.eval()  # no dropout: what learns is what was sampled from
         critic = list(self.actor.value_head.parameters())
@@ -89,8 +90,9 @@ class PPOUpdate:
                 chosen = mine[places]
                 packed = self.pack([groups[i] for i in chosen])
                 below, mask = self.actor.below(packed), packed.mask()
-                with torch.set_grad_enabled(number == 0 and len(batches) == 1):
-                    told = self.tell(packed, below)
+                first_step = number == 0 and len(batches) == 1
+                with torch.set_grad_enabled(first_step):
+                    told = self.actor(packed, below, with_entropy=first_step and self.with_entropy)
                 log_probs, values = told.log_probs.detach(), told.values.detach()
                 with torch.no_grad(), self.actor.reference():
                     reference = self.actor(packed, below).log_probs
@@ -98,13 +100,9 @@ class PPOUpdate:
                 rewards = shaped_rewards(own, kl_k1(log_probs, reference), mask, kl_coefficient)
                 estimates = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
                 share = float(tokens[chosen].sum() / tokens[minibatch].sum())
-                kept = told if told.log_probs.requires_grad else None
+                kept = told if first_step else None
                 parts.append(Part(number, share, packed, below, kept, mask, log_probs, reference, values, *estimates))
         return self.whitened(parts)
-
-    def tell(self, packed: Packed, below: Tensor | None) -> Told:
-        told: Told = self.actor(packed, below, with_entropy=self.settings.entropy_coefficient > 0)
-        return told
 
     def update(self, minibatch: Sequence[Part]) -> dict[str, float]:
         """One optimiser step on this rank's parts of a mini-batch, gradients summed over parts and ranks."""
@@ -123,7 +121,7 @@ class PPOUpdate:
     def loss(self, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's objective on a part, negated, as a mean over its tokens; and what it is made of, detached."""
         settings, mask = self.settings, part.mask
-        told = part.told or self.tell(part.packed, part.below)
+        told = part.told or self.actor(part.packed, part.below, with_entropy=self.with_entropy)
         policy_loss, clipped = clipped_policy_loss(
             told.log_probs, part.log_probs, part.advantages, mask, settings.clip_ratio
         )

@@ -65,10 +65,8 @@ class RewardBatches:
             self.parts += [[batch[i] for i in part] for part in cut]
         of_text = settings.objective == "pointwise"
         until, amounts = (self.texts_until, self.exposure) if of_text else (self.pairs_until, self.weight)
-        self.mass = [
-            float(sum(amounts[until[i] : until[i + 1]].sum() for part in batch for i in self.parts[part])) or 1.0
-            for batch in self.batches
-        ]
+        self.part_mass = [float(sum(amounts[until[i] : until[i + 1]].sum() for i in part)) for part in self.parts]
+        self.mass = [sum(self.part_mass[part] for part in batch) or 1.0 for batch in self.batches]
 
     def part(self, number: int) -> Part:
         """Packed tokens and labels of a part, on the model's device."""

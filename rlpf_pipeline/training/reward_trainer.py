@@ -126,8 +126,7 @@ class RewardTrainer:
         for number in range(rank, len(batches.parts), ranks):
             part = batches.part(number) if split == "train" else once(batches.part(number))
             states = self.model.pool(self.hidden(split, number, part), part.packed).float()
-            mass = part.exposure.sum() if self.settings.objective == "pointwise" else part.weight.sum()
-            found.append(Pooled(states * states.shape[1] ** -0.5, part, mass.item()))
+            found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number]))
             texts += len(states)
             if texts * ranks >= MOST_TEXTS:
                 break
