@@ -5,7 +5,8 @@
 Every entry runs in a process of its own, so that peak memory is its own; imports are not timed, and peak memory is also
 given above that of the imports. `advertisers`: 34,849 rows in memory, coefficients with naive, quasi, HC0, HC1 and HC3
 errors, median of five. `panel`: Parquet of an advertiser's days on disk, errors clustered by advertiser (ours sums in
-DuckDB first, which is exact). `report`: `rlpf ab-report` from start to end, imports included.
+DuckDB first, which is exact): the first call of a process, median of five processes in turn; `again`: median of five
+calls in one process. `report`: `rlpf ab-report` from start to end, imports included.
 """
 
 from __future__ import annotations
@@ -17,156 +18,22 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-REPEATS = 5
-BIG = 20_000_000
-"""Panel rows above which there are a million advertisers, and statsmodels is not tried."""
+from benchmarks.abtest_entries import BIG, REPEATS, Result
+
 STATSMODELS_ROWS = 1_000_000
-Result = dict[str, Any]
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def median_seconds(work: Callable[[], Result]) -> Result:
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        result = work()
-        seconds.append(time.perf_counter() - start)
-    return {**result, "seconds": sorted(seconds)[REPEATS // 2]}
-
-
-def once(work: Callable[[], Result]) -> Result:
-    start = time.perf_counter()
-    return {**work(), "seconds": time.perf_counter() - start}
-
-
-def our_fit(path: Path) -> Result:
-    import pandas as pd
-
-    from benchmarks.study_shape import FORMULA
-    from rlpf_pipeline.abtest import log_binomial
-
-    frame = pd.read_parquet(path)
-    imports = peak_mib()
-
-    def work() -> Result:
-        fit = log_binomial(frame, FORMULA, successes="clicks", trials="impressions")
-        return {"estimate": fit.coefficients["treatment"], "hc3": fit.standard_errors["hc3"]["treatment"]}
-
-    return {**median_seconds(work), "imports_mib": imports}
-
-
-def statsmodels_fit(path: Path) -> Result:
-    import formulaic
-    import numpy as np
-    import pandas as pd
-    import statsmodels.api as sm
-
-    from benchmarks.study_shape import FORMULA
-
-    frame = pd.read_parquet(path)
-    imports = peak_mib()
-
-    def work() -> Result:
-        design = formulaic.model_matrix(FORMULA, frame)
-        n, family = frame["impressions"].to_numpy(), sm.families.Binomial(sm.families.links.Log())
-        model = sm.GLM(frame["clicks"].to_numpy() / n, design, family, var_weights=n)
-        naive = model.fit()
-        robust = model.fit(cov_type="HC0")
-        model.fit(scale="X2")
-        x, mean = design.to_numpy(), naive.mu
-        weight = n * mean / (1 - mean)
-        bread = np.linalg.inv(x.T @ (x * ((n - frame["clicks"].to_numpy()) * mean / (1 - mean) ** 2)[:, None]))
-        leverage = weight * np.einsum("ij,jk,ik->i", x, np.linalg.inv(x.T @ (x * weight[:, None])), x, optimize=True)
-        scores = x * ((frame["clicks"].to_numpy() - n * mean) / (1 - mean) / (1 - leverage))[:, None]
-        half = scores @ bread
-        hc3 = np.sqrt(np.diag(half.T @ half))[list(design.columns).index("treatment")]
-        return {"estimate": float(robust.params["treatment"]), "hc3": float(hc3)}
-
-    return {**median_seconds(work), "imports_mib": imports}
-
-
-def our_panel(path: Path) -> Result:
-    from rlpf_pipeline.abtest import ExperimentSpec, headline_of
-
-    imports = peak_mib()
-
-    def work() -> Result:
-        found = headline_of(path, ExperimentSpec(date="day"))
-        return {"estimate": math.log(found.risk.estimate), "error": found.standard_errors["hc0"]}
-
-    return {**once(work), "imports_mib": imports}
-
-
-def statsmodels_panel(path: Path) -> Result:
-    import formulaic
-    import numpy as np
-    import pandas as pd
-    import statsmodels.api as sm
-
-    from benchmarks.study_shape import FORMULA
-
-    imports = peak_mib()
-
-    def work() -> Result:
-        frame = pd.read_parquet(path)
-        frame = frame[frame["impressions"] > 0].assign(
-            treatment=lambda f: (f["arm"] == "treatment").astype(float),
-            log_lifetime_ctr=lambda f: np.log(f["lifetime_ctr"] + 0.001),
-            log_ads_before=lambda f: np.log1p(f["ads_before"]),
-        )
-        design = formulaic.model_matrix(FORMULA, frame)
-        n, family = frame["impressions"].to_numpy(float), sm.families.Binomial(sm.families.links.Log())
-        model = sm.GLM(frame["clicks"].to_numpy() / n, design, family, var_weights=n)
-        groups = {"groups": pd.factorize(frame["advertiser_id"])[0], "use_correction": False}
-        fit = model.fit(cov_type="cluster", cov_kwds=groups)
-        return {"estimate": float(fit.params["treatment"]), "error": float(fit.bse["treatment"])}
-
-    return {**once(work), "imports_mib": imports}
-
-
-def write_advertisers(path: Path) -> Result:
-    import numpy as np
-
-    from benchmarks.study_shape import ADVERTISERS, advertisers
-
-    advertisers(ADVERTISERS, np.random.default_rng(1)).drop(columns="ctr").to_parquet(path)
-    return {"rows": ADVERTISERS}
-
-
-def write_days(path: Path) -> Result:
-    """The number of rows stands in the file's name."""
-    from benchmarks.study_shape import ADVERTISERS, write_panel
-
-    rows = int(path.stem.split("-")[1])
-    number = 1_000_000 if rows > BIG else ADVERTISERS
-    return {"rows": write_panel(path, number, max(2, round(rows / number)))}
-
-
-ENTRIES: dict[str, Callable[[Path], Result]] = {
-    "write advertisers": write_advertisers,
-    "write panel": write_days,
-    "our fit": our_fit,
-    "statsmodels fit": statsmodels_fit,
-    "our panel": our_panel,
-    "statsmodels panel": statsmodels_panel,
-}
 CHILD = (
     "import json, sys, pathlib, warnings; warnings.simplefilter('ignore');"
-    "from benchmarks.bench_abtest import ENTRIES, peak_mib;"
+    "from benchmarks.abtest_entries import ENTRIES, host_mib;"
     "result = ENTRIES[sys.argv[1]](pathlib.Path(sys.argv[2]));"
-    "print(json.dumps({**result, 'peak_mib': peak_mib()}))"
+    "print(json.dumps({**result, 'peak_mib': host_mib()}))"
 )
 
 
@@ -178,6 +45,18 @@ def measure(entry: str, path: Path) -> Result:
         return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
     result: Result = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def medians_in_turn(entries: tuple[str, ...], path: Path, repeats: int) -> dict[str, Result]:
+    """Of each entry the run of median time; the entries take turns, so that all see the machine in the same states."""
+    runs: dict[str, list[Result]] = {entry: [] for entry in entries}
+    for _ in range(repeats):
+        for entry in entries:
+            runs[entry].append(measure(entry, path))
+    return {
+        entry: sorted(results, key=lambda result: result.get("seconds", math.inf))[len(results) // 2]
+        for entry, results in runs.items()
+    }
 
 
 def report(data: Path, folder: Path, spec: str) -> Result:
@@ -217,8 +96,11 @@ def main(
         for size in sorted(int(number) for number in rows):
             panel = place / f"panel-{size}.parquet"
             written = measure("write panel", panel)["rows"]
-            for entry in ("our panel", "statsmodels panel") if size <= STATSMODELS_ROWS else ("our panel",):
-                add(written, entry, measure(entry, panel))
+            entries = ("our panel", "statsmodels panel") if size <= STATSMODELS_ROWS else ("our panel",)
+            for entry, result in medians_in_turn(entries, panel, 1 if size > BIG else REPEATS).items():
+                add(written, entry, result)
+            for entry in entries if size <= STATSMODELS_ROWS else ():
+                add(written, f"{entry}, again", measure(f"{entry}, again", panel))
             if size <= BIG:
                 add(written, "our report", report(panel, place, "date: day\n"))
             panel.unlink()

@@ -19,7 +19,7 @@ from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Judged, judged
 from rlpf_pipeline.abtest.rows import literal, quoted
 from rlpf_pipeline.abtest.sandwich import HEADLINE
-from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec
 
 
 class Headline(NamedTuple):
@@ -37,7 +37,7 @@ class Headline(NamedTuple):
 
 def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | None = None) -> Headline:
     """source, query: as in `panel.load_experiment`. Raises UserError for data that cannot be analysed, as `analyse`."""
-    with judged(source, spec or ExperimentSpec(), query) as table:
+    with judged(source, spec or ExperimentSpec(), query, without=OUTCOMES) as table:
         numbers = exposed_numbers(table)
     require_exposure(numbers.treated > 0, numbers.clicks)
     with one_thread():
@@ -75,7 +75,7 @@ def exposed_numbers(table: Judged) -> Numbers:
         for c in table.covariates
         if c.form != "category"
     ]
-    arrays = table.connection.execute(
+    arrays = table.connection.sql(
         f"SELECT {', '.join((*counts, *columns))} FROM advertisers WHERE impressions > 0 ORDER BY advertiser_id"  # noqa: S608
     ).fetchnumpy()
     values = [Values(c, np.asarray(arrays[c.name]), levels.get(c.name, ())) for c in table.covariates]

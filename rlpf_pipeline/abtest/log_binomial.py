@@ -33,6 +33,8 @@ SMALLEST_ERROR = 1e-10
 """Of a log relative risk: below it, there is rounding only."""
 LARGEST_LOG = 300.0
 """Ends of an interval beyond exp of it are cut there: they say nothing."""
+WELL_CONDITIONED = 1e8
+"""Condition number of the products of columns (their lengths made 1) below which half of the digits are left."""
 Status = Literal["converged", "boundary", "modified-poisson"]
 
 
@@ -206,8 +208,16 @@ def dependent_columns(design: Array, tolerance: float = 1e-9) -> list[int]:
 
 
 def triangle_of(design: Array) -> Array:
-    """R of the design's QR decomposition, (columns, columns), block of rows by block of rows."""
+    """R of the design's QR decomposition, (columns, columns), up to the signs of its rows.
+
+    By Cholesky's factor of the products of columns where these are far from collinear (it loses the square of the
+    condition number, and is ten times faster); else by QR, block of rows by block of rows.
+    """
     columns = design.shape[1]
+    products = design.T @ design
+    size = np.sqrt(np.diag(products))
+    if size.all() and np.linalg.cond(products / np.outer(size, size)) < WELL_CONDITIONED:
+        return np.asarray(np.linalg.cholesky(products).T)
     triangle = np.zeros((0, columns))
     for rows in blocks(len(design)):
         triangle = np.asarray(np.linalg.qr(np.vstack([triangle, design[rows]]), mode="r"))
@@ -250,7 +260,8 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
 
 def product_of(x: Array, chosen: npt.NDArray[np.bool_]) -> Array:
     """x'x of the chosen rows, (columns, columns), without a copy of them."""
-    products = [x[rows].T @ (x[rows] * chosen[rows, None]) for rows in blocks(len(x))]
+    weight = chosen.astype(np.float64)
+    products = [x[rows].T @ (x[rows] * weight[rows, None]) for rows in blocks(len(x))]
     return np.asarray(np.sum(products, axis=0))
 
 

@@ -21,13 +21,13 @@ Array = npt.NDArray[np.float64]
 
 SCORE_TOLERANCE = 1e-8
 """Largest accepted |score| relative to the trials behind it, by column."""
-NEGLIGIBLE_STEP = 1e-18
+NEGLIGIBLE_STEP = 1e-16
 """Squared length of a Newton step, in naive standard errors, after which there is none to take."""
 QUADRATIC_ZONE = 1e-4
 """Squared length below which full steps are taken: rounding hides the gain that a line search would look for."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
-CHUNK = 1 << 14
+CHUNK = 1 << 12
 """Rows worked on at once: temporaries stay in the processor's cache."""
 
 
@@ -46,13 +46,11 @@ class Maximum(NamedTuple):
 
 
 class Local(NamedTuple):
-    """The likelihood around a point: value, score (columns,), observed information (columns, columns) and the scale
-    that the score is small or large against (columns,)."""
+    """The likelihood around a point: value, score (columns,) and observed information (columns, columns)."""
 
     value: float
     score: Array
     information: Array
-    scale: Array
 
 
 def maximise(counts: Counts) -> Maximum | None:
@@ -61,7 +59,7 @@ def maximise(counts: Counts) -> Maximum | None:
     if start is None:
         return None
     beta, iterations, local = newton(counts, start, INNER_STEPS)
-    if is_stationary(local):
+    if is_stationary(counts, beta, local):
         return Maximum(beta, None, iterations)
     return boundary_maximum(counts, beta, iterations)
 
@@ -86,30 +84,48 @@ def inner_start(counts: Counts) -> Array | None:
 
 
 def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
-    """One pass over the rows. barrier: t, added as t log(-x'b) for each row without misses."""
+    """One pass over the rows. barrier: t, added as t log(-x'b) for each row without misses. Outside of the domain the
+    value is minus infinity."""
     columns = len(beta)
-    value, score, scale, information = 0.0, np.zeros(columns), np.zeros(columns), np.zeros((columns, columns))
-    for x, k, misses, held in chunks(counts):
+    value, score, information = 0.0, np.zeros(columns), np.zeros((columns, columns))
+    for x, k, misses in chunks(counts):
         eta = x @ beta
+        if float(eta.max()) > 0:
+            value = -np.inf
+        odds = odds_of(eta, misses)
+        expected = misses * odds
+        residual, curvature = k - expected, expected * (1 + odds)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            odds = np.where(misses > 0, 1 / np.expm1(-eta), 0.0)
-            terms = k * eta + np.where(misses > 0, misses * np.log(-np.expm1(eta)), 0.0)
-            slack = np.where(held, barrier / -eta, 0.0) if barrier else 0.0
-            value += float(terms.sum())
+            value += float((k * eta - misses * np.log1p(odds)).sum())
             if barrier:
+                held = misses == 0
+                slack = np.where(held, barrier / -eta, 0.0)
                 value += float(barrier * np.log(-eta[held]).sum())
-        residual = k - misses * odds - slack
-        curvature = misses * odds * (1 + odds) + (slack**2 / barrier if barrier else 0.0)
+                residual -= slack
+                curvature += slack**2 / barrier
         score += x.T @ residual
-        scale += np.abs(x).T @ (k + misses * odds + slack)
         information += x.T @ (x * curvature[:, None])
-    return Local(value, score, information, scale)
+    return Local(value, score, information)
 
 
-def chunks(counts: Counts) -> list[tuple[Array, Array, Array, npt.NDArray[np.bool_]]]:
-    """Rows in turn: design, successes, misses, and which rows have successes only."""
+def odds_of(eta: Array, misses: Array) -> Array:
+    """mu / (1 - mu) of each row; 0 where there are no misses to weigh."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(misses > 0, 1 / np.expm1(-eta), 0.0)
+
+
+def scale_of(counts: Counts, beta: Array) -> Array:
+    """What the score is small or large against, (columns,): its terms without their signs."""
+    scale = np.zeros(len(beta))
+    for x, k, misses in chunks(counts):
+        scale += np.abs(x).T @ (k + misses * odds_of(x @ beta, misses))
+    return scale
+
+
+def chunks(counts: Counts) -> list[tuple[Array, Array, Array]]:
+    """Rows in turn: design, successes, misses."""
     x, k, n = counts
-    return [(x[rows], k[rows], n[rows] - k[rows], n[rows] == k[rows]) for rows in blocks(len(k))]
+    return [(x[rows], k[rows], n[rows] - k[rows]) for rows in blocks(len(k))]
 
 
 def blocks(rows: int) -> list[slice]:
@@ -117,9 +133,9 @@ def blocks(rows: int) -> list[slice]:
     return [slice(first, first + CHUNK) for first in range(0, rows, CHUNK)]
 
 
-def is_stationary(local: Local) -> bool:
+def is_stationary(counts: Counts, beta: Array, local: Local) -> bool:
     """Whether the score is zero, up to rounding."""
-    return bool(np.isfinite(local.value)) and relative(local.score, local.scale) <= SCORE_TOLERANCE
+    return bool(np.isfinite(local.value)) and relative(local.score, scale_of(counts, beta)) <= SCORE_TOLERANCE
 
 
 def relative(score: Array, scale: Array) -> float:
@@ -134,14 +150,14 @@ def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tupl
         length = float(local.score @ step)
         if length <= NEGLIGIBLE_STEP:
             return beta, iteration, local
-        fraction = min(1.0, 0.99 * distance_to_boundary(counts, beta, step))
+        fraction = 1.0
         while True:
             candidate = beta + fraction * step
             seen = look(counts, candidate, barrier)
             gain = seen.value - local.value
             if np.isfinite(gain) and (gain >= 1e-4 * fraction * length or length < QUADRATIC_ZONE):
                 break
-            fraction /= 2
+            fraction = min(fraction / 2, 0.99 * distance_to_boundary(counts, beta, step))
             if fraction < 1e-12:
                 return beta, iteration, local
         beta, local = candidate, seen
@@ -213,12 +229,12 @@ def hold(counts: Counts, beta: Array, active: npt.NDArray[np.bool_]) -> Maximum 
     if free.shape[1] and (reduced.x @ start >= 0).any():
         return None
     inner, iterations, reached = newton(reduced, start, INNER_STEPS)
-    if not is_stationary(reached):
+    if not is_stationary(reduced, inner, reached):
         return None
     found = free @ inner
-    local = look(Counts(counts.x[moving], reduced.k, reduced.n), found)
-    score = local.score + counts.x[~moving].T @ counts.k[~moving]
-    scale = local.scale + np.abs(counts.x[~moving]).T @ counts.k[~moving]
+    loose = Counts(counts.x[moving], reduced.k, reduced.n)
+    score = look(loose, found).score + counts.x[~moving].T @ counts.k[~moving]
+    scale = scale_of(loose, found) + np.abs(counts.x[~moving]).T @ counts.k[~moving]
     if len(rows):
         score = score - rows.T @ optimize.nnls(rows.T, score)[0]
     if relative(score, scale) > SCORE_TOLERANCE:

@@ -83,14 +83,20 @@ class Judged(NamedTuple):
 
 
 @contextmanager
-def judged(source: Any, spec: ExperimentSpec, query: str | None) -> Iterator[Judged]:
-    """Read, judge and sum the rows. Raises UserError as `load_experiment` does."""
+def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[str, ...] = ()) -> Iterator[Judged]:
+    """Read, judge and sum the rows; `without`: sums that are not needed (their values are judged all the same).
+
+    Raises UserError as `load_experiment` does.
+    """
+    columns = f"* EXCLUDE ({', '.join(map(quoted, without))})" if without else "*"
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         try:
             view_rows(connection, kinds, spec, covariates, outcomes)
-            connection.execute(f"CREATE TEMP TABLE advertisers AS {read_sql('marts/ab_advertiser')}")
+            connection.execute(
+                f"CREATE TEMP TABLE advertisers AS SELECT {columns} FROM ({read_sql('marts/ab_advertiser')})"  # noqa: S608
+            )
             require_sound_rows(connection)
             require_assignment(connection, dated=spec.date is not None)
             yield Judged(connection, kinds, covariates, outcomes, segments)
@@ -149,9 +155,9 @@ def require_sound_rows(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def require_assignment(connection: duckdb.DuckDBPyConnection, dated: bool) -> None:
-    crossed, crossing, repeated, repeating, arms = connection.sql(
+    crossed, crossing, repeated, repeating, *arms = connection.sql(
         """SELECT count(*) FILTER (crossed), min(advertiser_id) FILTER (crossed),
-            count(*) FILTER (row_count > 1), min(advertiser_id) FILTER (row_count > 1), list(DISTINCT arm)
+            count(*) FILTER (row_count > 1), min(advertiser_id) FILTER (row_count > 1), min(arm), max(arm)
         FROM advertisers"""
     ).fetchall()[0]
     if crossed:
@@ -165,8 +171,8 @@ def require_assignment(connection: duckdb.DuckDBPyConnection, dated: bool) -> No
             f"{repeated} advertiser(s) have more than one row, for example {repeating}. "
             "Name the column of the date in a spec (date: …), or sum to one row per advertiser."
         )
-    if set(arms or ()) != set(ARMS):
-        only = f"only {arms[0]}" if arms else "no rows"
+    if tuple(arms) != ARMS:
+        only = f"only {arms[0]}" if arms[0] else "no rows"
         raise UserError(
             f"The column arm must hold both control and treatment; it holds {only}. Add the other arm's advertisers."
         )

@@ -102,12 +102,11 @@ def covariances(
     for part in blocks(rows):
         x, parts = block(part)
         leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
-        scores = x * parts.score[:, None]
-        adjusted = scores / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf)[:, None]
+        adjusted = x * (parts.score / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf))[:, None]
         meat3 += adjusted.T @ adjusted
         if clusters is not None and totals is not None:
             for j in range(size):
-                totals[j] += np.bincount(clusters[part], scores[:, j], totals.shape[1])
+                totals[j] += np.bincount(clusters[part], x[:, j] * parts.score, totals.shape[1])
 
     hc0 = bread @ meat @ bread
     found = {

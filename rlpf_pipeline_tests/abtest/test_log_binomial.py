@@ -11,6 +11,7 @@ import pytest
 import statsmodels.api as sm
 
 from rlpf_pipeline.abtest import log_binomial, relative_risk
+from rlpf_pipeline.abtest.log_binomial import dependent_columns, triangle_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
@@ -209,3 +210,13 @@ def test_an_advertiser_alone_in_its_level_says_nothing_of_the_others():
     for kind in ("hc0", "hc3"):
         expected = without.standard_errors[kind]["treatment"]
         assert fit.standard_errors[kind]["treatment"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("apart", [1e3, 1.0, 1e-3, 0.0])
+def test_the_triangle_of_columns_near_and_far_from_collinear_is_that_of_all_rows_at_once(apart):
+    rng = np.random.default_rng(3)
+    x = np.column_stack([np.ones(9000), *rng.normal(size=(2, 9000))]) * [1, 1e3, 1e-3]
+    x = np.column_stack([x, 2 * x[:, 0] - x[:, 1] + apart * rng.normal(size=9000)])
+    found, expected = np.abs(triangle_of(x)), np.abs(np.linalg.qr(x, mode="r"))
+    assert (np.abs(found - expected) < 1e-11 * np.linalg.norm(x, axis=0)).all()
+    assert dependent_columns(x) == ([3] if apart == 0 else [])
