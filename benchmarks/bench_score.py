@@ -29,7 +29,8 @@ from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
-from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, RewardSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, RewardSettings
 from rlpf_pipeline.training.reward_batches import RewardBatches
 from rlpf_pipeline.training.snapshot import Ad
 

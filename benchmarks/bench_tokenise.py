@@ -19,7 +19,8 @@ from rich.table import Table
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.reward_model import token_ids
-from rlpf_pipeline.settings import BaseModelSettings, MarketSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import BaseModelSettings, MarketSettings
 
 
 def main(

@@ -28,8 +28,9 @@ from rlpf_pipeline.evaluation.reward_model import MODELS, conditions, evaluate
 from rlpf_pipeline.evaluation.split import Scorer, Split, read_decided_split, read_split
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import new_reward_model
+from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.report.plots import INK, inline_svg, standalone_svg, styled
-from rlpf_pipeline.settings import Settings, load_settings
+from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
 from rlpf_pipeline.training.snapshot import read_ads

@@ -4,7 +4,7 @@
     python -m benchmarks.study_upworthy final --data packages.csv --home DIR --output study.json
 
 `levers` trains each entry of LEVERS and writes its figures on validation ads; what the file already holds is not run
-again. `final` trains the profile's recipe (settings.py) with three seeds and its pointwise twin with one, and looks at
+again. `final` trains the profile's recipe (profiles.py) with three seeds and its pointwise twin with one, and looks at
 the test ads; then it joins the three, as an ensemble and as their mean weights. Splits are the project's own
 (near-duplicates share one). All ads of the file are split together, those of the weeks of broken randomisation
 too; these are used for training at most, never to judge.
@@ -37,8 +37,8 @@ from rlpf_pipeline.models.reward_folders import (
     save_reward_model,
 )
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
+from rlpf_pipeline.profiles import PROFILE_SETTINGS
 from rlpf_pipeline.settings import (
-    PROFILE_SETTINGS,
     BaseModelSettings,
     IngestSettings,
     LoraSettings,

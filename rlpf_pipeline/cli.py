@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import Algorithm, IngestSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Algorithm, IngestSettings
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",

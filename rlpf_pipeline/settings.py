@@ -1,23 +1,15 @@
-"""Every setting of the pipeline with its default, and the run profiles (tiny, demo, upworthy, production).
+"""Every setting of the pipeline with its default (the values of the run profiles: profiles.py).
 
 The study does not publish its hyperparameters, KL coefficient, length penalty, minimum impressions or prompt; the
-values here are our own defaults; RLPF_SETTINGS names a YAML file that replaces some. A training job receives the whole
-`Settings` in its `run.json`.
+values here are our own defaults. A training job receives the whole `Settings` in its `run.json`.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings_file import read_settings_file, replaced
-
-PROFILES = ("tiny", "demo", "upworthy", "production")
-REPOSITORY = Path(__file__).resolve().parent.parent
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -296,92 +288,3 @@ class Settings(Section):
     @property
     def has_planted_truth(self) -> bool:
         return self.source == "market"
-
-
-TOP_LAYERS = LoraSettings(top_layers=12)
-MIDDLE_OF_SMOLLM2 = RewardSettings(
-    solve_heads=True,
-    pooling="mean",
-    layers=20,
-    learning_rate=2e-4,
-    head_learning_rate=2e-3,
-    lora=LoraSettings(top_layers=8),
-)
-"""Texts read where the base knows most of them (docs/reward-model.md)."""
-
-PROFILE_SETTINGS: dict[str, dict[str, object]] = {
-    "tiny": {
-        "base": BaseModelSettings(name="tiny"),
-        "market": MarketSettings(advertisers=40),
-        "teacher": TeacherSettings(examples=16, human_examples=32, max_new_tokens=12),
-        "reward": RewardSettings(epochs=1),
-        "policy": PolicySettings(
-            steps=2,
-            prompts_per_step=2,
-            samples_per_prompt=4,
-            max_new_tokens=8,
-            minibatches=2,
-            epochs=2,
-            judge_every=2,
-            judge_prompts=2,
-        ),
-        "evaluation": EvaluationSettings(originals=4, samples_per_original=2),
-        "experiment": ExperimentSettings(advertisers=600),
-    },
-    "demo": {
-        "imitation": ImitationSettings(lora=TOP_LAYERS),
-        "reward": MIDDLE_OF_SMOLLM2,
-        "policy": PolicySettings(lora=TOP_LAYERS),
-    },
-    "upworthy": {
-        "source": "upworthy",
-        "imitation": ImitationSettings(lora=TOP_LAYERS),
-        "reward": MIDDLE_OF_SMOLLM2.model_copy(
-            update={
-                "epochs": 1,
-                "learning_rate": 5e-5,
-                "head_learning_rate": 5e-4,
-                "tokens_per_batch": 1024,
-                "max_context_tokens": 0,
-            }
-        ),
-        "policy": PolicySettings(lora=TOP_LAYERS),
-    },
-    "production": {"source": "generic", "reward": MIDDLE_OF_SMOLLM2},
-}
-
-
-def home_from_environment() -> Path:
-    """RLPF_HOME, by default `.rlpf` beside pyproject.toml."""
-    return Path(os.environ.get("RLPF_HOME") or REPOSITORY / ".rlpf").resolve()
-
-
-def load_settings(
-    profile: str | None = None, data: tuple[Path, ...] | None = None, home: Path | None = None
-) -> Settings:
-    """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (as in PATH), RLPF_HOME.
-
-    RLPF_SETTINGS names a YAML file whose values replace those of the profile, section by section. Raises UserError for
-    an unknown profile, and for a file that does not fit.
-    """
-    profile = profile or os.environ.get("RLPF_PROFILE") or "demo"
-    if profile not in PROFILES:
-        raise UserError(f"Unknown profile '{profile}'. Choose one of: {', '.join(PROFILES)} (PROFILE=… or --profile).")
-    if data is None:
-        data = tuple(Path(p).resolve() for p in os.environ.get("RLPF_DATA", "").split(os.pathsep) if p)
-    chosen = {"profile": profile, "home": (home or home_from_environment()) / profile, "data": data}
-    file = os.environ.get("RLPF_SETTINGS")
-    if not file:
-        return Settings.model_validate(chosen | PROFILE_SETTINGS[profile])
-    own = read_settings_file(Path(file))
-    try:
-        return Settings.model_validate(chosen | replaced(plain(PROFILE_SETTINGS[profile]), own))
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in error.errors())
-        raise UserError(f"The settings of {file} do not fit: {faults}.") from error
-
-
-def plain(sections: dict[str, object]) -> dict[str, Any]:
-    return {
-        name: own.model_dump(exclude_unset=True) if isinstance(own, Section) else own for name, own in sections.items()
-    }

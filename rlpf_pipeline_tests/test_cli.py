@@ -13,7 +13,8 @@ from rlpf_pipeline.cli import app, main
 from rlpf_pipeline.defs import launcher
 from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
-from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 

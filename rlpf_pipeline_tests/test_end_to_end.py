@@ -21,7 +21,8 @@ from rlpf_pipeline.contracts import (
     VARIANTS,
 )
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of
-from rlpf_pipeline.settings import Settings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Settings
 
 RUN = [sys.executable, "-m", "rlpf_pipeline.cli", "run", "--profile", "tiny"]
 TRAINED = [name for name, stage in STAGES.items() if stage.job]

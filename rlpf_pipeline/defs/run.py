@@ -19,7 +19,8 @@ from dagster._utils.error import SerializableErrorInfo
 
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import REPOSITORY, Settings
+from rlpf_pipeline.profiles import REPOSITORY
+from rlpf_pipeline.settings import Settings
 
 STARTED_HERE = {"rlpf/started_by": "rlpf run"}
 Say = Callable[[str], None]

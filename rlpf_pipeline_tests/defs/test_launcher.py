@@ -13,7 +13,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from rlpf_pipeline.artifacts import Recipe, read_manifest
 from rlpf_pipeline.defs.launcher import JobFailed, accelerate_config, launch, leash, threads_of_a_process
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import load_settings
+from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training.run_config import RunConfig
 
 FAKE_JOB = "rlpf_pipeline_tests.defs.fake_job"

@@ -11,7 +11,8 @@ from rlpf_pipeline.defs.assets.experiment import ab_experiment, ab_report
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.run import STARTED_HERE, Narrator, forget_killed_runs, only_run, open_instance, run_everything
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import Settings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Settings
 
 RUN_ID = str(uuid.UUID(int=1))
 

@@ -8,7 +8,8 @@ from rlpf_pipeline.artifacts import Recipe, publish
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import STAGES, build, build_table, folder_of, manifest_of, recipe_of
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import ImitationSettings, PolicySettings, Settings, TeacherSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import ImitationSettings, PolicySettings, Settings, TeacherSettings
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
-from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, RewardSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, RewardSettings
 from rlpf_pipeline.training.jobs.policy import read_task, work
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import scored

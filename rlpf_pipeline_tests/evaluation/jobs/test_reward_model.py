@@ -15,7 +15,8 @@ from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
-from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, RewardSettings, load_settings
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, RewardSettings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.warehouse import Warehouse

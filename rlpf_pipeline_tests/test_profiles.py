@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import load_settings
+from rlpf_pipeline.profiles import load_settings
 
 
 @pytest.fixture
