@@ -74,7 +74,7 @@ class Reporter:
             amount, what = rate or (done, unit)
             figures = "".join(f" · {name} {value:.4g}" for name, value in metrics.items())
             left = elapsed / done * (total - done) if done else 0.0
-            line = f"{unit} {done}/{total}{figures} · {amount / elapsed:.1f} {what}/s · {_clock(left)} left"
+            line = f"{unit} {done}/{total}{figures} · {_speed(amount / elapsed)} {what}/s · {_clock(left)} left"
             print(f"  {self.stage} · {line}", flush=True)
             if self._pipes and (now - self._sent >= SEND_EVERY or done == total):
                 self._sent = now
@@ -103,6 +103,10 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, obj
     for key, value in values.items():
         rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
     return rows
+
+
+def _speed(a_second: float) -> str:
+    return f"{a_second:.1f}" if a_second >= 1 else f"{a_second:.2g}"
 
 
 def _clock(seconds: float) -> str:
