@@ -282,7 +282,7 @@ SUGGESTIONS = Table(
         Column(
             "log_ratio",
             "DOUBLE",
-            "Sum of log policy - log reference over its tokens, its mean estimates the KL; of best-of-n the bound on it",
+            "Sum of log policy - log reference over its tokens, its mean estimates the KL; of best-of-n a bound",
             "nats",
         ),
         Column("reward", "DOUBLE", "Score by the reward model (optimised against)"),
