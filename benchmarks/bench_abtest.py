@@ -96,10 +96,11 @@ def main(
         for size in sorted(int(number) for number in rows):
             panel = place / f"panel-{size}.parquet"
             written = measure("write panel", panel)["rows"]
-            entries = ("our panel", "statsmodels panel") if size <= STATSMODELS_ROWS else ("our panel",)
+            compared = size <= STATSMODELS_ROWS
+            entries = ("our panel", "statsmodels panel") if compared else ("our panel",)
             for entry, result in medians_in_turn(entries, panel, 1 if size > BIG else REPEATS).items():
                 add(written, entry, result)
-            for entry in entries if size <= STATSMODELS_ROWS else ():
+            for entry in entries if compared else ():
                 add(written, f"{entry}, again", measure(f"{entry}, again", panel))
             if size <= BIG:
                 add(written, "our report", report(panel, place, "date: day\n"))

@@ -124,12 +124,12 @@ ENTRIES: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     "our splits": our_splits,
 }
 
-# VmHWM and not ru_maxrss, which a child process inherits from the one that wrote the rows.
 CHILD = (
-    "import json, re, sys, time, pathlib; from benchmarks.bench_pairs import ENTRIES;"
+    "import json, sys, time, pathlib; from benchmarks.bench_pairs import ENTRIES;"
+    "from benchmarks.memory import host_mib;"
     "seconds = ENTRIES[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]));"
-    "peak = int(re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]) / 2**20;"
-    "print(json.dumps({'seconds': seconds, 'processor_seconds': time.process_time(), 'peak_gib': peak}))"
+    "spent = {'processor_seconds': time.process_time(), 'peak_gib': host_mib() / 2**10};"
+    "print(json.dumps({'seconds': seconds, **spent}))"
 )
 
 

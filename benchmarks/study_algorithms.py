@@ -12,8 +12,6 @@ study goes on; the pipeline's own models stay as they are.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -23,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlpf_pipeline.artifacts import write_atomically
+from rlpf_pipeline.defs.launcher import launch
 from rlpf_pipeline.settings import Algorithm
 from rlpf_pipeline.training.run_config import RunConfig
 
@@ -55,13 +54,20 @@ def main(
 
 
 def one_run(home: Path, folder: Path, algorithm: Algorithm, seed: int, samples: int) -> Result:
-    """The metrics of the policy evaluation, with the seconds of training; kept in result.json."""
+    """The metrics of the policy evaluation, with the seconds of training; kept in result.json while it is of the same
+    models, settings and samples."""
     kept = folder / "result.json"
-    if kept.exists():
-        found: Result = json.loads(kept.read_text())
-        return found
     training = RunConfig.read(home / "runs/adllama/run.json").by(algorithm)
     training = seeded(training, seed, folder / "policy")
+    about = {
+        "algorithm": algorithm,
+        "seed": seed,
+        "samples": samples,
+        "recipe": training.recipe.model_dump(mode="json"),
+    }
+    found: Result = json.loads(kept.read_text()) if kept.exists() else {}
+    if about.items() <= found.items():
+        return found
     start = time.perf_counter()
     run(training, folder / "train.json", "rlpf_pipeline.training.jobs.policy")
     seconds = time.perf_counter() - start
@@ -75,7 +81,7 @@ def one_run(home: Path, folder: Path, algorithm: Algorithm, seed: int, samples: 
     )
     run(judging, folder / "evaluate.json", "rlpf_pipeline.evaluation.jobs.policy")
     metrics = json.loads((folder / "evaluation/manifest.json").read_text())["metrics"]
-    result = {"algorithm": algorithm, "seed": seed, "seconds": seconds, **metrics}
+    result = {**about, "seconds": seconds, **metrics}
     write_atomically(kept, json.dumps(result, indent=2) + "\n")
     return result
 
@@ -88,7 +94,7 @@ def seeded(config: RunConfig, seed: int, output: Path) -> RunConfig:
 
 def run(config: RunConfig, path: Path, module: str) -> None:
     write_atomically(path, config.model_dump_json(indent=2))
-    subprocess.run([sys.executable, "-m", module, "--config", str(path)], check=True)
+    launch(module, path, {})
 
 
 def table_of(results: list[Result]) -> Table:

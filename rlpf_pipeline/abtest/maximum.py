@@ -85,7 +85,7 @@ def inner_start(counts: Counts) -> Array | None:
 
 def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
     """One pass over the rows. barrier: t, added as t log(-x'b) for each row without misses. Outside of the domain the
-    value is minus infinity."""
+    value is not finite."""
     columns = len(beta)
     value, score, information = 0.0, np.zeros(columns), np.zeros((columns, columns))
     for x, k, misses in chunks(counts):

@@ -110,7 +110,7 @@ def number(column: str, kinds: dict[str, str]) -> str:
 
 
 def comparable(column: str, kinds: dict[str, str]) -> str:
-    """What limits are tested on: the column as it stands where it holds numbers, which costs a third of the row."""
+    """What limits are tested on: the column as it stands where it holds numbers, so that no row has to be cast."""
     return quoted(column) if is_whole(kinds[column]) or kinds[column] in FLOATS else number(column, kinds)
 
 
