@@ -3,6 +3,8 @@
     pip install --no-deps --target DIR/trl-1.12.0 trl==1.12.0
     python -m benchmarks.bench_ppo speed --home DIR --output ppo.json
     python -m benchmarks.bench_ppo same-reward --home DIR --output reward.json
+    python -m benchmarks.bench_ppo same-reward --home DIR --base smollm2-135m-instruct --samples 4 --max-new-tokens 28 \
+        --epochs 1 --temperature 0.7 --learning-rate 6e-4 --critic-rate 3e-5 --steps 12 --output trained.json
 
 `speed`: every entry runs in a process of its own, so that peak memory is its own, `--rounds` times in turn. A step
 draws as many texts for the same prompts, encodes as many at once and takes as many optimiser steps; the first step is
@@ -159,8 +161,8 @@ def run_timed(name: str, case: Case, cache: Path) -> Timed:
 
 
 def run_curve(name: str, case: Case, cache: Path) -> list[tuple[float, float]]:
-    # The tiny model's products are too small to share: a second thread only waits for the first.
-    torch.set_num_threads(1)
+    if case.base.name == "tiny":  # products too small to share: a second thread only waits for the first
+        torch.set_num_threads(1)
     if name == "ours":
         from benchmarks.ppo_ours import curve_of_ours
 

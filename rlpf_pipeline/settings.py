@@ -188,7 +188,7 @@ class RewardSettings(Section):
 
 class PolicySettings(Section):
     algorithm: Algorithm = Field("ppo", description="ours, or one to compare it with (docs/ppo.md)")
-    steps: int = Field(12, ge=1, description="PPO steps at most, each with fresh samples")
+    steps: int = Field(24, ge=1, description="PPO steps at most, each with fresh samples")
     prompts_per_step: int = Field(8, ge=1)
     samples_per_prompt: int = Field(5, ge=1)
     max_new_tokens: int = Field(28, ge=1)
@@ -230,8 +230,12 @@ class PolicySettings(Section):
     repetition_penalty: float = Field(
         0.0, ge=0, description="reward lost by a text of nothing but repeated words; in proportion to their share"
     )
-    judge_every: int = Field(4, ge=1, description="steps between judgements by the evaluation reward model")
-    judge_prompts: int = Field(16, ge=1, description="originals of the validation split that it judges on")
+    off_topic_penalty: float = Field(
+        0.0, ge=0, description="reward lost per unit of cosine (MiniLM embeddings) that text and original lack"
+    )
+    least_relevance: float = Field(0.5, ge=-1, le=1, description="to this cosine, from which on nothing is lost")
+    judge_every: int = Field(6, ge=1, description="steps between judgements by the evaluation reward model")
+    judge_prompts: int = Field(32, ge=1, description="originals of the validation split that it judges on")
     judge_samples: int = Field(2, ge=1, description="texts for each of them")
     kl_budget: float = Field(5.0, gt=0, description="KL in nats per text beyond which no policy is kept")
     patience: int = Field(2, ge=1, description="judgements that bring nothing better after which training stops")

@@ -50,6 +50,8 @@ def policy_table(settings: Settings) -> Table:
         ("length, tokens", "tokens", figure),
         ("distinct suggestions, share", "distinct", figure),
     ]
+    if "adllama_relevance" in metrics:
+        rows.append(("relevance, cosine with the original", "relevance", figure))
     if settings.has_planted_truth:
         rows.append(("true (planted) CTR", "planted_ctr", percent))
     for label, name, shown in rows:

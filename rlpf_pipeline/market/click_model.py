@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from rlpf_pipeline.market import text_features as feature
 from rlpf_pipeline.market.reading import read_sentences, read_words
-from rlpf_pipeline.sentence_embeddings import embed
+from rlpf_pipeline.sentence_embeddings import cosines
 from rlpf_pipeline.settings import MarketSettings, Relevance
 
 Floats = npt.NDArray[np.float64]
@@ -157,9 +157,8 @@ class PlantedClickModel:
 
 def embedding_relevance(texts: Sequence[str], originals: Sequence[str]) -> Floats:
     """Relevance in [0, 1] of each text to the original beside it, by the cosine of their MiniLM embeddings."""
-    vectors = embed(list(dict.fromkeys([*texts, *originals])))
-    cosines = np.array([vectors[text] @ vectors[original] for text, original in zip(texts, originals, strict=True)])
-    return np.asarray(np.clip((cosines - UNRELATED) / (RELATED - UNRELATED), 0.0, 1.0), dtype=np.float64)
+    risen = (cosines(texts, originals) - UNRELATED) / (RELATED - UNRELATED)
+    return np.asarray(np.clip(risen, 0.0, 1.0), dtype=np.float64)
 
 
 def capped_ctr(base_ctr: float, log_effects: Floats) -> Floats:

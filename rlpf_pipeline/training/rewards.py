@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.sentence_embeddings import cosines
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import Prompt, decode
 
@@ -24,12 +25,14 @@ Responses = Sequence[Sequence[list[int]]]
 class Samples(NamedTuple):
     """Sampled texts, the samples of a prompt together.
 
-    gains: (texts, heads), each head's score less the one it gives to the original, log odds. texts: as decoded.
+    gains: (texts, heads), each head's score less the one it gives to the original, log odds. texts: as decoded, each
+    beside its prompt's original in `originals`.
     tokens, original_tokens: (texts,), lengths. finished: (texts,), False for a text cut off at the limit.
     """
 
     gains: np.ndarray
     texts: Sequence[str]
+    originals: Sequence[str]
     tokens: np.ndarray
     original_tokens: np.ndarray
     finished: np.ndarray
@@ -49,6 +52,9 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
     def outside_band(samples: Samples) -> np.ndarray:
         return tokens_outside_band(samples, settings.shortest, settings.longest)
 
+    def off_topic(samples: Samples) -> np.ndarray:
+        return lacking_relevance(samples, settings.least_relevance)
+
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
     terms = (
         Term("gain", 1.0, mean_gain),
@@ -56,6 +62,7 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
         Term("length", length_weight, tokens if settings.length == "linear" else outside_band),
         Term("missing_eos", -settings.missing_eos_penalty, unfinished),
         Term("repetition", -settings.repetition_penalty, repetition),
+        Term("off_topic", -settings.off_topic_penalty, off_topic),
     )
     return [term for term in terms if term.weight]
 
@@ -68,6 +75,7 @@ def samples_of(
     return Samples(
         gains,
         [decode(tokenizer, ids) for ids in flat],
+        [prompt.original for prompt, own in zip(prompts, responses, strict=True) for _ in own],
         np.array([len(ids) for ids in flat]),
         np.repeat([prompt.original_tokens for prompt in prompts], [len(own) for own in responses]),
         np.array([ids[-1] == tokenizer.eos_token_id for ids in flat]),
@@ -144,3 +152,12 @@ def repetition(samples: Samples) -> np.ndarray:
     """Share of a text's words that repeat an earlier one, whatever their case; 0 for an empty text."""
     words = [text.casefold().split() for text in samples.texts]
     return np.array([1 - len(set(own)) / len(own) if own else 0.0 for own in words])
+
+
+def lacking_relevance(samples: Samples, least: float) -> np.ndarray:
+    """What the cosine of a text's sentence embedding with its original's lacks to `least`; 0 for those that have it.
+
+    Reward models learn from texts that people wrote for the same ad, so they never saw one that is about something
+    else, and score it as they please: without this term PPO comes to write texts that fit any ad (docs/ppo.md).
+    """
+    return np.maximum(0.0, least - cosines(samples.texts, samples.originals))

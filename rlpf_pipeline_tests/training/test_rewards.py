@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training import rewards
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.rewards import Samples, gains, head_gains, reward_terms, weighted
 
 SAMPLES = Samples(
     gains=np.array([[1.0, 3.0], [0.5, 0.5], [0.0, 2.0], [-1.0, 1.0]]),
     texts=["buy buy Buy now", "fresh bread", "", "a b a b"],
+    originals=["Fresh bread, baked at dawn."] * 4,
     tokens=np.array([3, 5, 15, 18]),
     original_tokens=np.full(4, 10),
     finished=np.array([True, True, True, False]),
@@ -42,6 +45,23 @@ def test_an_unfinished_text_is_penalised() -> None:
 def test_repeated_words_cost_their_share() -> None:
     # two of "buy buy Buy now" repeat, none, no word at all, two of four
     assert terms_of(repetition_penalty=1.0)["repetition"] == [-0.5, 0.0, 0.0, -0.5]
+
+
+def test_a_text_costs_what_its_cosine_with_the_original_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewards, "cosines", lambda texts, originals: np.array([0.25, 0.5, -0.5, 0.875]))
+    # lacking .25 and 1 to .5, at two a unit
+    assert terms_of(off_topic_penalty=2.0, least_relevance=0.5)["off_topic"] == [-0.5, 0.0, -2.0, 0.0]
+
+
+@pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
+def test_a_text_about_something_else_is_off_topic() -> None:
+    loaves = SAMPLES._replace(
+        texts=["Loaves warm from our oven each morning.", "You can try it out.", "", "Buy a car."]
+    )
+    terms = reward_terms(PolicySettings(off_topic_penalty=1.0))
+    kept, *strayed = weighted(terms, loaves)["off_topic"]
+    assert kept == 0.0
+    assert max(strayed) < -0.1
 
 
 def test_a_term_without_weight_is_left_out() -> None:

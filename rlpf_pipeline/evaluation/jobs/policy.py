@@ -3,7 +3,8 @@
     accelerate launch -m rlpf_pipeline.evaluation.jobs.policy --config run.json
 
 inputs: preference_snapshot, imitation_v2, adllama, reward_model, evaluation_reward_model. The planted truth is
-consulted only here and in the experiment, never by training.
+consulted only here and in the experiment, never by training. relevance: the cosine of a suggestion's sentence embedding
+with its original's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summarise, write_suggestions
 from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.models.adapters import load_policy
@@ -65,21 +67,22 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
             settings.market.base_ctr,
             suggestions.context.str.removeprefix("Industry: ").tolist(),
         )
+    if sentence_embeddings.is_installed():
+        suggestions["relevance"] = sentence_embeddings.cosines(suggestions.text.tolist(), suggestions.original.tolist())
+    else:
+        reporter.say("relevance is left out: the weights of all-MiniLM-L6-v2 are not installed")
     suggestions.to_parquet(folder / "suggestions.parquet", index=False)
     return _metrics(suggestions)
 
 
 def _metrics(suggestions: pd.DataFrame) -> Metrics:
     metrics: Metrics = {}
-    compared = ["reward", "evaluation_reward", "tokens"]
-    if "planted_ctr" in suggestions:
-        compared.append("planted_ctr")
+    optional = [column for column in ("planted_ctr", "relevance") if column in suggestions]
     for name, prefix in (("imitation_v2", "imitation_"), ("adllama", "adllama_")):
         own = suggestions[suggestions.policy == name]
         metrics |= {prefix + key: value for key, value in summarise(own).items()}
-        if "planted_ctr" in own:
-            metrics[f"{prefix}planted_ctr"] = float(own.planted_ctr.mean())
-    for column in compared:
+        metrics |= {prefix + column: float(own[column].mean()) for column in optional}
+    for column in ["reward", "evaluation_reward", "tokens", *optional]:
         metrics[f"{column}_difference"], metrics[f"{column}_difference_standard_error"] = paired_difference(
             suggestions, column
         )
