@@ -13,6 +13,7 @@ TITLES = {
     "kl": "KL to imitation v2, nats per text",
     "tokens": "length, tokens",
     "distinct": "distinct samples of a prompt, share",
+    "term_off_topic": "off-topic term of the reward",
     "loss": "loss",
     "accuracy": "pairs ordered as by their clicks, share",
 }
@@ -42,7 +43,7 @@ def plot_curve(curve: Sequence[Mapping[str, float]], chosen: int, path: Path) ->
     base = alt.Chart(table, width=420, height=240).encode(
         alt.X("kl:Q", title="KL to imitation v2, nats per text"),
         alt.Y("gain:Q", title="gain over the original, log odds", scale=alt.Scale(zero=False)),
-        alt.Color("judge:N", title=None),
+        alt.Color("judge:N", title=None, legend=alt.Legend(labelLimit=300)),
         alt.Order("step:Q"),
     )
     marks = base.mark_point(filled=True, size=80).encode(

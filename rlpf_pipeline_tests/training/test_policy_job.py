@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.artifacts import Recipe, publish, read_manifest, subset
 from rlpf_pipeline.cli import app
 from rlpf_pipeline.evaluation.jobs.policy import work as evaluate
@@ -150,6 +151,20 @@ def test_the_evaluation_lets_best_of_n_choose(config: RunConfig, folder_by: Fold
     n = config.settings.policy.samples_per_prompt
     assert metrics["adllama_kl"] == pytest.approx(np.log(n) - (n - 1) / n)
     assert metrics["reward_difference"] > 0
+
+
+@pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
+def test_the_evaluation_says_how_near_suggestions_stay_to_their_originals(
+    config: RunConfig, folder_by: FolderBy, tmp_path: Path
+) -> None:
+    inputs = {**config.inputs, "adllama": folder_by("ppo")}
+    metrics = evaluate(config.model_copy(update={"inputs": inputs}), tmp_path, QUIET)
+    suggestions = pd.read_parquet(tmp_path / "suggestions.parquet")
+    vectors = sentence_embeddings.embed([*suggestions.text, *suggestions.original])
+    nearness = [vectors[text] @ vectors[own] for text, own in zip(suggestions.text, suggestions.original, strict=True)]
+    assert suggestions.relevance.tolist() == pytest.approx(nearness)
+    own = suggestions[suggestions.policy == "adllama"]
+    assert metrics["adllama_relevance"] == pytest.approx(own.relevance.mean())
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "best-of-n"])
