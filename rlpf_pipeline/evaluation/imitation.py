@@ -21,7 +21,7 @@ from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.example_filter import is_copy, new_names, new_numbers
 from rlpf_pipeline.training.prompts import chat_ids, decode, messages, prompt_ids
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
 from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, request
 
 Figures = dict[str, float | None]
@@ -63,7 +63,7 @@ def write_rewrites(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     originals: Sequence[str],
-    sampling: TeacherSettings,
+    teacher: TeacherSettings,
     seed: int,
     on_batch: Callable[[int], None],
 ) -> pd.DataFrame:
@@ -74,13 +74,10 @@ def write_rewrites(
         model,
         [chat_ids(tokenizer, request(ask, text) if ask else messages(text)) for text, ask in asked],
         1,
-        sampling.batch_size,
+        Sampling.of(tokenizer, teacher),
+        torch.Generator().manual_seed(seed),
+        teacher.batch_size,
         on_batch,
-        max_new_tokens=sampling.max_new_tokens,
-        temperature=sampling.temperature,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator().manual_seed(seed),
     )
     rows = [
         (name, *own, decode(tokenizer, ids), ids[-1] == tokenizer.eos_token_id)

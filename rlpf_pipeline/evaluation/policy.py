@@ -17,7 +17,7 @@ from rlpf_pipeline.training.best_of import BestOf
 from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import Prompt, decode
 from rlpf_pipeline.training.rewards import gains
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
 
 SCORING_TOKENS = 4096
 
@@ -42,13 +42,10 @@ def write_suggestions(
         model,
         [prompt.ids for prompt in prompts],
         evaluation.samples_per_original * (best_of.n if best_of else 1),
+        Sampling.of(tokenizer, policy),
+        torch.Generator().manual_seed(seed),
         evaluation.batch_size,
         on_batch,
-        max_new_tokens=policy.max_new_tokens,
-        temperature=policy.temperature,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator().manual_seed(seed),
     )
     if best_of:
         responses = best_of.pick(prompts, responses)

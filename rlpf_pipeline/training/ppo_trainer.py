@@ -40,7 +40,7 @@ from rlpf_pipeline.training.rewards import (
     samples_of,
     weighted,
 )
-from rlpf_pipeline.training.rollout import sample
+from rlpf_pipeline.training.rollout import Sampling, sample
 
 
 class Written(NamedTuple):
@@ -194,16 +194,8 @@ class PPOTrainer:
 
     def draw(self, prompts: Sequence[Prompt], samples: int, uniform: torch.Tensor) -> list[list[list[int]]]:
         """Texts for each prompt, as token ids."""
-        return sample(
-            self.sampler.model,
-            [prompt.ids for prompt in prompts],
-            samples,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-            eos_id=self.tokenizer.eos_token_id,
-            pad_id=self.tokenizer.pad_token_id,
-            uniform=uniform,
-        )
+        sampling = Sampling.of(self.tokenizer, self.settings)
+        return sample(self.sampler.model, [prompt.ids for prompt in prompts], samples, sampling, uniform)
 
     def rolled_out(self, rollout: Rollout) -> Samples:
         prompts = [self.prompts[i] for i in rollout.prompts]

@@ -8,29 +8,38 @@ on when its neighbours end nor on how texts are divided among ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlpf_pipeline.settings import PolicySettings, TeacherSettings
 
 COMPACT_BELOW = 0.8
 
 
+class Sampling(NamedTuple):
+    """How a text is drawn: token by token at a temperature, until its end mark or a limit."""
+
+    max_new_tokens: int
+    temperature: float
+    eos_id: int
+    pad_id: int
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings | TeacherSettings) -> Sampling:
+        return cls(settings.max_new_tokens, settings.temperature, tokenizer.eos_token_id, tokenizer.pad_token_id)
+
+
 def sample(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    samples: int,
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    eos_id: int,
-    pad_id: int,
-    uniform: Tensor,
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling, uniform: Tensor
 ) -> list[list[list[int]]]:
-    """Draw `samples` texts for each prompt; returns token ids [prompt][sample], ending in eos_id where finished.
+    """Draw `samples` texts for each prompt; returns token ids [prompt][sample], ending in the end mark where finished.
 
     uniform: (prompts x samples, max_new_tokens), random numbers in [0, 1), one for each token that may be drawn.
     """
+    max_new_tokens, temperature, eos_id, pad_id = sampling
     rows = len(prompts) * samples
     drawn: list[list[int]] = [[] for _ in range(rows)]
     alive = torch.arange(rows, device=model.device)
@@ -64,20 +73,18 @@ def sample_in_batches(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     samples: int,
+    sampling: Sampling,
+    generator: torch.Generator,
     batch_size: int,
     on_batch: Callable[[int], None],
-    *,
-    max_new_tokens: int,
-    generator: torch.Generator,
-    **options: object,
 ) -> list[list[list[int]]]:
     """`sample` for many prompts, about `batch_size` texts at a time; `on_batch` hears how many prompts are done."""
     per_batch = max(1, batch_size // samples)
     drawn: list[list[list[int]]] = []
     for start in range(0, len(prompts), per_batch):
         batch = prompts[start : start + per_batch]
-        uniform = torch.rand(len(batch) * samples, max_new_tokens, generator=generator)
-        drawn += sample(model, batch, samples, max_new_tokens=max_new_tokens, uniform=uniform, **options)  # type: ignore[arg-type]
+        uniform = torch.rand(len(batch) * samples, sampling.max_new_tokens, generator=generator)
+        drawn += sample(model, batch, samples, sampling, uniform)
         on_batch(len(drawn))
     return drawn
 

@@ -21,7 +21,7 @@ from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
 from rlpf_pipeline.training.rewards import gains
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
 
 ROUNDS = 5
 """Times that texts are drawn for an original which has too few distinct ones."""
@@ -80,13 +80,10 @@ def suggest(
             policy.model,
             [prompt.ids for prompt in asked],
             n * (policy.best_of.n if policy.best_of else 1),
+            Sampling.of(policy.tokenizer, policy.settings),
+            generator,
             TEXTS_AT_ONCE,
             lambda done, served=served: on_progress(served + done, len(prompts)),
-            max_new_tokens=policy.settings.max_new_tokens,
-            temperature=policy.settings.temperature,
-            eos_id=policy.tokenizer.eos_token_id,
-            pad_id=policy.tokenizer.pad_token_id,
-            generator=generator,
         )
         if policy.best_of:
             drawn = policy.best_of.pick(asked, drawn)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.prompts import chat_ids, decode
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
 
 SHORTEN = "Rephrase and shorten this ad"
 QUESTION = "Turn this ad into a question"
@@ -59,13 +59,10 @@ def local_teacher(
             model,
             [chat_ids(tokenizer, chat) for chat in chats],
             1,
+            Sampling.of(tokenizer, settings),
+            torch.Generator().manual_seed(seed),
             settings.batch_size,
             lambda done: on_progress(done, len(chats)),
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            eos_id=tokenizer.eos_token_id,
-            pad_id=tokenizer.pad_token_id,
-            generator=torch.Generator().manual_seed(seed),
         )
         return [decode(tokenizer, ids) if ids[-1] == tokenizer.eos_token_id else "" for (ids,) in drawn]
 

@@ -26,7 +26,7 @@ from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, Rewa
 from rlpf_pipeline.training.jobs.policy import read_task, work
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import scored
-from rlpf_pipeline.training.rollout import sample
+from rlpf_pipeline.training.rollout import Sampling, sample
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.suggest import load_writer
 from rlpf_pipeline.warehouse import Warehouse
@@ -100,11 +100,8 @@ def judged_again(folder: Path, config: RunConfig) -> float:
         writer.model,
         [prompt.ids for prompt in task.judges.prompts],
         shape[1],
-        max_new_tokens=tokens,
-        temperature=settings.temperature,
-        eos_id=writer.tokenizer.eos_token_id,
-        pad_id=writer.tokenizer.pad_token_id,
-        uniform=torch.from_numpy(uniform.reshape(-1, tokens)),
+        Sampling.of(writer.tokenizer, settings),
+        torch.from_numpy(uniform.reshape(-1, tokens)),
     )
     if writer.best_of:
         responses = writer.best_of.pick(task.judges.prompts, responses)

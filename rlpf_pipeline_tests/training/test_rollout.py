@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare
 
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.training.rollout import draw, sample
+from rlpf_pipeline.training.rollout import Sampling, draw, sample
 from rlpf_pipeline_tests.conftest import TINY
 
 
@@ -19,16 +19,9 @@ def test_draws_follow_the_softmax_at_the_temperature() -> None:
 
 def sampled(cache: Path, prompts: list[list[int]], seed: int = 5, temperature: float = 1e-4) -> list[list[list[int]]]:
     tokenizer = load_tokenizer(TINY, cache)
-    return sample(
-        load_causal_lm(TINY, cache),
-        prompts,
-        2,
-        max_new_tokens=6,
-        temperature=temperature,
-        eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
-        uniform=torch.rand(2 * len(prompts), 6, generator=torch.Generator().manual_seed(seed)),
-    )
+    sampling = Sampling(6, temperature, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    uniform = torch.rand(2 * len(prompts), 6, generator=torch.Generator().manual_seed(seed))
+    return sample(load_causal_lm(TINY, cache), prompts, 2, sampling, uniform)
 
 
 def test_cached_decoding_of_padded_prompts_is_greedy_decoding_one_by_one(cache: Path) -> None:
@@ -57,9 +50,9 @@ def test_a_text_depends_on_its_own_random_numbers_alone(cache: Path) -> None:
     model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
     prompts = [[1, 2 + i] for i in range(16)]
     uniform = torch.rand(32, 6, generator=torch.Generator().manual_seed(1))
-    options = {"max_new_tokens": 6, "temperature": 2.0, "eos_id": tokenizer.eos_token_id, "pad_id": 0}
-    together = sample(model, prompts, 2, uniform=uniform, **options)
-    halves = [sample(model, prompts[own], 2, uniform=uniform[rows], **options) for own, rows in HALVES]
+    sampling = Sampling(6, 2.0, tokenizer.eos_token_id, pad_id=0)
+    together = sample(model, prompts, 2, sampling, uniform)
+    halves = [sample(model, prompts[own], 2, sampling, uniform[rows]) for own, rows in HALVES]
     assert together == halves[0] + halves[1]
 
 
