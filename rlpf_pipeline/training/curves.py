@@ -14,6 +14,7 @@ TITLES = {
     "tokens": "length, tokens",
     "distinct": "distinct samples of a prompt, share",
     "term_off_topic": "off-topic term of the reward",
+    "term_copy": "copy term of the reward",
     "loss": "loss",
     "accuracy": "pairs ordered as by their clicks, share",
 }

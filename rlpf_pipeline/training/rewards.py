@@ -55,6 +55,9 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
     def off_topic(samples: Samples) -> np.ndarray:
         return lacking_relevance(samples, settings.least_relevance)
 
+    def copied(samples: Samples) -> np.ndarray:
+        return excess_relevance(samples, settings.most_relevance)
+
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
     terms = (
         Term("gain", 1.0, mean_gain),
@@ -63,6 +66,7 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
         Term("missing_eos", -settings.missing_eos_penalty, unfinished),
         Term("repetition", -settings.repetition_penalty, repetition),
         Term("off_topic", -settings.off_topic_penalty, off_topic),
+        Term("copy", -settings.copy_penalty, copied),
     )
     return [term for term in terms if term.weight]
 
@@ -161,3 +165,11 @@ def lacking_relevance(samples: Samples, least: float) -> np.ndarray:
     else, and score it as they please: without this term PPO comes to write texts that fit any ad (docs/ppo.md).
     """
     return np.maximum(0.0, least - cosines(samples.texts, samples.originals))
+
+
+def excess_relevance(samples: Samples, most: float) -> np.ndarray:
+    """1 for a copy of the original, less for a near one: how far the cosine has come from `most` to 1.
+
+    A copy's gain is 0, which is more than what a small policy's own texts earn where people wrote the originals well.
+    """
+    return np.maximum(0.0, (cosines(samples.texts, samples.originals) - most) / (1.0 - most))

@@ -45,7 +45,7 @@ def test_its_kl_is_bounded_by_how_many_it_chooses_from(cache: Path) -> None:
 def test_suggestions_are_the_best_of_what_is_drawn(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def sample(model, prompts, samples, batch, on_batch, **options):  # type: ignore[no-untyped-def]
+    def sample(model, prompts, samples, sampling, generator, batch, on_batch):  # type: ignore[no-untyped-def]
         asked.append(samples)
         return [ids(cache, "now", "here", "day", "every week") for _ in prompts]
 

@@ -53,6 +53,12 @@ def test_a_text_costs_what_its_cosine_with_the_original_lacks(monkeypatch: pytes
     assert terms_of(off_topic_penalty=2.0, least_relevance=0.5)["off_topic"] == [-0.5, 0.0, -2.0, 0.0]
 
 
+def test_a_copy_costs_all_and_a_near_one_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewards, "cosines", lambda texts, originals: np.array([1.0, 0.875, 0.75, -0.5]))
+    # from .75 on: all the way, half of it, not at all, not at all
+    assert terms_of(copy_penalty=2.0, most_relevance=0.75)["copy"] == [-2.0, -1.0, 0.0, 0.0]
+
+
 @pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
 def test_a_text_about_something_else_is_off_topic() -> None:
     loaves = SAMPLES._replace(

@@ -24,11 +24,11 @@ def drawn(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the policy writes, round by round; "…" at the end is a text cut off."""
     rounds: list[list[str]] = []
 
-    def sample(model, prompts, samples, batch, on_batch, **options):  # type: ignore[no-untyped-def]
+    def sample(model, prompts, samples, sampling, generator, batch, on_batch):  # type: ignore[no-untyped-def]
         texts = rounds.pop(0) if rounds else ["same"]
         on_batch(len(prompts))
         ids = [policy.tokenizer(text.removesuffix("…"), add_special_tokens=False)["input_ids"] for text in texts]
-        ended = [own + [options["eos_id"]] * (not text.endswith("…")) for own, text in zip(ids, texts, strict=True)]
+        ended = [own + [sampling.eos_id] * (not text.endswith("…")) for own, text in zip(ids, texts, strict=True)]
         return [ended for _ in prompts]
 
     monkeypatch.setattr(module, "sample_in_batches", sample)
