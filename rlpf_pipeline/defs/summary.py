@@ -49,6 +49,7 @@ def policy_table(settings: Settings) -> Table:
         ("evaluation reward", "evaluation_reward", figure),
         ("length, tokens", "tokens", figure),
         ("distinct suggestions, share", "distinct", figure),
+        ("copies of the original, share", "copies", figure),
     ]
     if "adllama_relevance" in metrics:
         rows.append(("relevance, cosine with the original", "relevance", figure))
