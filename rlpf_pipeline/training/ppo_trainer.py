@@ -145,7 +145,8 @@ class PPOTrainer:
         prompts, k = [self.prompts[i] for i in numbers], self.settings.samples_per_prompt
         written = self.write(prompts, k, [2, self.step], [self.reward_model])
         self.rollout = Rollout(numbers, [own.responses for own in written], [own.gains[0] for own in written])
-        self.moments = self.moments.including(sum(weighted(self.terms, self.rolled_out(self.rollout)).values()))
+        if self.settings.normalize_rewards:
+            self.moments = self.moments.including(sum(weighted(self.terms, self.rolled_out(self.rollout)).values()))
 
     def write(
         self, prompts: Sequence[Prompt], k: int, stream: Sequence[int], models: Sequence[RewardModel]

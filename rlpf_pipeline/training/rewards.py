@@ -8,6 +8,8 @@ each a weight and a small function of the samples, each logged on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +24,8 @@ Responses = Sequence[Sequence[list[int]]]
 """Token ids of sampled texts, [prompt][sample]."""
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True)
+class Samples:
     """Sampled texts, the samples of a prompt together.
 
     gains: (texts, heads), each head's score less the one it gives to the original, log odds. texts: as decoded, each
@@ -36,6 +39,11 @@ class Samples(NamedTuple):
     tokens: np.ndarray
     original_tokens: np.ndarray
     finished: np.ndarray
+
+    @cached_property
+    def relevance(self) -> np.ndarray:
+        """Cosine of each text's sentence embedding with its original's: (texts,)."""
+        return cosines(self.texts, self.originals)
 
 
 class Term(NamedTuple):
@@ -164,7 +172,7 @@ def lacking_relevance(samples: Samples, least: float) -> np.ndarray:
     Reward models learn from texts that people wrote for the same ad, so they never saw one that is about something
     else, and score it as they please: without this term PPO comes to write texts that fit any ad (docs/ppo.md).
     """
-    return np.maximum(0.0, least - cosines(samples.texts, samples.originals))
+    return np.maximum(0.0, least - samples.relevance)
 
 
 def excess_relevance(samples: Samples, most: float) -> np.ndarray:
@@ -172,4 +180,4 @@ def excess_relevance(samples: Samples, most: float) -> np.ndarray:
 
     A copy's gain is 0, which is more than what a small policy's own texts earn where people wrote the originals well.
     """
-    return np.maximum(0.0, (cosines(samples.texts, samples.originals) - most) / (1.0 - most))
+    return np.maximum(0.0, (samples.relevance - most) / (1.0 - most))

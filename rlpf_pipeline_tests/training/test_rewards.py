@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ SAMPLES = Samples(
 
 def terms_of(**settings: object) -> dict[str, list[float]]:
     terms = reward_terms(PolicySettings.model_validate(settings))
-    return {name: values.tolist() for name, values in weighted(terms, SAMPLES).items()}
+    return {name: values.tolist() for name, values in weighted(terms, replace(SAMPLES)).items()}
 
 
 def test_the_reward_is_the_mean_gain_less_lambda_times_the_spread_of_the_heads() -> None:
@@ -61,8 +63,8 @@ def test_a_copy_costs_all_and_a_near_one_in_part(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
 def test_a_text_about_something_else_is_off_topic() -> None:
-    loaves = SAMPLES._replace(
-        texts=["Loaves warm from our oven each morning.", "You can try it out.", "", "Buy a car."]
+    loaves = replace(
+        SAMPLES, texts=["Loaves warm from our oven each morning.", "You can try it out.", "", "Buy a car."]
     )
     terms = reward_terms(PolicySettings(off_topic_penalty=1.0))
     kept, *strayed = weighted(terms, loaves)["off_topic"]
