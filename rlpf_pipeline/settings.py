@@ -167,6 +167,13 @@ class RewardSettings(Section):
         description="of the base, from the lowest; a language model's middle layers know more of a text's meaning than "
         "its last ones. None: all",
     )
+    sentence_layer: int | None = Field(
+        None,
+        ge=1,
+        le=6,
+        description="of all-MiniLM-L6-v2: its mean state of a text stands beside the base's under the heads. None: the "
+        "base alone",
+    )
     warmup: float = 0.1
     weight_decay: float = 0.01
     heads: int = Field(

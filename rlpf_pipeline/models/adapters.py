@@ -42,6 +42,7 @@ class ModelCard(BaseModel):
     heads: int = 1
     pooling: Literal["last", "mean"] = "last"
     layers: int | None = None
+    sentence_layer: int | None = None
     best_of: int | None = Field(None, description="texts it draws for each one it keeps (training/best_of.py)")
     tokenizer: str | None = Field(None, description="fingerprint of the tokenizer it was trained with")
 

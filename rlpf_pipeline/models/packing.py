@@ -25,14 +25,23 @@ ROW_STEP, SHAPE_STEP = 64, 8
 
 
 class Group(NamedTuple):
-    """Token ids of one shared prefix (at least one token) and of the texts behind it (at least one token each)."""
+    """Token ids of one shared prefix (at least one token) and of the texts behind it (at least one token each).
+
+    features: (texts, width), what is known of each text without encoding it.
+    """
 
     prefix: Sequence[int]
     texts: Sequence[Sequence[int]]
+    features: np.ndarray | None = None
 
     @property
     def length(self) -> int:
         return len(self.prefix) + sum(len(text) for text in self.texts)
+
+    def apart(self) -> list[Group]:
+        """Each text in a group of its own."""
+        features = [None] * len(self.texts) if self.features is None else self.features[:, None]
+        return [Group(self.prefix, [text], own) for text, own in zip(self.texts, features, strict=True)]
 
 
 class Packed(NamedTuple):
@@ -42,7 +51,7 @@ class Packed(NamedTuple):
     text (-1: prefix) at each place. blocks: where they stand, for attention text by text; None for bidirectional use.
     row, position, predictor, text: (tokens,): where each text token stands, where its predecessor stands (the last
     prefix token for the first one), and the number of its text in the batch. lengths: (texts,). used: tokens of the
-    groups, prefixes included; the rest of (rows, length) is padding.
+    groups, prefixes included; the rest of (rows, length) is padding. features: (texts, width), as the groups have them.
     """
 
     input_ids: Tensor
@@ -55,6 +64,7 @@ class Packed(NamedTuple):
     text: Tensor
     lengths: Tensor
     used: int
+    features: Tensor | None
 
     @property
     def attention(self) -> Tensor:
@@ -147,7 +157,14 @@ def pack(
         *flat,
         torch.from_numpy(size[head != np.arange(len(size))]).to(device),
         len(piece),
+        joined_features(groups, device),
     )
+
+
+def joined_features(groups: Sequence[Group], device: torch.device | str) -> Tensor | None:
+    """The groups' features one below the other; None where a group has none."""
+    features = [group.features for group in groups if group.features is not None]
+    return torch.from_numpy(np.concatenate(features)).to(device) if len(features) == len(groups) else None
 
 
 def encode(trunk: nn.Module, packed: Packed) -> Tensor:

@@ -1,4 +1,4 @@
-"""The performance reward model: a trunk with LoRA, and linear score heads on each text's last token.
+"""The performance reward model: a trunk with LoRA, and linear score heads on one state a text.
 
 score(text | context) is a log odds: sigmoid(score_left - score_right) = P(CTR_left > CTR_right). Only differences
 within one ad mean something; its zero is the mean score of the training texts. Several heads on the one trunk, each
@@ -6,6 +6,8 @@ trained on its own bootstrap sample of the ads, say how sure a score is: their m
 deviation the spread (Osband et al. 2016). A model trained pointwise scores log CTR instead of log odds.
 
 Causal trunks encode the texts of an ad behind one shared context; bidirectional encoders each text with its context.
+With `sentence_layer`, a frozen sentence encoder's state of the text stands beside the trunk's: it knows what a sentence
+says, where the trunk knows what comes next (docs/reward-model.md).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from rlpf_pipeline.models.adapters import ModelCard, attach_lora
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encode, pack
 from rlpf_pipeline.models.tokens import fingerprint, token_ids
+from rlpf_pipeline.sentence_embeddings import STATE_WIDTH, states
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
 SCORING_TOKENS = 4096
@@ -32,15 +35,15 @@ SCORING_TOKENS = 4096
 class RewardModel(nn.Module):
     """Scores of texts behind a shared context.
 
-    The heads start at zero, so that every score is 0 and the first loss is log 2; hidden states are scaled by
-    1/sqrt(hidden size) before them, so that one learning rate suits every width.
+    The heads start at zero, so that every score is 0 and the first loss is log 2; states are scaled by
+    1/sqrt(their width) before them, so that one learning rate suits every width.
     """
 
     def __init__(self, trunk: nn.Module, tokenizer: PreTrainedTokenizerBase, card: ModelCard) -> None:
         super().__init__()
         self.trunk, self.tokenizer, self.card = trunk, tokenizer, card
-        hidden = trunk.config.hidden_size
-        self.head = nn.Linear(hidden, card.heads, bias=False, device=trunk.device, dtype=torch.float32)
+        width = trunk.config.hidden_size + (STATE_WIDTH if card.sentence_layer else 0)
+        self.head = nn.Linear(width, card.heads, bias=False, device=trunk.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
         self.bidirectional = not is_causal(trunk)
@@ -53,21 +56,25 @@ class RewardModel(nn.Module):
 
     def read_out(self, hidden: Tensor, packed: Packed) -> Tensor:
         """Scores (texts, heads) from hidden states (rows, length, hidden) at the top of the trunk."""
-        text = self.pool(hidden, packed).to(self.head.weight.dtype)
-        return self.head(text) * hidden.shape[-1] ** -0.5 - self.center
+        text = self.pool(hidden, packed)
+        return self.head(text) * text.shape[-1] ** -0.5 - self.center
 
     def pool(self, hidden: Tensor, packed: Packed) -> Tensor:
-        """One state a text: its last token's, or the mean over its tokens. (texts, hidden)."""
+        """One state a text, in the heads' precision: its last token's, or the mean over its tokens, and its features
+        beside it. (texts, width)."""
         if self.card.pooling == "last":
-            return hidden[packed.last()]
-        tokens = hidden[packed.row, packed.position].to(self.head.weight.dtype)
-        total = tokens.new_zeros(len(packed.lengths), tokens.shape[1]).index_add(0, packed.text, tokens)
-        return total / packed.lengths[:, None]
+            state = hidden[packed.last()].to(self.head.weight.dtype)
+        else:
+            tokens = hidden[packed.row, packed.position].to(self.head.weight.dtype)
+            total = tokens.new_zeros(len(packed.lengths), tokens.shape[1]).index_add(0, packed.text, tokens)
+            state = total / packed.lengths[:, None]
+        return state if packed.features is None else torch.cat([state, packed.features.to(state)], dim=1)
 
     def tokenize(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[Group]:
         """Token ids of each (context, texts): [start, context…], and [text…, end] a text, cut at the card's limits.
 
-        Texts and contexts that occur several times are tokenised once. Raises UserError for a text that is missing.
+        With `sentence_layer`, the sentence encoder's states of the texts are their features. Texts and contexts that
+        occur several times are tokenised once. Raises UserError for a text that is missing.
         """
         end, longest, card = self.tokenizer.eos_token_id, self.card.max_text_tokens, self.card
         start = end if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
@@ -78,9 +85,12 @@ class RewardModel(nn.Module):
                     "Leave such rows out, or give a context of None."
                 )
         ids = token_ids(self.tokenizer, [text for context, texts in ads for text in (context or "", *texts)])
+        known = card.sentence_layer and states([text for _, texts in ads for text in texts], card.sentence_layer)
         return [
             Group(
-                [start, *ids[context or ""][: card.max_context_tokens]], [[*ids[text][:longest], end] for text in texts]
+                [start, *ids[context or ""][: card.max_context_tokens]],
+                [[*ids[text][:longest], end] for text in texts],
+                np.stack([known[text] for text in texts]) if known else None,
             )
             for context, texts in ads
         ]
@@ -88,7 +98,7 @@ class RewardModel(nn.Module):
     def pack(self, groups: Sequence[Group]) -> Packed:
         """A batch on the model's device, as its trunk wants it; texts stay in order."""
         if self.bidirectional:
-            groups = [Group(group.prefix, [text]) for group in groups for text in group.texts]
+            groups = [one for group in groups for one in group.apart()]
         return pack(
             groups,
             self.tokenizer.pad_token_id,
@@ -136,6 +146,7 @@ def new_reward_model(
         heads=settings.heads,
         pooling=settings.pooling,
         layers=settings.layers,
+        sentence_layer=settings.sentence_layer,
         tokenizer=fingerprint(tokenizer),
     )
     model = RewardModel(attach_lora(load_trunk(base, cache, card.layers), lora), tokenizer, card)

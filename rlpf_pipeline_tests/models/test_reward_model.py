@@ -7,9 +7,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.models.packing import encode
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -123,6 +125,41 @@ def test_mean_pooling_is_the_mean_over_the_text_and_its_end(cache: Path) -> None
     hidden = torch.randn(1, packed.input_ids.shape[1], 64)
     expected = hidden[0, len(group.prefix) :].mean(0)
     torch.testing.assert_close(model.pool(hidden, packed)[0], expected)
+
+
+needs_minilm = pytest.mark.skipif(
+    not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed"
+)
+
+
+@needs_minilm
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_sentence_state_stands_beside_the_trunks(bert: BaseModelSettings, cache: Path, bidirectional: bool) -> None:
+    model = make(bert if bidirectional else TINY, cache, sentence_layer=2, pooling="mean")
+    perturb(model)
+    packed = model.pack([group._replace(features=None) for group in model.tokenize(ADS)])
+    tokenizer, minilm = sentence_embeddings.encoder(6)
+    with torch.no_grad():
+        trunk = model.pool(encode(model.trunk, packed), packed)
+        sentence = [
+            minilm(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[2][0].mean(0)
+            for _, texts in ADS
+            for text in texts
+        ]
+        expected = model.head(torch.cat([trunk, torch.stack(sentence)], 1)) / np.sqrt(trunk.shape[1] + 384)
+    np.testing.assert_allclose(np.concatenate(model.score(ADS)), expected.numpy(), rtol=0, atol=1e-5)
+
+
+@needs_minilm
+def test_heads_on_both_states_are_solved_and_reload(cache: Path, tmp_path: Path) -> None:
+    model = make(TINY, cache, sentence_layer=2, pooling="mean")
+    settings = RewardSettings(heads=2, epochs=1, tokens_per_batch=200, solve_heads=True)
+    with StateFile(tmp_path / "states", 10**8) as states:
+        train_reward_model(model, make_ads(40, 1), settings, 1, Reporter("test"), states, make_ads(20, 2))
+    assert model.head.weight[:, 64:].abs().max() > 0
+    save_reward_model(model, tmp_path / "model")
+    after = load_reward_model(tmp_path / "model", cache).score(ADS)
+    np.testing.assert_allclose(np.concatenate(after), np.concatenate(model.score(ADS)), rtol=0, atol=1e-5)
 
 
 def test_another_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
