@@ -1,8 +1,10 @@
 """When to stop PPO, and which of its policies to keep: the evaluation reward model's word at a KL budget.
 
 The reward model's own score keeps rising after the texts have become worse (Gao et al. 2023); the evaluation reward
-model learned from disjoint ads and is never optimised against. Both judge samples for the same held-out prompts, drawn
-with the same random numbers each time; reward, evaluation reward and KL along the steps are the run's curve.
+model learned from disjoint ads and is never optimised against. What both are blind to, such as copies and texts
+about something else, costs the judged policy what it costs in training. Both judge samples for the same held-out
+prompts, drawn with the same random numbers each time; reward, evaluation reward and KL along the steps are the run's
+curve.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import numpy as np
 
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.prompts import Prompt
-from rlpf_pipeline.training.rewards import Samples, described
+from rlpf_pipeline.training.rewards import Samples, Term, described, weighted
 
 Curve = Sequence[Mapping[str, float]]
-"""One row a judgement, in the order of steps: step, reward, evaluation_reward, kl (nats per text), …"""
+"""One row a judgement, in the order of steps: step, reward, evaluation_reward, penalties, kl (nats per text), …"""
 
 
 class Judges(NamedTuple):
@@ -27,21 +29,26 @@ class Judges(NamedTuple):
     prompts: Sequence[Prompt]
 
 
-def judgement(step: int, samples: Samples, evaluation_gains: np.ndarray, k: int, kl: float) -> dict[str, float]:
+def judgement(
+    step: int, samples: Samples, evaluation_gains: np.ndarray, terms: Sequence[Term], k: int, kl: float
+) -> dict[str, float]:
     """A row of the curve, of a policy's `k` samples for each of the judges' prompts; kl: of that policy, nats per text.
 
-    evaluation_gains: (texts, heads), of the evaluation reward model.
+    evaluation_gains: (texts, heads), of the evaluation reward model. terms: those whose sum is `penalties`.
     """
-    return {"step": step, "evaluation_reward": float(evaluation_gains.mean()), "kl": kl, **described(samples, k)}
+    penalties = sum(float(values.mean()) for values in weighted(terms, samples).values())
+    judged = {"evaluation_reward": float(evaluation_gains.mean()), "penalties": penalties, "kl": kl}
+    return {"step": step, **judged, **described(samples, k)}
 
 
 def best_judgement(curve: Curve, kl_budget: float) -> int:
-    """Number of the row with the highest evaluation reward among those within the budget; the first of equal ones.
+    """Number of the row with the highest evaluation reward, penalties taken off, among those within the budget; the
+    first of equal ones.
 
     The first row is of the reference, whose KL is 0, so there is always one.
     """
     allowed = [number for number, row in enumerate(curve) if row["kl"] <= kl_budget]
-    return max(allowed, key=lambda number: curve[number]["evaluation_reward"], default=0)
+    return max(allowed, key=lambda number: curve[number]["evaluation_reward"] + curve[number]["penalties"], default=0)
 
 
 def has_peaked(curve: Curve, kl_budget: float, patience: int) -> bool:

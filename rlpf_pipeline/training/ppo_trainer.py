@@ -38,6 +38,7 @@ from rlpf_pipeline.training.rewards import (
     head_gains,
     reward_terms,
     samples_of,
+    text_terms,
     weighted,
 )
 from rlpf_pipeline.training.rollout import Sampling, sample
@@ -129,13 +130,13 @@ class PPOTrainer:
         gains, evaluation_gains = (flat([own.gains[model] for own in written]) for model in (0, 1))
         kl = self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)])
         samples = samples_of(self.tokenizer, prompts, responses, gains)
-        row = judgement(self.step, samples, evaluation_gains, k, kl)
+        row = judgement(self.step, samples, evaluation_gains, text_terms(self.settings), k, kl)
         self.curve.append(row)
         if best_judgement(self.curve, self.settings.kl_budget) == len(self.curve) - 1:
             self.best = self.learner.adapter
         self.stopped = has_peaked(self.curve, self.settings.kl_budget, self.settings.patience)
         outcome = "; nothing better for a while: training stops" if self.stopped else ""
-        shown = ", ".join(f"{name} {row[name]:.3g}" for name in ("evaluation_reward", "reward", "kl"))
+        shown = ", ".join(f"{name} {row[name]:.3g}" for name in ("evaluation_reward", "penalties", "reward", "kl"))
         reporter.say(f"judged at step {self.step}: {shown}{outcome}")
         reporter.metrics({f"judged_{name}": value for name, value in row.items() if name != "step"}, self.step)
 

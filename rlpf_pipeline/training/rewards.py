@@ -56,6 +56,12 @@ class Term(NamedTuple):
 
 def reward_terms(settings: PolicySettings) -> list[Term]:
     """The terms of the settings; those of weight 0 are left out."""
+    of_model = (Term("gain", 1.0, mean_gain), Term("spread", -settings.spread_penalty, spread))
+    return [*(term for term in of_model if term.weight), *text_terms(settings)]
+
+
+def text_terms(settings: PolicySettings) -> list[Term]:
+    """Those that look at the text alone, and hold whoever judges it."""
 
     def outside_band(samples: Samples) -> np.ndarray:
         return tokens_outside_band(samples, settings.shortest, settings.longest)
@@ -68,8 +74,6 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
 
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
     terms = (
-        Term("gain", 1.0, mean_gain),
-        Term("spread", -settings.spread_penalty, spread),
         Term("length", length_weight, tokens if settings.length == "linear" else outside_band),
         Term("missing_eos", -settings.missing_eos_penalty, unfinished),
         Term("repetition", -settings.repetition_penalty, repetition),
