@@ -37,9 +37,14 @@ def plot_history(history: Sequence[dict[str, float]], path: Path) -> None:
 
 
 def plot_curve(curve: Sequence[Mapping[str, float]], chosen: int, path: Path) -> None:
-    """Draw reward and evaluation reward over the KL of each judgement (Gao et al. 2023), the chosen step marked."""
-    names = {"reward": "reward model (optimised)", "evaluation_reward": "evaluation reward model (never optimised)"}
-    table = pd.DataFrame(curve).rename(columns=names)
+    """Draw reward and evaluation reward over the KL of each judgement (Gao et al. 2023), and what picks the policy: the
+    evaluation reward less the text's own penalties. The chosen step is marked."""
+    names = {
+        "reward": "reward model (optimised)",
+        "evaluation_reward": "evaluation reward model (never optimised)",
+        "picked_by": "evaluation reward model, less penalties (picks)",
+    }
+    table = pd.DataFrame(curve).assign(picked_by=lambda t: t.evaluation_reward + t.penalties).rename(columns=names)
     table = table.melt(["step", "kl"], list(names.values()), "judge", "gain").assign(chosen=lambda t: t.step == chosen)
     base = alt.Chart(table, width=420, height=240).encode(
         alt.X("kl:Q", title="KL to imitation v2, nats per text"),
