@@ -77,6 +77,7 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     },
     "upworthy": {
         "source": "upworthy",
+        "teacher": TeacherSettings(human_examples=1000),
         "imitation": ImitationSettings(lora=TOP_LAYERS),
         "reward": MIDDLE_OF_SMOLLM2.model_copy(
             update={
