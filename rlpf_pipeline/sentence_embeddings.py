@@ -27,8 +27,8 @@ def embed(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
 
     Raises UserError where the package of the weights is missing.
     """
-    found = states(texts, LAYERS)
-    return {text: state.astype(np.float64) / np.linalg.norm(state.astype(np.float64)) for text, state in found.items()}
+    vectors = {text: state.astype(np.float64) for text, state in states(texts, LAYERS).items()}
+    return {text: vector / np.linalg.norm(vector) for text, vector in vectors.items()}
 
 
 def states(texts: Sequence[str], layer: int) -> dict[str, npt.NDArray[np.float32]]:

@@ -8,9 +8,14 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.settings import BaseModelSettings
 
 TINY = BaseModelSettings(name="tiny", dtype="float32")
+
+needs_minilm = pytest.mark.skipif(
+    not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed"
+)
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ class RewardTrainer:
         found, texts = [], 0
         for number in range(rank, len(batches.parts), ranks):
             part = batches.part(number) if split == "train" else once(batches.part(number))
-            states = self.model.pool(self.hidden(split, number, part), part.packed).float()
+            states = self.model.pool(self.hidden(split, number, part), part.packed)
             found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number]))
             texts += len(states)
             if texts * ranks >= MOST_TEXTS:

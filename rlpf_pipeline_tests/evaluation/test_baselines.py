@@ -3,8 +3,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.evaluation.baselines import Chance, LongerWins, fit_pairs, logistic, minilm_logistic, tfidf_logistic
+from rlpf_pipeline_tests.conftest import needs_minilm
 from rlpf_pipeline_tests.evaluation.splits import split_of
 
 NONE = split_of([("x", 100, 5), ("y", 100, 5)])
@@ -64,7 +64,7 @@ def test_without_validation_pairs_the_penalty_is_one() -> None:
     assert fit_pairs(features, split, NONE, 0).coefficients == pytest.approx(expected)
 
 
-@pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
+@needs_minilm
 def test_meaning_that_wins_is_learned() -> None:
     topics = ("a cat sleeps on the sofa", "a dog plays in the park", "my hamster eats", "the rabbit jumps")
     money = ("quarterly tax returns", "interest on a mortgage", "stock market losses", "a bank account fee")

@@ -17,7 +17,7 @@ from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
-from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.conftest import TINY, needs_minilm
 from rlpf_pipeline_tests.training.reward_ads import WORDS, make_ads
 
 ADS = [("bread", ["buy bread", "fresh bread here for you"]), (None, ["taste", "taste every day", "buy now"])]
@@ -125,11 +125,6 @@ def test_mean_pooling_is_the_mean_over_the_text_and_its_end(cache: Path) -> None
     hidden = torch.randn(1, packed.input_ids.shape[1], 64)
     expected = hidden[0, len(group.prefix) :].mean(0)
     torch.testing.assert_close(model.pool(hidden, packed)[0], expected)
-
-
-needs_minilm = pytest.mark.skipif(
-    not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed"
-)
 
 
 @needs_minilm

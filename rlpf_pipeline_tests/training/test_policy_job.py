@@ -30,7 +30,7 @@ from rlpf_pipeline.training.rollout import Sampling, sample
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.suggest import load_writer
 from rlpf_pipeline.warehouse import Warehouse
-from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.conftest import TINY, needs_minilm
 
 QUIET = Reporter("test")
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ def test_the_evaluation_lets_best_of_n_choose(config: RunConfig, folder_by: Fold
     assert metrics["reward_difference"] > 0
 
 
-@pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
+@needs_minilm
 def test_the_evaluation_says_how_near_suggestions_stay_to_their_originals(
     config: RunConfig, folder_by: FolderBy, tmp_path: Path
 ) -> None:

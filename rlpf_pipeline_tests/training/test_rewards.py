@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training import rewards
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.rewards import Samples, gains, head_gains, reward_terms, weighted
+from rlpf_pipeline_tests.conftest import needs_minilm
 
 SAMPLES = Samples(
     gains=np.array([[1.0, 3.0], [0.5, 0.5], [0.0, 2.0], [-1.0, 1.0]]),
@@ -61,7 +61,7 @@ def test_a_copy_costs_all_and_a_near_one_in_part(monkeypatch: pytest.MonkeyPatch
     assert terms_of(copy_penalty=2.0, most_relevance=0.75)["copy"] == [-2.0, -1.0, 0.0, 0.0]
 
 
-@pytest.mark.skipif(not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed")
+@needs_minilm
 def test_a_text_about_something_else_is_off_topic() -> None:
     loaves = replace(
         SAMPLES, texts=["Loaves warm from our oven each morning.", "You can try it out.", "", "Buy a car."]
