@@ -184,6 +184,11 @@ class RewardSettings(Section):
         description="heads start at their optimum on the base's own states, which is epoch 0, and not at zero; "
         "the validation ads choose their L2 penalty",
     )
+    refit: bool = Field(
+        True,
+        description="where no epoch is better than solved heads, keep heads that learned from the validation ads too. "
+        "Never for the evaluation reward model, which must share no ad with the reward model",
+    )
     adapters: int = Field(
         1, ge=1, description="adapters trained one after the other, each with a seed and heads of its own: an ensemble"
     )

@@ -75,19 +75,36 @@ def fit_pairs(features: Features, train: Split, validation: Split, seed: int) ->
     """Logistic regression of the soft labels on differences of features, without intercept: sides have no order.
 
     At most MAX_PAIRS pairs, drawn by the seed. The penalty is the one with the best likelihood on the validation split,
-    or 1 where that has no pair.
+    or 1 where that has no pair; with it the validation pairs are learned from too, as the reward model does.
     """
     pairs = train.pairs.sample(min(MAX_PAIRS, len(train.pairs)), random_state=seed)
-    differences = differences_of(features, train, pairs)
-    labels, weight = pairs["p_left_better"].to_numpy(), (pairs["weight"] / pairs["weight"].mean()).to_numpy()
+    known = labelled(features, train, pairs)
     if validation.pairs.empty:
-        return LinearScorer(features, logistic(differences, labels, weight, 1.0))
-    held_out, held_out_labels = (
-        differences_of(features, validation, validation.pairs),
-        validation.pairs["p_left_better"],
+        return LinearScorer(features, logistic(*known, 1.0))
+    held_out = labelled(features, validation, validation.pairs)
+
+    def miss(penalty: float) -> float:
+        return negative_log_likelihood(held_out.differences @ logistic(*known, penalty), held_out.p)
+
+    penalty = min(PENALTIES, key=miss)
+    both = sparse.vstack if sparse.issparse(known.differences) else np.vstack
+    stacked = both([known.differences, held_out.differences])
+    return LinearScorer(
+        features, logistic(stacked, *map(np.concatenate, zip(known[1:], held_out[1:], strict=True)), penalty)
     )
-    fits = [logistic(differences, labels, weight, penalty) for penalty in PENALTIES]
-    return LinearScorer(features, min(fits, key=lambda own: negative_log_likelihood(held_out @ own, held_out_labels)))
+
+
+class Labelled(NamedTuple):
+    """Differences of features (pairs, features), soft labels and weights (pairs,)."""
+
+    differences: Any
+    p: np.ndarray
+    weight: np.ndarray
+
+
+def labelled(features: Features, split: Split, pairs: pd.DataFrame) -> Labelled:
+    weight = pairs["weight"] / pairs["weight"].mean()
+    return Labelled(differences_of(features, split, pairs), pairs["p_left_better"].to_numpy(), weight.to_numpy())
 
 
 def differences_of(features: Features, split: Split, pairs: pd.DataFrame) -> Any:

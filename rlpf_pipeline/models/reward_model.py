@@ -30,6 +30,8 @@ from rlpf_pipeline.sentence_embeddings import STATE_WIDTH, states
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
 SCORING_TOKENS = 4096
+BASE_BESIDE_SENTENCES = 0.5
+"""Size of a weight on the base's state beside one on the sentence encoder's, before any ad is seen."""
 
 
 class RewardModel(nn.Module):
@@ -69,6 +71,13 @@ class RewardModel(nn.Module):
             total = tokens.new_zeros(len(packed.lengths), tokens.shape[1]).index_add(0, packed.text, tokens)
             state = total / packed.lengths[:, None]
         return state if packed.features is None else torch.cat([state, packed.features.to(state)], dim=1)
+
+    def head_prior(self) -> Tensor:
+        """How large a head's weight on each state is thought to be beside the others, float32 (width,)."""
+        prior = torch.ones_like(self.head.weight[0])
+        if self.card.sentence_layer:
+            prior[:-STATE_WIDTH] = BASE_BESIDE_SENTENCES
+        return prior
 
     def tokenize(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[Group]:
         """Token ids of each (context, texts): [start, context…], and [text…, end] a text, cut at the card's limits.

@@ -40,6 +40,12 @@ class Part(NamedTuple):
     exposure: Tensor
     text_counts: Tensor
 
+    def once(self) -> Part:
+        """As the mean over heads is judged on it: every pair and text once."""
+        return self._replace(
+            counts=torch.ones_like(self.counts[:, :1]), text_counts=torch.ones_like(self.text_counts[:, :1])
+        )
+
 
 class RewardBatches:
     """The ads of one split; `batches` lists their part numbers, `mass` what a batch's loss is divided by."""

@@ -105,17 +105,24 @@ class RewardTrainer:
         return self.step % self.steps_of_epoch == 0
 
     def solve_heads(self) -> None:
-        """Put the heads at their optimum on the states as they are, and judge that as epoch 0."""
-        weight = solved_heads(
+        """Put the heads at their optimum on the states as they are, and judge that as epoch 0.
+
+        Should no later epoch be better, the validation ads have done their work, and heads that learned from them too
+        are the ones kept (`refit`).
+        """
+        solved = solved_heads(
             self.pooled("train", self.train),
             self.pooled("validation", self.validation) if self.validation else [],
             torch.zeros_like(self.model.head.weight),
+            self.model.head_prior(),
             lambda scores, part: part_loss(scores, part, self.settings),
             self.over_ranks,
         )
-        self.masters.flat[1].data.copy_(weight.flatten())
+        self.masters.flat[1].data.copy_(solved.judged.flatten())
         self.masters.write_back()
         self.end_epoch()
+        if self.settings.refit:
+            self.best[1].copy_(solved.refitted.flatten())
 
     @torch.no_grad()
     def pooled(self, split: str, batches: RewardBatches) -> list[Pooled]:
@@ -124,7 +131,7 @@ class RewardTrainer:
         rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
         found, texts = [], 0
         for number in range(rank, len(batches.parts), ranks):
-            part = batches.part(number) if split == "train" else once(batches.part(number))
+            part = batches.part(number)
             states = self.model.pool(self.hidden(split, number, part), part.packed)
             found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number]))
             texts += len(states)
@@ -191,7 +198,7 @@ class RewardTrainer:
         rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
         seen = torch.zeros(3, dtype=torch.float64)
         for number in range(rank, len(validation.parts), ranks):
-            part = once(validation.part(number))
+            part = validation.part(number).once()
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
             correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
             seen += torch.tensor([part_loss(scores, part, self.settings), correct, len(part.p)], dtype=torch.float64)
@@ -247,13 +254,6 @@ class RewardTrainer:
         for name, value in found.state.items():
             setattr(self, name, value)
         return True
-
-
-def once(part: Part) -> Part:
-    """The part as the mean over heads is judged on it: every pair and text once."""
-    return part._replace(
-        counts=torch.ones_like(part.counts[:, :1]), text_counts=torch.ones_like(part.text_counts[:, :1])
-    )
 
 
 def part_loss(scores: Tensor, part: Part, settings: RewardSettings) -> Tensor:

@@ -2,8 +2,9 @@
 
 There the loss is convex in the heads. States are divided by their standard deviation over the training texts, so that
 an L2 penalty weighs them alike, and the minimum is found by L-BFGS (Liu & Nocedal 1989), from the strongest penalty to
-weaker ones as long as the validation ads gain by it. Adapters that start below heads of zero first follow noise, and
-distort states that were good (Kumar et al. 2022).
+weaker ones as long as the validation ads gain by it. With the penalty chosen, the heads are solved once more, on the
+training and the validation ads. Adapters that start below heads of zero first follow noise, and distort states that
+were good (Kumar et al. 2022).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MOST_TEXTS = 50_000
 
 
 class Pooled(NamedTuple):
-    """A part's texts as the heads see them: states (texts, hidden), whose products with a head are scores.
+    """A part's texts as the heads see them: states (texts, width), whose products with a head are scores.
 
     mass: what the part adds to the sum that a loss is divided by.
     """
@@ -35,37 +36,64 @@ class Pooled(NamedTuple):
     mass: float
 
 
+class Solved(NamedTuple):
+    """Weights, float64 (heads, width). judged: learned from the training ads alone, so that validation ads can judge
+    them; refitted: learned from both.
+    """
+
+    judged: Tensor
+    refitted: Tensor
+
+
 Loss = Callable[[Tensor, Part], Tensor]
 Sum = Callable[[Tensor], Tensor]
 
 
 def solved_heads(
-    train: Sequence[Pooled], validation: Sequence[Pooled], zero: Tensor, loss: Loss, over_ranks: Sum
-) -> Tensor:
-    """The heads' weights, float64 (heads, hidden), with WITHOUT_VALIDATION as the penalty where there is no such ad.
+    train: Sequence[Pooled], validation: Sequence[Pooled], zero: Tensor, prior: Tensor, loss: Loss, over_ranks: Sum
+) -> Solved:
+    """The heads' weights, with WITHOUT_VALIDATION as the penalty where there is no validation ad.
 
-    train, validation: this rank's parts, maybe none. zero: the heads' weights where the search starts. loss: of scores
+    train, validation: this rank's parts, maybe none. zero: (heads, width), where the search starts. prior: (width,),
+    how large the weight of a state is thought to be beside those of the others, before any ad is seen. loss: of scores
     (texts, heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks.
     """
-    deviation = deviations(train, zero.shape[1], over_ranks).to(zero.device)
-    scaled = [own._replace(states=own.states / deviation) for own in train]
+    scale = deviations(train, zero.shape[1], over_ranks).to(zero.device) / prior
+    own_train, own_validation = (
+        [own._replace(states=own.states / scale) for own in parts] for parts in (train, validation)
+    )
+    held_out = [own._replace(part=own.part.once()) for own in own_validation]
     weight = best = zero.double()
-    least = math.inf
+    least, chosen = math.inf, WITHOUT_VALIDATION
     for penalty in PENALTIES if over_ranks(torch.tensor(len(validation))) else (WITHOUT_VALIDATION,):
-        weight = minimised(weight, penalty, lambda own: mean_loss(own, scaled, loss, over_ranks))
-        judged = mean_loss((weight / deviation).mean(0, keepdim=True), validation, loss, over_ranks)[0]
+        weight = minimised(weight, penalty, lambda own: mean_loss(own, own_train, loss, over_ranks))
+        judged = mean_loss(weight.mean(0, keepdim=True), held_out, loss, over_ranks)[0]
         if judged >= least:
             break
-        best, least = weight, float(judged)
-    return best / deviation
+        best, least, chosen = weight, float(judged), penalty
+    return Solved(best / scale, refitted(best, chosen, own_train, own_validation, loss, over_ranks) / scale)
 
 
-def deviations(pooled: Sequence[Pooled], hidden: int, over_ranks: Sum) -> Tensor:
-    """Standard deviation of each state over all texts, float64 (hidden,); infinite where it does not vary."""
-    sums = torch.zeros(3, hidden, dtype=torch.float64)
+def refitted(
+    start: Tensor, penalty: float, train: Sequence[Pooled], validation: Sequence[Pooled], loss: Loss, over_ranks: Sum
+) -> Tensor:
+    """The minimum on all parts, from that of the training parts. More ads outweigh the same prior: the penalty on their
+    mean loss shrinks as their mass grows."""
+    masses = torch.tensor([sum(own.mass for own in parts) for parts in (train, validation)], dtype=torch.float64)
+    of_train, of_validation = over_ranks(masses).tolist()
+    if not of_validation:
+        return start
+    everything = [*train, *validation]
+    share = of_train / (of_train + of_validation)
+    return minimised(start, penalty * share, lambda own: mean_loss(own, everything, loss, over_ranks))
+
+
+def deviations(pooled: Sequence[Pooled], width: int, over_ranks: Sum) -> Tensor:
+    """Standard deviation of each state over all texts, float64 (width,); infinite where it does not vary."""
+    sums = torch.zeros(3, width, dtype=torch.float64)
     for own in pooled:
         states = own.states.double().cpu()
-        sums += torch.stack([states.sum(0), (states**2).sum(0), torch.full((hidden,), float(len(states)))])
+        sums += torch.stack([states.sum(0), (states**2).sum(0), torch.full((width,), float(len(states)))])
     first, second, texts = over_ranks(sums)
     variance = second / texts - (first / texts) ** 2
     return torch.where(variance > 1e-12 * second / texts, variance.sqrt(), math.inf)
@@ -89,7 +117,7 @@ def minimised(start: Tensor, penalty: float, loss_of: Callable[[Tensor], tuple[T
 
 
 def mean_loss(weight: Tensor, pooled: Sequence[Pooled], loss: Loss, over_ranks: Sum) -> tuple[Tensor, Tensor]:
-    """Loss over all ranks' parts, by their mass, and its gradient (heads, hidden)."""
+    """Loss over all ranks' parts, by their mass, and its gradient (heads, width)."""
     own = weight.clone().requires_grad_()
     total = torch.zeros(2, dtype=torch.float64, device=own.device)
     own.grad = torch.zeros_like(own)

@@ -56,6 +56,14 @@ def test_the_penalty_is_chosen_on_the_validation_split() -> None:
     assert unsure < sure / 10
 
 
+def test_the_validation_pairs_are_learned_from_once_the_penalty_is_chosen() -> None:
+    train, exclaimed = questions(50), split_of(*[[(f"w{i}", 1000, 10), (f"w{i}!", 1000, 30)] for i in range(50)])
+    scorer = fit_pairs(
+        lambda texts: np.array([[float(m in text) for m in "?!"] for text in texts]), train, exclaimed, 0
+    )
+    assert (scorer.coefficients > 0.1).all()
+
+
 def test_without_validation_pairs_the_penalty_is_one() -> None:
     split = questions(20)
     features = lambda texts: np.array([[float("?" in text)] for text in texts])  # noqa: E731

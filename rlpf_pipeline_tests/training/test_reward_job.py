@@ -68,6 +68,20 @@ def test_a_job_killed_in_its_second_adapter_keeps_the_first_and_ends_the_same(ca
         assert all(np.array_equal(one[key].numpy(), other[key].numpy()) for key in one)
 
 
+@pytest.mark.parametrize(("split", "refit"), [("train", True), ("evaluation", False)])
+def test_the_evaluation_reward_model_does_not_learn_from_the_validation_ads(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, refit: bool
+) -> None:
+    """The reward model does, and the two must share no ad."""
+    seen = []
+    learn = reward.train_reward_model
+    monkeypatch.setitem(SPLITS, "evaluation", make_ads(12, seed=3))
+    monkeypatch.setattr(reward, "train_reward_model", lambda *own: [seen.append(own[2].refit), learn(*own)][1])
+    config = config_of(tmp_path, cache, solve_heads=True).model_copy(update={"options": {"split": split}})
+    run(config, Reporter("test"))
+    assert seen == [refit, refit]
+
+
 def test_adapters_differ_and_score_side_by_side_or_as_their_mean(cache: Path, tmp_path: Path) -> None:
     ads = [(ad.context, ad.texts) for ad in SPLITS["validation"]]
     config = config_of(tmp_path / "ensemble", cache)

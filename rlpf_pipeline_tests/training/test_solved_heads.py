@@ -11,8 +11,8 @@ from scipy import optimize
 
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.reward_trainer import RewardTrainer, once, part_loss, train_reward_model
-from rlpf_pipeline.training.solved_heads import deviations, mean_loss, minimised, solved_heads
+from rlpf_pipeline.training.reward_trainer import RewardTrainer, part_loss, train_reward_model
+from rlpf_pipeline.training.solved_heads import Pooled, solved_heads
 from rlpf_pipeline_tests.training.reward_ads import make_ads
 from rlpf_pipeline_tests.training.test_reward_trainer import SETTINGS, TRAIN, VALIDATION, make_model
 
@@ -25,34 +25,35 @@ def trainer(cache: Path, tmp_path: Path) -> Iterator[RewardTrainer]:
         yield RewardTrainer(make_model(cache, SOLVED), TRAIN, SOLVED, 7, states, VALIDATION)
 
 
-def test_the_minimum_is_that_of_another_optimiser(trainer: RewardTrainer) -> None:
-    pooled = [own._replace(part=once(own.part)) for own in trainer.pooled("train", trainer.train)]
-    states = np.concatenate([own.states.double().numpy() for own in pooled])
-    first = np.cumsum([0, *(len(own.states) for own in pooled)])[:-1]
-    left, right = (
-        np.concatenate([getattr(own.part, side).numpy() + start for own, start in zip(pooled, first, strict=True)])
-        for side in ("left", "right")
+def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training ads alone, and with the validation ads at a penalty that their mass thins; a prior for each state."""
+    monkeypatch.setattr("rlpf_pipeline.training.solved_heads.PENALTIES", (0.3,))
+    train, validation = (
+        [own._replace(part=own.part.once()) for own in trainer.pooled(name, batches)]
+        for name, batches in (("train", trainer.train), ("validation", trainer.validation))
     )
-    p, weight = (
-        np.concatenate([getattr(own.part, name).double().numpy() for own in pooled]) for name in ("p", "weight")
+    prior = torch.linspace(0.5, 1.5, train[0].states.shape[1])
+    deviation = np.concatenate([own.states.double().numpy() for own in train]).std(axis=0) / prior.numpy()
+
+    def loss_of(head: np.ndarray, pooled: list[Pooled], penalty: float) -> float:
+        loss = mass = 0.0
+        for states, part, _ in pooled:
+            scores = states.double().numpy() @ head
+            odds = scores[part.left] - scores[part.right]
+            p, weight = part.p.double().numpy(), part.weight.double().numpy()
+            loss += weight @ (p * np.logaddexp(0, -odds) + (1 - p) * np.logaddexp(0, odds))
+            mass += weight.sum()
+        return float(loss / mass + penalty / 2 * np.square(head * deviation).sum())
+
+    share = sum(own.mass for own in train) / sum(own.mass for own in (*train, *validation))
+    found = solved_heads(
+        train, validation, torch.zeros(1, len(prior)), prior, lambda *own: part_loss(*own, SOLVED), lambda own: own
     )
-    difference = (states[left] - states[right]) / states.std(axis=0)
-
-    def penalised(head: np.ndarray) -> float:
-        odds = difference @ head
-        loss = p * np.logaddexp(0, -odds) + (1 - p) * np.logaddexp(0, odds)
-        return float((weight * loss).sum() / weight.sum() + 0.3 / 2 * head @ head)
-
-    expected = optimize.minimize(penalised, np.zeros(states.shape[1]), options={"gtol": 1e-7})
-    deviation = deviations(pooled, states.shape[1], lambda tensor: tensor)
-    scaled = [own._replace(states=own.states / deviation) for own in pooled]
-
-    def loss_of(own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return mean_loss(own, scaled, lambda scores, part: part_loss(scores, part, SOLVED), lambda tensor: tensor)
-
-    found = minimised(torch.zeros(1, states.shape[1], dtype=torch.float64), 0.3, loss_of)[0].numpy()
-    np.testing.assert_allclose(found, expected.x, atol=1e-3 * np.abs(expected.x).max())
-    assert penalised(found) <= expected.fun + 1e-7
+    for head, ads, penalty in ((found.judged, train, 0.3), (found.refitted, [*train, *validation], 0.3 * share)):
+        expected = optimize.minimize(loss_of, np.zeros(len(prior)), (ads, penalty), options={"gtol": 1e-7})
+        np.testing.assert_allclose(head[0].numpy(), expected.x, atol=1e-3 * np.abs(expected.x).max())
+        assert loss_of(head[0].numpy(), ads, penalty) <= expected.fun + 1e-7
+    assert 0.6 < share < 0.9
 
 
 def test_each_head_is_solved_on_its_own_sample_and_epoch_0_is_judged(trainer: RewardTrainer) -> None:
@@ -69,9 +70,31 @@ def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> No
     for own in pooled:
         own.states[:, 3] = 5.0
     zero = torch.zeros_like(trainer.model.head.weight)
-    weight = solved_heads(pooled, [], zero, lambda scores, part: part_loss(scores, part, SOLVED), lambda tensor: tensor)
+    loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
+    weight = solved_heads(pooled, [], zero, torch.ones_like(zero[0]), loss, lambda own: own).judged
     assert (weight[:, 3] == 0).all()
     assert weight.abs().max() > 0
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_solved_heads_that_no_epoch_betters_learn_from_the_validation_ads(trainer: RewardTrainer, refit: bool) -> None:
+    trainer.settings = SOLVED.model_copy(update={"refit": refit})
+    trainer.solve_heads()
+    judged = trainer.model.head.weight.detach().clone()
+    trainer.take_best()
+    kept = trainer.model.head.weight.detach()
+    assert torch.equal(kept, judged) is not refit
+    seen, _ = trainer.judge(trainer.validation)
+    assert (seen < trainer.best_loss - 1e-4) if refit else (seen == pytest.approx(trainer.best_loss))
+
+
+def test_an_epoch_that_is_better_replaces_refitted_heads(trainer: RewardTrainer) -> None:
+    trainer.solve_heads()
+    trainer.best_loss = math.inf
+    trainer.step = trainer.steps_of_epoch
+    trainer.end_epoch()
+    assert torch.equal(trainer.best[1], trainer.masters.flat[1])
+    assert trainer.best_epoch == 1
 
 
 def test_epochs_that_are_no_better_leave_the_solved_heads(cache: Path, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@
 
 inputs: preference_snapshot.
 options: split (train for the reward model, evaluation for the disjoint one),
-objective where it is not that of the settings (the pointwise ablation). The validation split picks the epoch. With
-several adapters (reward.adapters) each is trained as a member of its own and kept until all are there. A run that was
-killed goes on from its last checkpoint.
+objective where it is not that of the settings (the pointwise ablation). The validation split picks the epoch and, where
+that is solved heads, is learned from too (reward.refit), but not by the evaluation reward model. With several adapters
+(reward.adapters) each is trained as a member of its own and kept until all are there. A run that was killed goes on
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     settings, snapshot = config.settings, config.inputs["preference_snapshot"]
     ads, validation = read_ads(snapshot, config.options["split"]), read_ads(snapshot, "validation")
     objective = config.options.get("objective", settings.reward.objective)
-    reward = settings.reward.model_copy(update={"objective": objective})
+    refit = settings.reward.refit and config.options["split"] != "evaluation"
+    reward = settings.reward.model_copy(update={"objective": objective, "refit": refit})
     pairs = sum(len(ad.left) for ad in ads)
     reporter.say(f"{len(ads)} ads, {pairs} pairs of split '{config.options['split']}', base {settings.base.name}")
     beside, is_main = config.output.with_name, os.environ.get("RANK", "0") == "0"
