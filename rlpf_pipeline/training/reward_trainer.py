@@ -33,6 +33,8 @@ from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, solved_heads
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
+REFIT_GAIN = 0.001
+"""Nats by which heads gain from learning from the validation ads too, by cross-validation (docs/reward-model.md)."""
 
 
 def train_reward_model(
@@ -93,7 +95,7 @@ class RewardTrainer:
         self.total = settings.epochs * self.steps_of_epoch
         self.step, self.stopped = 0, False
         self.running = dict.fromkeys(("loss", "mass", "correct", "pairs", "texts", "used", "places"), 0.0)
-        self.best_epoch, self.best_loss, self.best_accuracy = 0, math.inf, 0.0
+        self.best_epoch, self.best_loss, self.best_accuracy, self.to_beat = 0, math.inf, 0.0, math.inf
         self.best = [flat.detach().clone() for flat in self.masters.flat]
 
     @property
@@ -107,8 +109,8 @@ class RewardTrainer:
     def solve_heads(self) -> None:
         """Put the heads at their optimum on the states as they are, and judge that as epoch 0.
 
-        Should no later epoch be better, the validation ads have done their work, and heads that learned from them too
-        are the ones kept (`refit`).
+        Should no later epoch be better by more than the refit brings, the validation ads have done their work, and
+        heads that learned from them too are the ones kept (`refit`).
         """
         solved = solved_heads(
             self.pooled("train", self.train),
@@ -123,6 +125,7 @@ class RewardTrainer:
         self.end_epoch()
         if self.settings.refit:
             self.best[1].copy_(solved.refitted.flatten())
+            self.to_beat -= REFIT_GAIN
 
     @torch.no_grad()
     def pooled(self, split: str, batches: RewardBatches) -> list[Pooled]:
@@ -186,8 +189,8 @@ class RewardTrainer:
             self.best_epoch, self.best = epoch, [flat.detach().clone() for flat in self.masters.flat]
             return
         loss, accuracy = self.judge(self.validation)
-        if loss < self.best_loss:
-            self.best_epoch, self.best_loss, self.best_accuracy = epoch, loss, accuracy
+        if loss < self.to_beat:
+            self.best_epoch, self.best_loss, self.best_accuracy, self.to_beat = epoch, loss, accuracy, loss
             self.best = [flat.detach().clone() for flat in self.masters.flat]
         self.stopped = epoch - self.best_epoch >= self.settings.patience
 
@@ -240,7 +243,7 @@ class RewardTrainer:
     def checkpoint(self) -> Checkpoint:
         tensors = self.masters.state() | {f"best.{i}": best for i, best in enumerate(self.best)}
         tensors["random"] = torch.get_rng_state()
-        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy")
+        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy", "to_beat")
         return Checkpoint(tensors, {name: getattr(self, name) for name in names})
 
     def resume(self, checkpoints: Checkpoints | None) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlpf_pipeline.training.reward_batches import Part
 
-PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03)
+PENALTIES = (3.0, 1.8, 1.0, 0.6, 0.3, 0.18, 0.1, 0.06, 0.03)
 WITHOUT_VALIDATION = 0.3
 ITERATIONS = 100
 MOST_TEXTS = 50_000
@@ -71,21 +71,9 @@ def solved_heads(
         if judged >= least:
             break
         best, least, chosen = weight, float(judged), penalty
-    return Solved(best / scale, refitted(best, chosen, own_train, own_validation, loss, over_ranks) / scale)
-
-
-def refitted(
-    start: Tensor, penalty: float, train: Sequence[Pooled], validation: Sequence[Pooled], loss: Loss, over_ranks: Sum
-) -> Tensor:
-    """The minimum on all parts, from that of the training parts. More ads outweigh the same prior: the penalty on their
-    mean loss shrinks as their mass grows."""
-    masses = torch.tensor([sum(own.mass for own in parts) for parts in (train, validation)], dtype=torch.float64)
-    of_train, of_validation = over_ranks(masses).tolist()
-    if not of_validation:
-        return start
-    everything = [*train, *validation]
-    share = of_train / (of_train + of_validation)
-    return minimised(start, penalty * share, lambda own: mean_loss(own, everything, loss, over_ranks))
+    everything = [*own_train, *own_validation]
+    refitted = minimised(best, chosen, lambda own: mean_loss(own, everything, loss, over_ranks))
+    return Solved(best / scale, refitted / scale)
 
 
 def deviations(pooled: Sequence[Pooled], width: int, over_ranks: Sum) -> Tensor:
