@@ -39,6 +39,7 @@ MIDDLE_OF_SMOLLM2 = RewardSettings(
     pooling="mean",
     layers=20,
     sentence_layer=4,
+    heads=32,
     learning_rate=2e-4,
     head_learning_rate=2e-3,
     lora=LoraSettings(top_layers=8),

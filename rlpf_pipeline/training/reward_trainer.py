@@ -29,7 +29,7 @@ from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_batches import Part, RewardBatches
 from rlpf_pipeline.training.snapshot import Ad
-from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, solved_heads
+from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, prior_draws, solved_heads
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
@@ -115,7 +115,7 @@ class RewardTrainer:
         solved = solved_heads(
             self.pooled("train", self.train),
             self.pooled("validation", self.validation) if self.validation else [],
-            torch.zeros_like(self.model.head.weight),
+            prior_draws(*self.model.head.weight.shape, self.seed).to(self.model.head.weight.device),
             self.model.head_prior(),
             lambda scores, part: part_loss(scores, part, self.settings),
             self.over_ranks,
@@ -136,7 +136,8 @@ class RewardTrainer:
         for number in range(rank, len(batches.parts), ranks):
             part = batches.part(number)
             states = self.model.pool(self.hidden(split, number, part), part.packed)
-            found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number]))
+            contrasts = len(states) - len(batches.parts[number])
+            found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number], contrasts))
             texts += len(states)
             if texts * ranks >= MOST_TEXTS:
                 break

@@ -5,6 +5,11 @@ an L2 penalty weighs them alike, and the minimum is found by L-BFGS (Liu & Noced
 weaker ones as long as the validation ads gain by it. With the penalty chosen, the heads are solved once more, on the
 training and the validation ads. Adapters that start below heads of zero first follow noise, and distort states that
 were good (Kumar et al. 2022).
+
+The penalty is a Gaussian prior, and each head is drawn towards a sample of it instead of zero (Osband et al. 2018;
+Pearce et al. 2020). Where ads say nothing about a direction of the states, heads keep their samples and disagree, so
+that the spread of a text's scores grows as it leaves what the ads look like. The samples sum to zero: the mean has
+nothing of them, to first order.
 """
 
 from __future__ import annotations
@@ -28,12 +33,14 @@ MOST_TEXTS = 50_000
 class Pooled(NamedTuple):
     """A part's texts as the heads see them: states (texts, width), whose products with a head are scores.
 
-    mass: what the part adds to the sum that a loss is divided by.
+    mass: what the part adds to the sum that a loss is divided by. contrasts: its texts less its ads, the number of
+    independent differences between texts of one ad, however many pairs they make.
     """
 
     states: Tensor
     part: Part
     mass: float
+    contrasts: int
 
 
 class Solved(NamedTuple):
@@ -50,30 +57,44 @@ Sum = Callable[[Tensor], Tensor]
 
 
 def solved_heads(
-    train: Sequence[Pooled], validation: Sequence[Pooled], zero: Tensor, prior: Tensor, loss: Loss, over_ranks: Sum
+    train: Sequence[Pooled], validation: Sequence[Pooled], draws: Tensor, prior: Tensor, loss: Loss, over_ranks: Sum
 ) -> Solved:
     """The heads' weights, with WITHOUT_VALIDATION as the penalty where there is no validation ad.
 
-    train, validation: this rank's parts, maybe none. zero: (heads, width), where the search starts. prior: (width,),
-    how large the weight of a state is thought to be beside those of the others, before any ad is seen. loss: of scores
-    (texts, heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks.
+    train, validation: this rank's parts, maybe none. draws: (heads, width), `prior_draws`. prior: (width,), how large
+    the weight of a state is thought to be beside those of the others, before any ad is seen. loss: of scores (texts,
+    heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks.
     """
-    scale = deviations(train, zero.shape[1], over_ranks).to(zero.device) / prior
+    scale = deviations(train, draws.shape[1], over_ranks).to(draws.device) / prior
     own_train, own_validation = (
         [own._replace(states=own.states / scale) for own in parts] for parts in (train, validation)
     )
     held_out = [own._replace(part=own.part.once()) for own in own_validation]
-    weight = best = zero.double()
+    weight = best = torch.zeros_like(draws)
     least, chosen = math.inf, WITHOUT_VALIDATION
     for penalty in PENALTIES if over_ranks(torch.tensor(len(validation))) else (WITHOUT_VALIDATION,):
-        weight = minimised(weight, penalty, lambda own: mean_loss(own, own_train, loss, over_ranks))
+        weight = posterior(weight, penalty, draws, own_train, loss, over_ranks)
         judged = mean_loss(weight.mean(0, keepdim=True), held_out, loss, over_ranks)[0]
         if judged >= least:
             break
         best, least, chosen = weight, float(judged), penalty
-    everything = [*own_train, *own_validation]
-    refitted = minimised(best, chosen, lambda own: mean_loss(own, everything, loss, over_ranks))
+    refitted = posterior(best, chosen, draws, [*own_train, *own_validation], loss, over_ranks)
     return Solved(best / scale, refitted / scale)
+
+
+def prior_draws(heads: int, width: int, seed: int) -> Tensor:
+    """Standard normal, float64 (heads, width), with a mean over heads of 0 and a variance of 1; 0 for a single head."""
+    drawn = torch.randn(heads, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return (drawn - drawn.mean(0)) * math.sqrt(heads / max(heads - 1, 1))
+
+
+def posterior(
+    start: Tensor, penalty: float, draws: Tensor, pooled: Sequence[Pooled], loss: Loss, over_ranks: Sum
+) -> Tensor:
+    """Each head's optimum around its own draw of the prior, whose precision is the penalty times the contrasts."""
+    contrasts = over_ranks(torch.tensor(float(sum(own.contrasts for own in pooled)))).item()
+    around = draws / math.sqrt(penalty * contrasts)
+    return minimised(start, penalty, around, lambda own: mean_loss(own, pooled, loss, over_ranks))
 
 
 def deviations(pooled: Sequence[Pooled], width: int, over_ranks: Sum) -> Tensor:
@@ -87,8 +108,10 @@ def deviations(pooled: Sequence[Pooled], width: int, over_ranks: Sum) -> Tensor:
     return torch.where(variance > 1e-12 * second / texts, variance.sqrt(), math.inf)
 
 
-def minimised(start: Tensor, penalty: float, loss_of: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-    """Where loss + penalty / 2 |weight|^2, the mean over heads, is least. loss_of: gives the loss and its gradient."""
+def minimised(
+    start: Tensor, penalty: float, around: Tensor, loss_of: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Where loss + penalty / 2 |weight - around|^2, the mean over heads, is least. loss_of: loss and gradient."""
     weight = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight], max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
@@ -97,8 +120,8 @@ def minimised(start: Tensor, penalty: float, loss_of: Callable[[Tensor], tuple[T
     def penalised() -> Tensor:
         own = weight.detach()
         loss, gradient = loss_of(own)
-        weight.grad = gradient + penalty / len(own) * own
-        return loss + penalty / 2 * (own**2).sum() / len(own)
+        weight.grad = gradient + penalty / len(own) * (own - around)
+        return loss + penalty / 2 * ((own - around) ** 2).sum() / len(own)
 
     optimizer.step(penalised)
     return weight.detach()
@@ -109,7 +132,7 @@ def mean_loss(weight: Tensor, pooled: Sequence[Pooled], loss: Loss, over_ranks: 
     own = weight.clone().requires_grad_()
     total = torch.zeros(2, dtype=torch.float64, device=own.device)
     own.grad = torch.zeros_like(own)
-    for states, part, mass in pooled:
+    for states, part, mass, _ in pooled:
         value = loss(states.double() @ own.T, part)
         value.backward()
         total += torch.stack([value.detach().double(), total.new_tensor(mass)])

@@ -7,16 +7,23 @@ from rlpf_pipeline.training.bootstrap import bootstrap_counts
 IDS = [f"ad{i}" for i in range(20_000)]
 
 
-def test_counts_are_poisson_of_mean_one() -> None:
+def test_counts_are_binomial_of_mean_one() -> None:
     counts = bootstrap_counts(IDS, heads=5, seed=1)
-    for k, share in enumerate([math.exp(-1), math.exp(-1), math.exp(-1) / 2, math.exp(-1) / 6]):
+    for k in range(4):
+        share = math.comb(5, k) * 0.2**k * 0.8 ** (5 - k)
         # five standard errors of a share over 100,000 draws
         assert abs(np.mean(counts == k) - share) < 5 * math.sqrt(share * (1 - share) / counts.size)
 
 
-def test_heads_draw_independently() -> None:
+def test_all_heads_together_see_every_ad_equally_often() -> None:
+    assert (bootstrap_counts(IDS, heads=5, seed=1).sum(axis=1) == 5).all()
+
+
+def test_heads_are_dealt_to_alike() -> None:
+    # of a multinomial draw: two heads' counts of an ad correlate by -1 / (heads - 1)
     correlations = np.corrcoef(bootstrap_counts(IDS, heads=3, seed=1).T)
-    assert np.abs(correlations - np.eye(3)).max() < 5 / math.sqrt(len(IDS))
+    expected = np.where(np.eye(3), 1.0, -0.5)
+    assert np.abs(correlations - expected).max() < 5 / math.sqrt(len(IDS))
 
 
 def test_an_ad_draws_the_same_whatever_stands_beside_it() -> None:

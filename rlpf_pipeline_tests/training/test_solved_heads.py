@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,30 @@ import pytest
 import torch
 from scipy import optimize
 
+from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.profiles import MIDDLE_OF_SMOLLM2
+from rlpf_pipeline.settings import LoraSettings, MarketSettings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import RewardTrainer, part_loss, train_reward_model
-from rlpf_pipeline.training.solved_heads import Pooled, solved_heads
-from rlpf_pipeline_tests.training.reward_ads import make_ads
+from rlpf_pipeline.training.snapshot import Ad
+from rlpf_pipeline.training.solved_heads import WITHOUT_VALIDATION, Pooled, prior_draws, solved_heads
+from rlpf_pipeline_tests.conftest import needs_minilm
+from rlpf_pipeline_tests.training.reward_ads import make_ad, make_ads
 from rlpf_pipeline_tests.training.test_reward_trainer import SETTINGS, TRAIN, VALIDATION, make_model
 
 SOLVED = SETTINGS.model_copy(update={"solve_heads": True})
+
+
+def market_ads(advertisers: int) -> list[Ad]:
+    """The simulated market's ads; of two texts the one with the higher CTR is better with probability .9."""
+    history = simulate_history(MarketSettings(advertisers=advertisers)).to_pandas()
+    ads = []
+    for ad_id, rows in history.groupby("ad_id"):
+        ctr = (rows["clicks"] / rows["impressions"]).to_numpy()
+        p = [0.5 + 0.4 * float(np.sign(left - right)) for left, right in combinations(ctr, 2)]
+        ads.append(make_ad(str(ad_id), tuple(rows["text"]), p))
+    return ads
 
 
 @pytest.fixture
@@ -37,7 +54,7 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
 
     def loss_of(head: np.ndarray, pooled: list[Pooled]) -> float:
         loss = mass = 0.0
-        for states, part, _ in pooled:
+        for states, part, _, _ in pooled:
             scores = states.double().numpy() @ head
             odds = scores[part.left] - scores[part.right]
             p, weight = part.p.double().numpy(), part.weight.double().numpy()
@@ -46,7 +63,7 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
         return float(loss / mass + 0.3 / 2 * np.square(head * deviation).sum())
 
     found = solved_heads(
-        train, validation, torch.zeros(1, len(prior)), prior, lambda *own: part_loss(*own, SOLVED), lambda own: own
+        train, validation, prior_draws(1, len(prior), 0), prior, lambda *own: part_loss(*own, SOLVED), lambda own: own
     )
     for head, ads in ((found.judged, train), (found.refitted, [*train, *validation])):
         expected = optimize.minimize(loss_of, np.zeros(len(prior)), (ads,), options={"gtol": 1e-7})
@@ -67,11 +84,70 @@ def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> No
     pooled = trainer.pooled("train", trainer.train)
     for own in pooled:
         own.states[:, 3] = 5.0
-    zero = torch.zeros_like(trainer.model.head.weight)
+    draws = prior_draws(*trainer.model.head.weight.shape, 0)
     loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
-    weight = solved_heads(pooled, [], zero, torch.ones_like(zero[0]), loss, lambda own: own).judged
+    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own).judged
     assert (weight[:, 3] == 0).all()
     assert weight.abs().max() > 0
+
+
+def test_draws_of_the_prior_have_mean_0_and_variance_1() -> None:
+    draws = prior_draws(5, 20_000, 1)
+    assert draws.mean(0).abs().max() < 1e-12
+    assert draws.var(0).mean() * 4 / 5 == pytest.approx(1, abs=0.02)
+    assert not prior_draws(1, 9, 1).any()
+
+
+def test_heads_keep_their_draws_where_the_ads_say_nothing(trainer: RewardTrainer) -> None:
+    """Two states that are always equal: nothing is known of their difference, and all of it is the prior's."""
+    pooled = trainer.pooled("train", trainer.train)
+    for own in pooled:
+        own.states[:, 1] = own.states[:, 0]
+    draws = prior_draws(2, pooled[0].states.shape[1], 3)
+    loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
+    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own).judged
+    deviation = torch.cat([own.states[:, 0] for own in pooled]).double().std(correction=0)
+    contrasts = sum(len(ad.texts) - 1 for ad in TRAIN)
+    expected = (draws[:, 0] - draws[:, 1]) / math.sqrt(WITHOUT_VALIDATION * contrasts)
+    torch.testing.assert_close((weight[:, 0] - weight[:, 1]) * deviation, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_mean_over_heads_is_a_single_heads_solution(cache: Path, tmp_path: Path) -> None:
+    solved = []
+    for heads in (1, 16):
+        settings = SOLVED.model_copy(update={"heads": heads})
+        with StateFile(tmp_path / str(heads), 10**8) as states:
+            trainer = RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, states)
+            trainer.solve_heads()
+        solved.append(trainer.model.head.weight.detach())
+    one, many = solved
+    assert (many.mean(0) - one[0]).norm() < 0.1 * (many - many.mean(0)).norm(dim=1).mean()
+
+
+@needs_minilm
+def test_the_spread_is_larger_on_texts_far_from_the_training_data(cache: Path, tmp_path: Path) -> None:
+    """Learned from ads of the simulated market: its other ads, these with their words shuffled, and no ads at all."""
+    settings = MIDDLE_OF_SMOLLM2.model_copy(update={"layers": None, "lora": LoraSettings(top_layers=1), "heads": 128})
+    market = market_ads(advertisers=240)
+    model = make_model(cache, settings)
+    with StateFile(tmp_path / "states", 10**8) as states:
+        trainer = RewardTrainer(model, market[:-200], settings, 7, states)
+        trainer.solve_heads()
+    texts = [text for ad in market[-200:] for text in ad.texts]
+    rng = np.random.default_rng(1)
+    shuffled = [" ".join(rng.permutation(text.split())) for text in texts]
+    nonsense = [
+        "asdf 1234 %%%% $$$$",
+        "SELECT ad FROM ads WHERE clicks > 10;",
+        "the the the the the",
+        "lorem ipsum dolor",
+    ]
+    spread, of_shuffled, of_nonsense = (
+        model.score([(None, own)])[0].std(axis=1) for own in (texts, shuffled, nonsense)
+    )
+    difference = of_shuffled - spread
+    assert difference.mean() > 3 * difference.std() / math.sqrt(len(texts))
+    assert of_nonsense.min() > spread.mean()
 
 
 @pytest.mark.parametrize("refit", [True, False])
