@@ -4,7 +4,8 @@
 
 Needs the profile's snapshot (`rlpf pairs`). Parts are whole clusters of ads, each part inside the next. Everything is
 measured on the evaluation split: the train split and it share no cluster, and the test split stays unseen, so that what
-one concludes from the curve (more data, another setting) is not tuned on it. Writes learning_curve.json and .svg.
+one concludes from the curve (more data, another setting) is not tuned on it. All models learn from the validation split
+too, once it has chosen their penalty: its pairs are counted. Writes learning_curve.json and .svg.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def main(
             }.items():
                 start = time.perf_counter()
                 figures = evaluate(judged, name, judged.score(build()).mean(axis=1))
+                pairs = len(part.pairs) + len(validation.pairs)
                 rows.append(
-                    {"model": name, "seed": own_seed, "pairs": len(part.pairs), "seconds": time.perf_counter() - start}
+                    {"model": name, "seed": own_seed, "pairs": pairs, "seconds": time.perf_counter() - start}
                     | {figure: figures[figure] for figure in SHOWN if figure in figures}
                 )
                 print(rows[-1], flush=True)
@@ -99,7 +101,7 @@ def trained(settings: Settings, snapshot: Path, part: Split, seed: int) -> Score
 def curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Accuracy over pairs on a log axis: a line through the mean of the seeds, a dot for each."""
     base = alt.Chart(alt.Data(values=[row | {"title": MODELS[row["model"]]} for row in rows])).encode(
-        x=alt.X("pairs:Q", title="Pairs of the train split", scale=alt.Scale(type="log", nice=False, padding=12)),
+        x=alt.X("pairs:Q", title="Pairs learned from", scale=alt.Scale(type="log", nice=False, padding=12)),
         color=alt.Color(
             "title:N",
             title=None,
