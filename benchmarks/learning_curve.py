@@ -4,8 +4,9 @@
 
 Needs the profile's snapshot (`rlpf pairs`). Parts are whole clusters of ads, each part inside the next. Everything is
 measured on the evaluation split: the train split and it share no cluster, and the test split stays unseen, so that what
-one concludes from the curve (more data, another setting) is not tuned on it. All models learn from the validation split
-too, once it has chosen their penalty: its pairs are counted. Writes learning_curve.json and .svg.
+one concludes from the curve (more data, another setting) is not tuned on it. Pairs of the validation split are counted:
+all models learn from it too once it has chosen their penalty, but for a reward model that keeps an epoch of adapters.
+Writes learning_curve.json and .svg.
 """
 
 from __future__ import annotations

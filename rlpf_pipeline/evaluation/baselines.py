@@ -87,11 +87,9 @@ def fit_pairs(features: Features, train: Split, validation: Split, seed: int) ->
         return negative_log_likelihood(held_out.differences @ logistic(*known, penalty), held_out.p)
 
     penalty = min(PENALTIES, key=miss)
-    both = sparse.vstack if sparse.issparse(known.differences) else np.vstack
-    stacked = both([known.differences, held_out.differences])
-    return LinearScorer(
-        features, logistic(stacked, *map(np.concatenate, zip(known[1:], held_out[1:], strict=True)), penalty)
-    )
+    differences = stacked(known.differences, held_out.differences)
+    p, weight = np.concatenate([known.p, held_out.p]), np.concatenate([known.weight, held_out.weight])
+    return LinearScorer(features, logistic(differences, p, weight, penalty))
 
 
 class Labelled(NamedTuple):
@@ -114,12 +112,17 @@ def differences_of(features: Features, split: Split, pairs: pd.DataFrame) -> Any
     return encoded[np.searchsorted(used, pairs["left"])] - encoded[np.searchsorted(used, pairs["right"])]
 
 
+def stacked(first: Any, second: Any) -> Any:
+    """The rows of both, sparse or not."""
+    return (sparse.vstack if sparse.issparse(first) else np.vstack)([first, second])
+
+
 def logistic(differences: Any, p: np.ndarray, weight: np.ndarray, penalty: float) -> np.ndarray:
     """Coefficients (features,). A soft label is two hard ones, weighted p and 1 - p.
 
     penalty: inverse strength of L2.
     """
-    both = (sparse.vstack if sparse.issparse(differences) else np.vstack)([differences, differences])
+    both = stacked(differences, differences)
     labels, weights = np.repeat([1, 0], len(p)), np.concatenate([weight * p, weight * (1 - p)])
     model = LogisticRegression(C=penalty, fit_intercept=False, max_iter=1000).fit(both, labels, weights)
     return np.asarray(model.coef_[0], dtype=np.float64)

@@ -95,7 +95,7 @@ class RewardTrainer:
         self.total = settings.epochs * self.steps_of_epoch
         self.step, self.stopped = 0, False
         self.running = dict.fromkeys(("loss", "mass", "correct", "pairs", "texts", "used", "places"), 0.0)
-        self.best_epoch, self.best_loss, self.best_accuracy, self.to_beat = 0, math.inf, 0.0, math.inf
+        self.best_epoch, self.best_loss, self.best_accuracy = 0, math.inf, 0.0
         self.best = [flat.detach().clone() for flat in self.masters.flat]
 
     @property
@@ -105,6 +105,12 @@ class RewardTrainer:
     @property
     def epoch_is_over(self) -> bool:
         return self.step % self.steps_of_epoch == 0
+
+    @property
+    def to_beat(self) -> float:
+        """Below this the validation loss of an epoch is better than the best: refitted heads are better than judged."""
+        refitted = self.settings.solve_heads and self.settings.refit and self.best_epoch == 0
+        return self.best_loss - REFIT_GAIN if refitted else self.best_loss
 
     def solve_heads(self) -> None:
         """Put the heads at their optimum on the states as they are, and judge that as epoch 0.
@@ -119,13 +125,13 @@ class RewardTrainer:
             self.model.head_prior(),
             lambda scores, part: part_loss(scores, part, self.settings),
             self.over_ranks,
+            refit=self.settings.refit and self.validation is not None,
         )
         self.masters.flat[1].data.copy_(solved.judged.flatten())
         self.masters.write_back()
         self.end_epoch()
-        if self.settings.refit:
+        if solved.refitted is not None:
             self.best[1].copy_(solved.refitted.flatten())
-            self.to_beat -= REFIT_GAIN
 
     @torch.no_grad()
     def pooled(self, split: str, batches: RewardBatches) -> list[Pooled]:
@@ -191,7 +197,7 @@ class RewardTrainer:
             return
         loss, accuracy = self.judge(self.validation)
         if loss < self.to_beat:
-            self.best_epoch, self.best_loss, self.best_accuracy, self.to_beat = epoch, loss, accuracy, loss
+            self.best_epoch, self.best_loss, self.best_accuracy = epoch, loss, accuracy
             self.best = [flat.detach().clone() for flat in self.masters.flat]
         self.stopped = epoch - self.best_epoch >= self.settings.patience
 
@@ -244,7 +250,7 @@ class RewardTrainer:
     def checkpoint(self) -> Checkpoint:
         tensors = self.masters.state() | {f"best.{i}": best for i, best in enumerate(self.best)}
         tensors["random"] = torch.get_rng_state()
-        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy", "to_beat")
+        names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy")
         return Checkpoint(tensors, {name: getattr(self, name) for name in names})
 
     def resume(self, checkpoints: Checkpoints | None) -> bool:

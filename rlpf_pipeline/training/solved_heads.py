@@ -45,11 +45,11 @@ class Pooled(NamedTuple):
 
 class Solved(NamedTuple):
     """Weights, float64 (heads, width). judged: learned from the training ads alone, so that validation ads can judge
-    them; refitted: learned from both.
+    them; refitted: learned from both, where that was asked for.
     """
 
     judged: Tensor
-    refitted: Tensor
+    refitted: Tensor | None
 
 
 Loss = Callable[[Tensor, Part], Tensor]
@@ -57,13 +57,20 @@ Sum = Callable[[Tensor], Tensor]
 
 
 def solved_heads(
-    train: Sequence[Pooled], validation: Sequence[Pooled], draws: Tensor, prior: Tensor, loss: Loss, over_ranks: Sum
+    train: Sequence[Pooled],
+    validation: Sequence[Pooled],
+    draws: Tensor,
+    prior: Tensor,
+    loss: Loss,
+    over_ranks: Sum,
+    refit: bool,
 ) -> Solved:
     """The heads' weights, with WITHOUT_VALIDATION as the penalty where there is no validation ad.
 
     train, validation: this rank's parts, maybe none. draws: (heads, width), `prior_draws`. prior: (width,), how large
     the weight of a state is thought to be beside those of the others, before any ad is seen. loss: of scores (texts,
-    heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks.
+    heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks. refit: whether to learn from
+    the validation ads too, alike on all ranks.
     """
     scale = deviations(train, draws.shape[1], over_ranks).to(draws.device) / prior
     own_train, own_validation = (
@@ -78,6 +85,8 @@ def solved_heads(
         if judged >= least:
             break
         best, least, chosen = weight, float(judged), penalty
+    if not refit:
+        return Solved(best / scale, None)
     refitted = posterior(best, chosen, draws, [*own_train, *own_validation], loss, over_ranks)
     return Solved(best / scale, refitted / scale)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,10 +74,14 @@ def test_the_evaluation_reward_model_does_not_learn_from_the_validation_ads(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, refit: bool
 ) -> None:
     """The reward model does, and the two must share no ad."""
-    seen = []
-    learn = reward.train_reward_model
+    seen, train_reward_model = [], reward.train_reward_model
+
+    def watched(*arguments: Any) -> dict[str, float]:
+        seen.append(arguments[2].refit)
+        return train_reward_model(*arguments)
+
     monkeypatch.setitem(SPLITS, "evaluation", make_ads(12, seed=3))
-    monkeypatch.setattr(reward, "train_reward_model", lambda *own: [seen.append(own[2].refit), learn(*own)][1])
+    monkeypatch.setattr(reward, "train_reward_model", watched)
     config = config_of(tmp_path, cache, solve_heads=True).model_copy(update={"options": {"split": split}})
     run(config, Reporter("test"))
     assert seen == [refit, refit]

@@ -63,7 +63,13 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
         return float(loss / mass + 0.3 / 2 * np.square(head * deviation).sum())
 
     found = solved_heads(
-        train, validation, prior_draws(1, len(prior), 0), prior, lambda *own: part_loss(*own, SOLVED), lambda own: own
+        train,
+        validation,
+        prior_draws(1, len(prior), 0),
+        prior,
+        lambda *own: part_loss(*own, SOLVED),
+        lambda own: own,
+        True,
     )
     for head, ads in ((found.judged, train), (found.refitted, [*train, *validation])):
         expected = optimize.minimize(loss_of, np.zeros(len(prior)), (ads,), options={"gtol": 1e-7})
@@ -86,7 +92,7 @@ def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> No
         own.states[:, 3] = 5.0
     draws = prior_draws(*trainer.model.head.weight.shape, 0)
     loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
-    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own).judged
+    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own, False).judged
     assert (weight[:, 3] == 0).all()
     assert weight.abs().max() > 0
 
@@ -105,7 +111,7 @@ def test_heads_keep_their_draws_where_the_ads_say_nothing(trainer: RewardTrainer
         own.states[:, 1] = own.states[:, 0]
     draws = prior_draws(2, pooled[0].states.shape[1], 3)
     loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
-    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own).judged
+    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own, False).judged
     deviation = torch.cat([own.states[:, 0] for own in pooled]).double().std(correction=0)
     contrasts = sum(len(ad.texts) - 1 for ad in TRAIN)
     expected = (draws[:, 0] - draws[:, 1]) / math.sqrt(WITHOUT_VALIDATION * contrasts)
