@@ -1,8 +1,10 @@
 """Every check passes on clean data and finds an offender planted by one statement."""
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlpf_pipeline.contracts import SPLITS
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import SQL, Warehouse
@@ -18,7 +20,7 @@ OFFENDERS = {
     "pairs__probability_in_range": "UPDATE pairs SET p_left_better = 'nan' WHERE left_variant = 0",
     "pairs__sides_of_one_ad": "DELETE FROM variants WHERE text = 'ad0 0'",
     "pairs__each_pair_once": "INSERT INTO pairs FROM pairs LIMIT 1",
-    "splits__advertiser_in_one_split": "UPDATE raw_multitext_ads SET advertiser_id = 'everyone'",
+    "splits__advertiser_in_one_split": "UPDATE raw_multitext_ads SET advertiser_id = left(text, 3)",
     "splits__cluster_in_one_split": "UPDATE splits SET cluster = 0",
     "splits__text_in_one_split": "UPDATE raw_multitext_ads SET text = 'the same'",
 }
@@ -39,6 +41,16 @@ def test_every_check_has_its_offender_here():
 
 def test_clean_data_passes_every_check(warehouse):
     assert {name: warehouse.check(name).failing for name in OFFENDERS} == dict.fromkeys(OFFENDERS, 0)
+
+
+def test_the_ads_of_a_single_advertiser_may_be_in_several_splits(tmp_path):
+    alone = raw_table(ads=40).drop("advertiser_id").append_column("advertiser_id", pa.array(["one"] * 80))
+    pq.write_table(alone.select(raw_table(ads=1).column_names), tmp_path / "raw.parquet")
+    with Warehouse(tmp_path / "w.duckdb") as warehouse:
+        metrics = build_variant_performance(warehouse, tmp_path / "raw.parquet", PairSettings(), seed=1)
+        assert warehouse.check("splits__advertiser_in_one_split").failing == 0
+    assert (metrics["advertisers"], metrics["clusters"]) == (1, 40)
+    assert all(metrics[f"ads_{split}"] > 0 for split in SPLITS)
 
 
 @pytest.mark.parametrize("name", OFFENDERS)

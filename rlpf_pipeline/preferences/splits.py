@@ -1,4 +1,4 @@
-"""Splits without leaks: ads that share an advertiser or a near-duplicate text stay together.
+"""Splits without leaks: ads that share an advertiser (of several) or a near-duplicate text stay together.
 
 Ads are nodes; each advertiser and each text (lower case, without punctuation) ties its ads and those of texts much like
 it together (`sql/staging/stg_near_texts.sql`, `stg_ad_ties.sql`). A connected component is a cluster;
@@ -55,11 +55,24 @@ def tie_ads(warehouse: Warehouse, similarity: float) -> int:
     warehouse.run_parts("staging/stg_first_pairs", ranges, {"similarity": similarity, "rounds": len(rounds)})
     warehouse.run_parts("staging/stg_near_candidates", rounds, {"similarity": similarity})
     warehouse.run_sql("staging/stg_near_texts", {"similarity": similarity})
-    warehouse.run_parts("staging/stg_ad_ties", ranges, {"rounds": len(rounds)})
+    warehouse.run_parts(
+        "staging/stg_ad_ties",
+        ranges,
+        {"rounds": len(rounds), "several_advertisers": has_several_advertisers(warehouse)},
+    )
     warehouse.run_parts("staging/stg_tied_ads", rounds)
     warehouse.discard("stg_ad_texts", "stg_shingle_counts", "stg_first_pairs")
     warehouse.discard("stg_near_candidates", "stg_near_texts", "stg_ad_ties")
     return ads
+
+
+def has_several_advertisers(warehouse: Warehouse) -> bool:
+    """Whether raw_multitext_ads is not all of one and the same advertiser."""
+    return bool(
+        warehouse.connection.execute("""
+            SELECT min(advertiser_id) < max(advertiser_id) OR bool_or(advertiser_id IS NULL) FROM raw_multitext_ads
+        """).fetchall()[0][0]
+    )
 
 
 def edges_of(warehouse: Warehouse) -> Iterator[Edges]:

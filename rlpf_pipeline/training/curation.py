@@ -17,7 +17,7 @@ from rlpf_pipeline.contracts import CURATED_EXAMPLES
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.example_filter import reason_to_refuse
 from rlpf_pipeline.training.own_examples import read_own_examples
-from rlpf_pipeline.training.snapshot import Ad, original_of, read_ads, shuffled
+from rlpf_pipeline.training.snapshot import Ad, original_of, read_needed_ads, shuffled
 from rlpf_pipeline.training.teacher import Teacher, synthesise
 
 SEED_EXAMPLES = Path(__file__).with_name("seed_examples.jsonl")
@@ -30,7 +30,7 @@ def write_curated_examples(
 
     Returns how many are synthetic, human, of the user's own file, held out, and rejected.
     """
-    ads = shuffled(read_ads(snapshot, "train"), seed)
+    ads = shuffled(read_needed_ads(snapshot, "train"), seed)
     synthetic = synthesise(teacher, [original_of(ad) for ad in ads[: settings.examples]])
     synthetic["reason"] = [reason_to_refuse(o, r) for o, r in zip(synthetic.original, synthetic.rewrite, strict=True)]
     judged = [synthetic]

@@ -41,6 +41,15 @@ def test_ties_are_transitive(assigned):
     assert clusters["a"] == clusters["b"] == clusters["c"]
 
 
+def test_ads_of_one_and_the_same_advertiser_are_tied_by_their_texts_alone(assigned):
+    ties = [("a", "of:1"), ("b", "of:1"), ("c", "of:1")]
+    assert {ad: cluster for ad, (cluster, _) in assigned(ties).items()} == {"a": "a", "b": "b", "c": "c"}
+    unknown, other = ("d", "text:x"), ("d", "of:2")
+    for more in (unknown, other):
+        clusters = {ad: cluster for ad, (cluster, _) in assigned([*ties, more]).items()}
+        assert clusters == {"a": "a", "b": "a", "c": "a", "d": "d"}
+
+
 def test_the_order_of_rows_does_not_matter_and_other_clusters_neither(assigned):
     ties = [(f"ad{i:03}", f"text:{i // 2}") for i in range(200)]
     assert assigned(ties) == assigned(ties[::-1])

@@ -23,7 +23,8 @@ SPLITS = {"train": make_ads(12, seed=1), "validation": make_ads(6, seed=2)}
 
 @pytest.fixture(autouse=True)
 def _ads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward, "read_ads", lambda snapshot, split: SPLITS[split])
+    for name in ("read_ads", "read_needed_ads"):
+        monkeypatch.setattr(reward, name, lambda snapshot, split: SPLITS[split])
 
 
 def config_of(home: Path, cache: Path, **changes: object) -> RunConfig:

@@ -1,5 +1,6 @@
 -- One row per ad of a range and thing it shares with its like, by the round (of $rounds) that looks for its like: its
--- advertiser, each of its texts, and each text nearly one of its own. Things are 64-bit hashes: should two meet by chance,
+-- advertiser (where $several_advertisers: a single one would tie all ads into one cluster, and nothing could be held out),
+-- each of its texts, and each text nearly one of its own. Things are 64-bit hashes: should two meet by chance,
 -- two clusters become one, which leaks nothing.
 WITH ties AS (
     SELECT ad, text AS tie FROM stg_ad_texts WHERE ad BETWEEN $first_ad AND $last_ad
@@ -12,7 +13,7 @@ WITH ties AS (
     SELECT stg_ads.rowid AS ad, hash('advertiser', advertiser_id) AS tie
     FROM (
         SELECT DISTINCT ad_id, advertiser_id FROM raw_multitext_ads
-        WHERE ad_id BETWEEN $first_id AND $last_id AND advertiser_id IS NOT NULL
+        WHERE $several_advertisers AND ad_id BETWEEN $first_id AND $last_id AND advertiser_id IS NOT NULL
     )
     INNER JOIN stg_ads USING (ad_id)
 )

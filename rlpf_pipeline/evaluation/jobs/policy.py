@@ -23,7 +23,7 @@ from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
-from rlpf_pipeline.training.snapshot import read_ads, shuffled
+from rlpf_pipeline.training.snapshot import read_needed_ads, shuffled
 
 REWARDS = {"reward": "reward_model", "evaluation_reward": "evaluation_reward_model"}
 
@@ -34,7 +34,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     adllama, _ = load_policy(config.inputs["adllama"], settings.cache)
     reference, adllama = reference.to(device), adllama.to(device)
     best_of = load_best_of(config.inputs["adllama"], tokenizer, settings.policy, settings.cache, device)
-    ads = shuffled(read_ads(config.inputs["preference_snapshot"], "test"), settings.seed)[
+    ads = shuffled(read_needed_ads(config.inputs["preference_snapshot"], "test"), settings.seed)[
         : settings.evaluation.originals
     ]
     prompts = [make_prompt(tokenizer, ad) for ad in ads]

@@ -32,7 +32,7 @@ from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored, text_terms
 from rlpf_pipeline.training.run_config import RunConfig
-from rlpf_pipeline.training.snapshot import Ad, read_ads, shuffled
+from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
 
 
 class Task(NamedTuple):
@@ -88,7 +88,7 @@ def read_task(config: RunConfig) -> Task:
     snapshot = config.inputs["preference_snapshot"]
     held_out = shuffled(read_ads(snapshot, "validation"), settings.seed)[: settings.policy.judge_prompts]
     judges = Judges(evaluation_model, [make_prompt(tokenizer, ad) for ad in held_out]) if held_out else None
-    return Task(config, reference.to(device), tokenizer, reward_model, read_ads(snapshot, "train"), judges)
+    return Task(config, reference.to(device), tokenizer, reward_model, read_needed_ads(snapshot, "train"), judges)
 
 
 def by_ppo(task: Task, reporter: Reporter) -> Trained:

@@ -27,12 +27,12 @@ from rlpf_pipeline.training.job import Metrics, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
 from rlpf_pipeline.training.run_config import RunConfig
-from rlpf_pipeline.training.snapshot import read_ads
+from rlpf_pipeline.training.snapshot import read_ads, read_needed_ads
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     settings, snapshot = config.settings, config.inputs["preference_snapshot"]
-    ads, validation = read_ads(snapshot, config.options["split"]), read_ads(snapshot, "validation")
+    ads, validation = read_needed_ads(snapshot, config.options["split"]), read_ads(snapshot, "validation")
     objective = config.options.get("objective", settings.reward.objective)
     refit = settings.reward.refit and config.options["split"] != "evaluation"
     reward = settings.reward.model_copy(update={"objective": objective, "refit": refit})
