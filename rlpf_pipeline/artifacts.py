@@ -85,7 +85,7 @@ def own_imports(path: Path) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    path = folder / MANIFEST
+    path = whole(folder) / MANIFEST
     return Manifest.model_validate_json(path.read_text()) if path.is_file() else None
 
 
@@ -116,12 +116,23 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
 
 
 def swap_into_place(building: Path, folder: Path) -> None:
-    former = folder.with_name(f".{folder.name}.former")
-    shutil.rmtree(former, ignore_errors=True)
+    """Rename `building` to `folder`; a kill between the two renames leaves the former content where `whole` says."""
+    former = former_of(folder)
     if folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
         folder.rename(former)
     building.rename(folder)
     shutil.rmtree(former, ignore_errors=True)
+
+
+def whole(folder: Path) -> Path:
+    """Where the last content published as `folder` is."""
+    former = former_of(folder)
+    return former if former.is_dir() and not folder.is_dir() else folder
+
+
+def former_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.former")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rlpf_pipeline import artifacts
-from rlpf_pipeline.artifacts import Recipe, is_current, publish, read_manifest, source_digest
+from rlpf_pipeline.artifacts import Recipe, is_current, publish, read_manifest, source_digest, whole
 
 
 def build(folder: Path, recipe: Recipe, text: str) -> None:
@@ -27,6 +27,30 @@ def test_a_failure_leaves_the_former_artifact_untouched(tmp_path: Path) -> None:
         building.write_text("a step that fails")
     assert (tmp_path / "a" / "data.txt").read_text() == "one"
     assert read_manifest(tmp_path / "a").recipe.stage == "a"
+
+
+def test_a_kill_between_the_renames_of_a_publication_loses_neither_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException): ...
+
+    def killed(building: Path, folder: Path) -> Path:
+        if building.name.endswith(".building"):
+            raise Killed
+        return rename(building, folder)
+
+    rename = Path.rename
+    build(tmp_path / "a", Recipe(stage="a"), "one")
+    for _ in range(2):
+        monkeypatch.setattr(Path, "rename", killed)
+        with pytest.raises(Killed):
+            build(tmp_path / "a", Recipe(stage="b"), "two")
+        monkeypatch.undo()
+        assert read_manifest(tmp_path / "a").recipe.stage == "a"
+        assert (whole(tmp_path / "a") / "data.txt").read_text() == "one"
+    build(tmp_path / "a", Recipe(stage="b"), "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (whole(tmp_path / "a") / "data.txt").read_text() == "two"
 
 
 def test_equal_files_have_equal_digests(tmp_path: Path) -> None:

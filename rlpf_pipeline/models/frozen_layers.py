@@ -65,10 +65,11 @@ def _part(model: nn.Module, kept: slice, norm: nn.Module) -> nn.Module:
 
 
 class StateFile:
-    """Tensors by name in one file, computed when first asked for; use as a context manager, which removes it.
+    """Tensors by name in one file, computed when first asked for; use as a context manager, which closes it.
 
-    Beyond `limit` bytes nothing more is kept: what does not fit is computed each time. Read, not mapped, so that it
-    does not count as the process's memory.
+    The file loses its name once it is open, so that nothing of it is left however the process ends. Beyond `limit`
+    bytes nothing more is kept: what does not fit is computed each time. Read, not mapped, so that it does not count as
+    the process's memory.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -79,13 +80,13 @@ class StateFile:
     def __enter__(self) -> StateFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("w+b")
+        self.path.unlink()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self.path.unlink()
 
     def get(self, name: Hashable, compute: Callable[[], Tensor], device: torch.device | str) -> Tensor:
         """The tensor kept under `name`; computed, and kept if it fits, the first time."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlpf_pipeline.artifacts import swap_into_place
+from rlpf_pipeline.artifacts import swap_into_place, whole
 
 
 class Checkpoint(NamedTuple):
@@ -44,13 +44,11 @@ class Checkpoints:
 
     def load(self) -> Checkpoint | None:
         """The checkpoint of this very recipe, or None."""
-        former = self.folder.with_name(f".{self.folder.name}.former")
-        if not self.folder.is_dir() and former.is_dir():
-            former.rename(self.folder)
-        path = self.folder / "state.json"
+        folder = whole(self.folder)
+        path = folder / "state.json"
         if not path.is_file():
             return None
         state = json.loads(path.read_text())
         if state.pop("recipe") != self.recipe:
             return None
-        return Checkpoint(load_file(self.folder / "tensors.safetensors"), state)
+        return Checkpoint(load_file(folder / "tensors.safetensors"), state)

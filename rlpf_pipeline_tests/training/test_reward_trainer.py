@@ -162,7 +162,9 @@ def test_frozen_layers_run_once_and_change_neither_scores_nor_gradients(
         torch.testing.assert_close(kept, plain, rtol=0, atol=1e-10)
 
 
-def test_states_that_do_not_fit_are_computed_each_time(tmp_path: Path) -> None:
+def test_states_that_do_not_fit_are_computed_each_time_and_their_file_has_no_name_to_be_left_under(
+    tmp_path: Path,
+) -> None:
     calls = []
 
     def compute() -> torch.Tensor:
@@ -170,10 +172,10 @@ def test_states_that_do_not_fit_are_computed_each_time(tmp_path: Path) -> None:
         return torch.arange(4, dtype=torch.bfloat16).view(2, 2)
 
     with StateFile(tmp_path / "states", limit=8) as file:
+        assert list(tmp_path.iterdir()) == []
         for name in ("a", "b", "a", "b"):
             assert torch.equal(file.get(name, compute, "cpu"), torch.arange(4, dtype=torch.bfloat16).view(2, 2))
     assert len(calls) == 3
-    assert not (tmp_path / "states").exists()
 
 
 def test_parts_of_a_batch_sum_to_its_gradient(cache: Path, states: StateFile, tmp_path: Path) -> None:
