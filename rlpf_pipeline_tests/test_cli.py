@@ -115,6 +115,48 @@ def test_new_files_are_added_and_known_content_changes_nothing(
     assert rows_of(home) == ["First"]
 
 
+def test_a_file_changed_since_is_not_read_in_the_place_of_the_one_ingested(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "ad_id,text,impressions,clicks\n"
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text(header + "a,First,100,1\na,Other,100,2\n")
+    two.write_text(header + "b,Second,100,2\n")
+    assert rlpf(monkeypatch, "ingest", str(one), "--format", "generic") == 0
+    one.write_text(header + "a,First,100,1\n")
+    assert rlpf(monkeypatch, "ingest", str(two), "--format", "generic") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "gone or changed since" in message
+    assert "one.csv" in message
+    assert rows_of(home) == ["First", "Other"]
+    assert rlpf(monkeypatch, "ingest", str(one), str(two), "--format", "generic") == 0
+    assert rows_of(home) == ["First", "Second"]
+
+
+def test_files_ingested_before_are_not_read_anew_with_other_options(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"ad_id": "1", "impressions": "100", "clicks": "50", "inline_link_clicks": "10"}
+    for month in ("january", "february"):
+        (tmp_path / f"{month}.jsonl").write_text(json.dumps(row | {"body_asset": {"text": month}}))
+
+    def ingest(month: str, *options: str) -> int:
+        return rlpf(monkeypatch, "ingest", str(tmp_path / f"{month}.jsonl"), "--format", "meta-ads", *options)
+
+    def clicks() -> list[int]:
+        return pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet").clicks.tolist()
+
+    assert ingest("january", "--meta-clicks", "all") == 0
+    for month in ("january", "february"):
+        assert ingest(month) == 2
+        assert "meta_clicks was all, now link" in " ".join(capsys.readouterr().err.split())
+        assert clicks() == [50]
+    assert ingest("february", "--meta-clicks", "all") == 0
+    assert clicks() == [50, 50]
+    assert ingest("february", "--replace") == 0
+    assert clicks() == [10]
+
+
 def test_files_of_two_formats_do_not_mix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

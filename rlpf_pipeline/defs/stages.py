@@ -25,7 +25,7 @@ from rlpf_pipeline.artifacts import (
     subset,
 )
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.settings import IngestSettings, Settings
 
 Metrics = Mapping[str, float | int | str | bool | None]
 
@@ -69,7 +69,12 @@ WAREHOUSE_CODE = ("preferences/stages.py", "sql/macros.sql", "sql/staging", "sql
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("raw_multitext_ads", "data", "raw", code=("sources/ingest.py", "market/history.py", "sql/staging")),
+        Stage(
+            "raw_multitext_ads",
+            "data",
+            "raw",
+            code=("sources/ingest.py", "market/history.py", "sql/macros.sql", "sql/staging"),
+        ),
         Stage(
             "variant_performance",
             "data",
@@ -168,7 +173,7 @@ STAGES: dict[str, Stage] = {
             "evaluation",
             "evaluation/reward_model",
             inputs=("reward_model", "evaluation_reward_model", "pointwise_reward_model", "preference_snapshot"),
-            sections=("reward", "evaluation"),
+            sections=(),
             job="evaluation.jobs.reward_model",
         ),
         training_job(
@@ -255,20 +260,34 @@ def files_to_ingest(settings: Settings) -> dict[str, str]:
     """Path and digest of every file that the raw table is made of: those ingested before, and the new ones of `data`.
 
     Content that is known, under whatever name, is not new; a known path with other content takes its place. Raises
-    UserError where the files before were of another format.
+    UserError where the files before were of another format, or read with other options.
     """
     manifest = read_manifest(folder_of("raw_multitext_ads", settings)) if settings.keep_ingested else None
     known = dict(manifest.recipe.inputs) if manifest else {}
-    if manifest and known and manifest.recipe.settings.get("source") != settings.source:
-        raise UserError(
-            f"The raw table of profile '{settings.profile}' holds files of format "
-            f"{manifest.recipe.settings.get('source')}. Choose another --profile, or drop them with --replace."
-        )
+    if manifest and known:
+        require_alike(manifest.recipe, settings)
     for path in settings.data:
         digest = file_digest(path)
         if digest not in known.values():
             known[str(path)] = digest
     return known
+
+
+def require_alike(before: Recipe, settings: Settings) -> None:
+    """Raises UserError where the files ingested before were read in another way than those of `settings` are to be."""
+    if before.settings.get("source") != settings.source:
+        raise UserError(
+            f"The raw table of profile '{settings.profile}' holds files of format {before.settings.get('source')}. "
+            "Choose another --profile, or drop them with --replace."
+        )
+    options = IngestSettings.model_validate(before.settings["ingest"]).model_dump()
+    changed = {name: (options[name], own) for name, own in settings.ingest.model_dump().items() if options[name] != own}
+    if changed:
+        listed = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in changed.items())
+        raise UserError(
+            f"The files ingested before were read with other options: {listed}. All are read alike: repeat the options "
+            "of before, or start anew with --replace and all files."
+        )
 
 
 def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Outcome:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlpf_pipeline.artifacts import read_manifest
+from rlpf_pipeline.artifacts import file_digest, read_manifest
 from rlpf_pipeline.defs.stages import (
     Metrics,
     Outcome,
@@ -31,7 +31,7 @@ def raw_multitext_ads(settings: Settings) -> Outcome:
     """Ingest the user's files, or simulate the market's history.
 
     Files ingested before stay: new ones are added to them. Raises UserError where there are neither, or where one that
-    has to be read again is gone.
+    has to be read again is gone or was changed.
     """
     if settings.source == "market" and settings.data:
         raise UserError(
@@ -52,14 +52,15 @@ def ingest_into(folder: Path, settings: Settings) -> Metrics:
     from rlpf_pipeline.sources.ingest import ingest
 
     if settings.source != "market":
-        files = [Path(path) for path in files_to_ingest(settings)]
-        gone = [str(path) for path in files if not path.is_file()]
+        files = files_to_ingest(settings)
+        gone = [path for path, digest in files.items() if not Path(path).is_file() or file_digest(Path(path)) != digest]
         if gone:
             raise UserError(
-                f"Ingested before and no longer there: {', '.join(gone)}. The raw table is made anew from all files "
-                "and would lose those rows: put them back, or name all files to keep with --replace."
+                f"Ingested before and gone or changed since: {', '.join(gone)}. The raw table is made anew from all "
+                "files and would lose those rows: put them back, name a changed file beside the new ones, or name all "
+                "files to keep with --replace."
             )
-        return ingest(files, settings.source, folder, settings.ingest)._asdict()
+        return ingest([Path(path) for path in files], settings.source, folder, settings.ingest)._asdict()
     import pyarrow.parquet as pq
 
     from rlpf_pipeline.market.history import simulate_history

@@ -9,7 +9,7 @@ from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import STAGES, build, build_table, folder_of, manifest_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import ImitationSettings, PolicySettings, Settings, TeacherSettings
+from rlpf_pipeline.settings import EvaluationSettings, ImitationSettings, PolicySettings, Settings, TeacherSettings
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_nothing_is_stale_when_nothing_changed(everything_built: Settings) -> No
     [
         ({"policy": PolicySettings(steps=99)}, {"adllama", "policy_evaluation"}),
         ({"imitation": ImitationSettings(epochs=9)}, {"imitation_v1", "imitation_v2"}),
+        ({"evaluation": EvaluationSettings(originals=9)}, {"imitation_evaluation", "policy_evaluation"}),
     ],
 )
 def test_a_setting_makes_stale_only_what_depends_on_it(
