@@ -51,7 +51,6 @@ class Trainable(StrEnum):
 Profile = Annotated[
     str | None, typer.Option(help="tiny, demo, upworthy or production.  [default: RLPF_PROFILE, or demo]")
 ]
-OutputFolder = Annotated[Path, typer.Option("--output", help="Folder to write to; its former content is replaced.")]
 
 
 @app.command()
@@ -339,7 +338,7 @@ def ab_power(
 @app.command()
 def simulate(
     advertisers: Annotated[int, typer.Option(min=1, help="Advertisers of the market; about six texts each.")],
-    output: OutputFolder,
+    output: Annotated[Path, typer.Option(help="Folder to write to; a multitext_ads.parquet there is replaced.")],
     days: Annotated[int, typer.Option(min=1, max=366, help="Days an ad runs; a text has a row a day.")] = 1,
     novelty: Annotated[float, typer.Option(help="Log CTR that a text has more on its first day.")] = 0.0,
     early_winner: Annotated[float, typer.Option(min=0, help="How much later days show what was clicked.")] = 0.0,

@@ -287,6 +287,19 @@ SUGGESTIONS = Table(
         ),
         Column("reward", "DOUBLE", "Score by the reward model (optimised against)"),
         Column("evaluation_reward", "DOUBLE", "Score by the evaluation reward model (never optimised against)"),
+        Column(
+            "planted_ctr",
+            "DOUBLE",
+            "CTR by the market's click model; null for real ads, whose truth nobody knows",
+            "clicks per impression",
+            nullable=True,
+        ),
+        Column(
+            "relevance",
+            "DOUBLE",
+            "Cosine of its sentence embedding with the original's; null without all-MiniLM-L6-v2",
+            nullable=True,
+        ),
     ),
 )
 

@@ -101,11 +101,14 @@ AB_VERDICTS = {
 def preferred(judge: str, metrics: Mapping[str, Value], name: str) -> str:
     """`<name>_difference` is AdLlama minus imitation v2, paired by original."""
     difference = float(metrics[f"{name}_difference"] or 0.0)
-    error = float(metrics[f"{name}_difference_standard_error"] or 0.0)
+    error = metrics[f"{name}_difference_standard_error"]
     verb = "prefers" if difference > 0 else "does NOT prefer"
-    hedge = ", within two standard errors of none" if abs(difference) <= 2 * error else ""
-    figures = f"difference {difference:+.4g}, standard error {error:.2g}{hedge}"
-    return f"{judge} {verb} AdLlama to imitation v2 ({figures})."
+    if error is None:
+        sure = "of a single original, so nobody knows how sure"
+    else:
+        hedge = ", within two standard errors of none" if abs(difference) <= 2 * float(error) else ""
+        sure = f"standard error {float(error):.2g}{hedge}"
+    return f"{judge} {verb} AdLlama to imitation v2 (difference {difference:+.4g}, {sure})."
 
 
 def count(value: Value) -> str:

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpf_pipeline.contracts import SUGGESTIONS
 from rlpf_pipeline.models.packing import Group, batches_by_tokens, encode, pack
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import EvaluationSettings, PolicySettings
@@ -86,11 +85,11 @@ def text_log_probs(model: PreTrainedModel, groups: Sequence[Group], temperature:
 
 
 def add_rewards(suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: dict[str, RewardModel]) -> pd.DataFrame:
-    """Add each reward model's gain over the original as a column, and order columns as the contract has them."""
+    """Add each reward model's gain over the original as a column."""
     texts = suggestions.groupby("ad_id", sort=False)["text"].agg(list)
     own = [texts[prompt.ad_id] for prompt in prompts]
     columns = {name: gains(model, prompts, own) for name, model in models.items()}
-    return suggestions.assign(**columns)[list(SUGGESTIONS.column_names)]
+    return suggestions.assign(**columns)
 
 
 def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
@@ -108,8 +107,10 @@ def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def paired_difference(suggestions: pd.DataFrame, column: str) -> tuple[float, float]:
-    """Mean of adllama's column less imitation v2's over the originals, and its standard error clustered by original."""
+def paired_difference(suggestions: pd.DataFrame, column: str) -> tuple[float, float | None]:
+    """Mean of adllama's column less imitation v2's over the originals, and its standard error clustered by original,
+    which a single original does not have."""
     means = suggestions.pivot_table(index="ad_id", columns="policy", values=column, aggfunc="mean")
     difference = means["adllama"] - means["imitation_v2"]
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else None
+    return float(difference.mean()), error

@@ -1,7 +1,7 @@
 """Which arm an advertiser is in: a uniform, stable function of a salt and the advertiser's id.
 
-Stable across processes and releases: the serving product and the simulated experiment give the same advertiser the
-same arm. A new experiment takes a new salt.
+Stable across processes and releases: whoever serves the texts and whoever analyses the experiment find the same arm. A
+new experiment takes a new salt.
 """
 
 from __future__ import annotations

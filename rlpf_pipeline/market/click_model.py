@@ -115,10 +115,6 @@ class PlantedClickModel:
         of_segments = self.stakes(originals)[:, None] * own
         return np.asarray(np.log((np.array(audience).reshape(-1, len(SEGMENTS)) * np.exp(of_segments)).sum(axis=1)))
 
-    def systematic_effects(self, texts: Sequence[str], originals: Sequence[str]) -> Floats:
-        """The part that is a function of the words, hence learnable, for the average person at stakes of 1."""
-        return np.asarray(self.features(texts, originals) @ AVERAGE - CENTRE, dtype=np.float64)
-
     def features(self, texts: Sequence[str], originals: Sequence[str]) -> Floats:
         """The value of every feature of each text, (texts, features), in the order of FEATURES."""
         found = features_of(texts, originals)

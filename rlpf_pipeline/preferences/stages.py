@@ -179,8 +179,9 @@ def no_pair(warehouse: Warehouse, pairs: PairSettings) -> str:
         )
     if most >= pairs.min_impressions:
         return (
-            f"No preference pair: pairs.min_effect={pairs.min_effect:g}, pairs.max_p_value={pairs.max_p_value} leave "
-            f"nothing of {several} ads with several texts. Loosen them: soft labels tell sure pairs from unsure ones."
+            f"No preference pair: pairs.min_effect={pairs.min_effect:g}, pairs.max_p_value={pairs.max_p_value}, "
+            f"pairs.min_evenness={pairs.min_evenness:g} leave nothing of {several} ads with several texts. Loosen "
+            "them: soft labels tell sure pairs from unsure ones."
         )
     return (
         f"No preference pair: none of the {several} ads with several texts has two with at least "

@@ -1,4 +1,4 @@
-"""The one prompt that imitation, PPO, evaluation and serving share, so that what is trained is what is deployed."""
+"""The one prompt that imitation, PPO, evaluation and `rlpf generate` share: what is trained is what is used."""
 
 from __future__ import annotations
 

@@ -28,3 +28,4 @@ def test_policies_are_compared_within_originals() -> None:
     table = pd.DataFrame(rows, columns=["ad_id", "policy", "reward"])
     # differences 1 and 3: mean 2, standard deviation sqrt(2), over two originals
     assert paired_difference(table, "reward") == pytest.approx((2.0, 1.0))
+    assert paired_difference(table[:2], "reward") == (1.0, None)

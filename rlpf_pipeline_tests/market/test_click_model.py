@@ -6,6 +6,8 @@ from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.market.click_model import (
     AUDIENCES,
+    AVERAGE,
+    CENTRE,
     FEATURES,
     MAX_CTR,
     SCALE,
@@ -22,8 +24,13 @@ ORIGINAL = "Maple Oven offers sourdough loaves baked before dawn. Quality servic
 HUMAN = "Tired of soggy crusts? Maple Oven helps you taste a proper crust again. Order a loaf today."
 
 
+def systematic_effects(texts, originals):
+    """The part that is a function of the words, for the average person at stakes of 1."""
+    return MODEL.features(texts, originals) @ AVERAGE - CENTRE
+
+
 def systematic(text: str, original: str = ORIGINAL) -> float:
-    return float(MODEL.systematic_effects([text], [original])[0])
+    return float(systematic_effects([text], [original])[0])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def test_effects_are_student_t_as_those_of_real_headline_tests(human):
 
 
 def test_most_of_what_tells_texts_apart_is_in_their_words(human):
-    learnable = MODEL.systematic_effects(human.text, human.original).reshape(-1, 4).var(axis=1, ddof=1).mean()
+    learnable = systematic_effects(human.text, human.original).reshape(-1, 4).var(axis=1, ddof=1).mean()
     chance = MODEL.idiosyncratic_effects(human.text).reshape(-1, 4).var(axis=1, ddof=1).mean()
     assert learnable > 3 * chance
 
@@ -111,7 +118,7 @@ def test_what_pays_and_what_does_not(better, worse):
     "text", ["", "   ", "????!!!!", "☃☃☃ ☃☃", "xkcd qwrt zzz bcdf", "0 0 0 0 0 0", "you", "<|im_end|><|x|>"]
 )
 def test_empty_and_garbled_texts_are_far_below_every_human_text(text, human):
-    human_effects = MODEL.systematic_effects(human.text, human.original)
+    human_effects = systematic_effects(human.text, human.original)
     assert systematic(text) < human_effects.min()
 
 

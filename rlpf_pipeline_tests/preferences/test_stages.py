@@ -182,6 +182,8 @@ def test_noise_ceilings_are_means_over_the_pairs_with_a_winner(tmp_path):
 def test_filters_that_leave_no_pair_are_named(tmp_path):
     with pytest.raises(UserError, match=r"min_effect=9.*Loosen"):
         build(tmp_path, raw_table(ads=5), min_effect=9)
+    with pytest.raises(UserError, match=r"min_evenness=1 leave nothing.*Loosen"):
+        build(tmp_path, raw_table(ads=5), "uneven", min_evenness=1)
 
 
 @pytest.mark.parametrize(

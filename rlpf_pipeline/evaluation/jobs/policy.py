@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from rlpf_pipeline import sentence_embeddings
+from rlpf_pipeline.contracts import SUGGESTIONS
 from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summarise, write_suggestions
 from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.models.adapters import load_policy
@@ -25,6 +27,7 @@ from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import read_needed_ads, shuffled
 
+OPTIONAL = ["planted_ctr", "relevance"]
 REWARDS = {"reward": "reward_model", "evaluation_reward": "evaluation_reward_model"}
 
 
@@ -59,25 +62,23 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
         )
     models = {c: load_reward_model(config.inputs[name], settings.cache).to(device) for c, name in REWARDS.items()}
     suggestions = pd.concat([add_rewards(table, prompts, models) for table in tables], ignore_index=True)
+    suggestions[OPTIONAL] = np.nan
+    texts, originals = suggestions.text.tolist(), suggestions.original.tolist()
     if settings.has_planted_truth:
-        suggestions["planted_ctr"] = PlantedClickModel.of(settings.market).ctr(
-            suggestions.text.tolist(),
-            suggestions.original.tolist(),
-            0.0,
-            settings.market.base_ctr,
-            suggestions.context.str.removeprefix("Industry: ").tolist(),
-        )
+        industries = suggestions.context.str.removeprefix("Industry: ").tolist()
+        click_model = PlantedClickModel.of(settings.market)
+        suggestions["planted_ctr"] = click_model.ctr(texts, originals, 0.0, settings.market.base_ctr, industries)
     if sentence_embeddings.is_installed():
-        suggestions["relevance"] = sentence_embeddings.cosines(suggestions.text.tolist(), suggestions.original.tolist())
+        suggestions["relevance"] = sentence_embeddings.cosines(texts, originals)
     else:
         reporter.say("relevance is left out: the weights of all-MiniLM-L6-v2 are not installed")
-    suggestions.to_parquet(folder / "suggestions.parquet", index=False)
+    suggestions[list(SUGGESTIONS.column_names)].to_parquet(folder / "suggestions.parquet", index=False)
     return _metrics(suggestions)
 
 
 def _metrics(suggestions: pd.DataFrame) -> Metrics:
     metrics: Metrics = {}
-    optional = [column for column in ("planted_ctr", "relevance") if column in suggestions]
+    optional = [column for column in OPTIONAL if suggestions[column].notna().all()]
     for name, prefix in (("imitation_v2", "imitation_"), ("adllama", "adllama_")):
         own = suggestions[suggestions.policy == name]
         metrics |= {prefix + key: value for key, value in summarise(own).items()}
