@@ -67,6 +67,25 @@ def load_causal_lm(base: BaseModelSettings, cache_folder: Path) -> PreTrainedMod
     return _load(AutoModelForCausalLM, base, cache_folder)
 
 
+@torch.no_grad()
+def require_plain_logits(model: PreTrainedModel) -> None:
+    """Raises UserError unless the logits are the states at the top times the output weights, as PPO computes them.
+
+    Elsewhere (a soft cap, a scale, a bias) tokens would be judged by another distribution than they are drawn from.
+    """
+    trunk, head, plain = getattr(model, "model", None), getattr(model, "lm_head", None), False
+    if isinstance(trunk, nn.Module) and isinstance(head, nn.Linear):
+        ids = torch.arange(5, 10, device=model.device)[None]
+        logits = model(input_ids=ids).logits
+        expected = trunk(input_ids=ids).last_hidden_state @ head.weight.T
+        plain = torch.allclose(logits, expected, rtol=1e-2, atol=1e-2 * float(expected.std()))
+    if not plain:
+        raise UserError(
+            f"{type(model).__name__} does more to its logits than to multiply states by output weights, which PPO "
+            "cannot follow. Choose a Llama-like base (SmolLM2, Llama, Qwen, Mistral)."
+        )
+
+
 def load_trunk(base: BaseModelSettings, cache_folder: Path, layers: int | None = None) -> PreTrainedModel:
     """The base model without its output head: hidden states of shape (batch, length, hidden).
 

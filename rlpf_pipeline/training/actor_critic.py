@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from rlpf_pipeline.models import block_attention
+from rlpf_pipeline.models.base import require_plain_logits
 from rlpf_pipeline.models.frozen_layers import cut_trunk
 from rlpf_pipeline.models.packing import Group, Packed, encode, pack
 from rlpf_pipeline.training.losses import token_log_probs, token_log_probs_and_entropy
@@ -30,13 +31,15 @@ class Told(NamedTuple):
 class ActorCritic(nn.Module):
     """One frozen base, one adapter, a linear critic on the adapted hidden states, zero at the start.
 
-    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count.
+    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count. Raises
+    UserError for a model whose logits are more than states times output weights.
     """
 
     def __init__(self, policy: PeftModel, temperature: float) -> None:
         super().__init__()
         self.policy, self.temperature = policy, temperature
         self.model = policy.get_base_model()
+        require_plain_logits(self.model)
         self.model.set_attn_implementation(block_attention.NAME)
         hidden = policy.config.hidden_size
         self.value_head = nn.Linear(hidden, 1, device=policy.device, dtype=torch.float32)

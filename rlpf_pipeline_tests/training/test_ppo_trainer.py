@@ -1,12 +1,15 @@
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.base import require_plain_logits
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
@@ -48,6 +51,70 @@ def test_the_first_ratio_is_one_for_a_policy_that_has_moved(cache: Path) -> None
     assert (part.log_probs - part.reference).abs().max() > 1e-3
     told = ppo.learner.actor(part.packed, part.below)
     assert (torch.exp(told.log_probs - part.log_probs) - 1).abs().max() < 1e-5
+
+
+def test_a_moved_policys_log_probs_are_those_of_the_distribution_it_is_sampled_from(cache: Path) -> None:
+    ppo = tiny_trainer(cache, **SHARP)
+    step(ppo)
+    groups = groups_of(ppo)  # of the moved policy
+    (part,) = ppo.learner.estimate(groups, scores_of(ppo), 0.1)
+    expected = []
+    for group in groups:
+        for text in group.texts:
+            logits = ppo.sampler.model(torch.tensor([[*group.prefix, *text]])).logits[0, len(group.prefix) - 1 : -1]
+            log_probs = torch.log_softmax(logits / SHARP["temperature"], dim=-1)
+            expected.append(log_probs[torch.arange(len(text)), torch.tensor(text)])
+    padded = torch.nn.utils.rnn.pad_sequence(expected, batch_first=True)
+    torch.testing.assert_close(part.log_probs * part.mask, padded, rtol=0, atol=1e-3)
+
+
+def tiny_of(kind: str, **changes: object) -> PreTrainedModel:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **heads, **changes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "plain"),
+    [
+        (("llama", {}), True),
+        (("qwen2", {}), True),
+        (("gemma2", {"final_logit_softcapping": 0.5}), False),
+        (("granite", {"logits_scaling": 8.0}), False),
+        (("gpt2", {"n_embd": 32, "n_head": 2, "n_layer": 1}), False),
+    ],
+)
+def test_a_base_that_does_more_to_its_logits_is_refused(model: tuple[str, dict[str, object]], plain: bool) -> None:
+    kind, changes = model
+    with nullcontext() if plain else pytest.raises(UserError, match="does more to its logits"):
+        require_plain_logits(tiny_of(kind, **changes))
+
+
+def test_the_loss_is_made_of_its_terms_as_the_settings_weigh_them(cache: Path) -> None:
+    weights = {"value_coefficient": 0.3, "kl_loss_coefficient": 0.5, "entropy_coefficient": 0.2}
+    ppo = tiny_trainer(cache, **SHARP, clip_ratio=0.05, clip_value=0.01, **weights)
+    (part,) = ppo.learner.estimate(groups_of(ppo), scores_of(ppo), 0.1)
+    for _ in range(3):
+        ppo.learner.update([part._replace(told=None)])
+    told = ppo.learner.actor(part.packed, part.below, with_entropy=True)
+    loss, figures = ppo.learner.loss(part._replace(told=told))
+    token = part.mask.bool().numpy()
+    new, old, reference, advantages, values, before, returns, entropy = (
+        tensor.detach().numpy()[token].astype(np.float64)
+        for tensor in (
+            told.log_probs, part.log_probs, part.reference, part.advantages, told.values, part.values, part.returns,
+            told.entropy,
+        )
+    )  # fmt: skip
+    ratio = np.exp(new - old)
+    policy = -np.minimum(ratio * advantages, np.clip(ratio, 0.95, 1.05) * advantages).mean()
+    held = before + np.clip(values - before, -0.01, 0.01)
+    value = 0.5 * np.maximum((values - returns) ** 2, (held - returns) ** 2).mean()
+    kl = (np.exp(reference - new) - 1 - (reference - new)).mean()
+    assert figures["clipped"] > 0.1
+    assert min(kl, value, entropy.mean()) > 1e-3
+    assert loss.item() == pytest.approx(policy + 0.3 * value + 0.5 * kl - 0.2 * entropy.mean(), rel=1e-4)
 
 
 def test_every_epoch_and_minibatch_is_one_optimiser_step_however_memory_is_bounded(cache: Path) -> None:

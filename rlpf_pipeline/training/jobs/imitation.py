@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, save_model
-from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, require_plain_logits
 from rlpf_pipeline.training.imitation_trainer import train_imitation
 from rlpf_pipeline.training.job import Metrics, run_job
 from rlpf_pipeline.training.reporter import Reporter
@@ -28,7 +28,9 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
         examples = examples[examples.author == "synthetic"]
     reporter.say(f"{len(examples)} examples, {(examples.author == 'human').sum()} of them human-written")
     tokenizer = load_tokenizer(settings.base, settings.cache)
-    model = attach_lora(load_causal_lm(settings.base, settings.cache), settings.imitation.lora)
+    base = load_causal_lm(settings.base, settings.cache)
+    require_plain_logits(base)  # of PPO, which starts from here: better now than hours later
+    model = attach_lora(base, settings.imitation.lora)
     pairs = list(zip(examples.original, examples.rewrite, strict=True))
     metrics = train_imitation(model, tokenizer, pairs, settings.imitation, settings.seed, reporter)
     card = ModelCard(kind="policy", base=settings.base, adapters=[config.recipe.stage])
