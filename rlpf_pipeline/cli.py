@@ -213,22 +213,30 @@ def generate(
     policy: Annotated[Path, typer.Option(help="Folder of a trained policy or imitation model.")],
     text: Annotated[str | None, typer.Option(help="The ad's text.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=64, help="Suggestions for a text.")] = 4,
+    context: Annotated[
+        str | None, typer.Option(help="What the ad's readers know: reward models read it first.")
+    ] = None,
     reward_model: Annotated[Path | None, typer.Option(help="Folder of a reward model to rank by.")] = None,
     input: Annotated[Path | None, typer.Option(help="File of texts: CSV, TSV, JSON Lines or Parquet.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Its column of texts.")] = None,
+    context_column: Annotated[
+        list[str] | None, typer.Option(help="Its column of contexts; repeat for several, joined by a space.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet file to write: a row a suggestion.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal suggestions.")] = 0,
 ) -> None:
     """Write other texts for an ad, or for every row of a file: distinct, the best first where a reward model is given.
 
     Example: rlpf generate --policy .rlpf/demo/models/adllama --text "Fresh bread every morning." -n 4
-    --reward-model .rlpf/demo/models/reward_model
+    --reward-model .rlpf/demo/models/reward_model --context "Industry: bakery"
 
     Example: rlpf generate --policy .rlpf/demo/models/adllama --input ads.csv --text-column headline
     --output suggestions.parquet
     """
-    if (text is None) == (input is None) or (text is not None and (text_column or output)):
-        raise UserError("Give either --text alone, or --input with --text-column and --output.")
+    if (text is None) == (input is None) or (text is not None and (text_column or context_column or output)):
+        raise UserError("Give either --text (and its --context), or --input with --text-column and --output.")
+    if input and context is not None:
+        raise UserError("With --input, name the columns of the context by --context-column.")
     if input and not (text_column and output):
         raise UserError("--input needs --text-column (which column holds the texts) and --output (a .parquet file).")
 
@@ -244,11 +252,19 @@ def generate(
     if input and text_column and output:
         reporter = Reporter("generate")
         rows, short = generate_file(
-            writer, input, text_column, n, seed, output, judge, lambda *done: reporter.progress(*done, "texts")
+            writer,
+            input,
+            text_column,
+            n,
+            seed,
+            output,
+            judge,
+            context_column or (),
+            lambda *done: reporter.progress(*done, "texts"),
         )
         print(f"{rows:,} rows, {short:,} of them with fewer than {n} distinct suggestions: {output}")
     elif text is not None:
-        (suggestions,) = suggest(writer, [text], n, seed, judge)
+        (suggestions,) = suggest(writer, [(context, text)], n, seed, judge)
         for own in suggestions:
             print(own.text if own.reward is None else f"{own.reward:+.3f}  {own.text}")
         if len(suggestions) < n:

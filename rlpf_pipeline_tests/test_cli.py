@@ -233,8 +233,8 @@ def test_score_adds_its_columns(tmp_path: Path, home: Path, monkeypatch: pytest.
     ("arguments", "message"),
     [
         (("--text", "Bread"), "is no model folder"),
-        ((), "Give either --text alone"),
-        (("--text", "Bread", "--output", "o.parquet"), "Give either --text alone"),
+        ((), "Give either --text"),
+        (("--text", "Bread", "--output", "o.parquet"), "Give either --text"),
         (("--input", "ads.csv"), "--input needs --text-column"),
     ],
 )

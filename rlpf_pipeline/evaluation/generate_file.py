@@ -3,12 +3,12 @@
     rlpf generate --policy DIR --input ads.csv --text-column headline -n 4 --output suggestions.parquet
 
 The output has a row a suggestion: `row` of the input (the first is 1), `original`, `rank`, `text`, `reward` (null
-without a reward model). Equal texts are served once.
+without a reward model). Equal texts of equal contexts are served once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -39,6 +39,7 @@ def generate_file(
     seed: int,
     output: Path,
     reward_model: RewardModel | None = None,
+    context_columns: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, int]:
     """Write the suggestions; returns rows read and how many of them got fewer than `n`.
@@ -51,33 +52,38 @@ def generate_file(
         raise UserError(
             f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
         )
-    originals = texts_of(source, text_column)
-    distinct = list(dict.fromkeys(originals))
+    ads = ads_of(source, text_column, context_columns)
+    distinct = list(dict.fromkeys(ads))
     own = dict(zip(distinct, suggest(policy, distinct, n, seed, reward_model, on_progress), strict=True))
     rows = [
-        {"row": number, "original": original, "rank": rank, "text": suggestion.text, "reward": suggestion.reward}
-        for number, original in enumerate(originals, start=1)
-        for rank, suggestion in enumerate(own[original], start=1)
+        {"row": number, "original": ad[1], "rank": rank, "text": suggestion.text, "reward": suggestion.reward}
+        for number, ad in enumerate(ads, start=1)
+        for rank, suggestion in enumerate(own[ad], start=1)
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     building = output.with_name(f".{output.name}.building")
     pq.write_table(pa.Table.from_pylist(rows, SUGGESTIONS), building)
     building.replace(output)
-    return len(originals), sum(len(own[original]) < n for original in originals)
+    return len(ads), sum(len(own[ad]) < n for ad in ads)
 
 
-def texts_of(source: Path, column: str) -> list[str]:
-    """The column's texts in the order of rows. Raises UserError where it is missing, no text, or empty in a row."""
+def ads_of(source: Path, text_column: str, context_columns: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Context (columns joined by a space, as `rlpf score` does) and text of each row, in order.
+
+    Raises UserError where a column is missing or no text, or the text is empty in a row.
+    """
     with duckdb.connect(config={"threads": 1}) as connection:
         load_rows(connection, source)
         types = {str(name): str(kind) for name, kind, *_ in connection.execute("DESCRIBE input").fetchall()}
-        if column not in types:
-            raise UserError(f"{source} has no column '{column}'. It has: {', '.join(types)}.")
-        if types[column] != "VARCHAR":
-            raise UserError(f"Column '{column}' of {source} holds {types[column]}, not text.")
-        statement = f"SELECT {quoted(column)} FROM input ORDER BY rowid"  # noqa: S608 (a quoted name)
-        texts = [text for (text,) in connection.execute(statement).fetchall()]
-    empty = next((number for number, text in enumerate(texts, start=1) if not (text or "").strip()), None)
+        for column in (text_column, *context_columns):
+            if column not in types:
+                raise UserError(f"{source} has no column '{column}'. It has: {', '.join(types)}.")
+            if types[column] != "VARCHAR":
+                raise UserError(f"Column '{column}' of {source} holds {types[column]}, not text.")
+        context = f"concat_ws(' ', {', '.join(map(quoted, context_columns))})" if context_columns else "NULL"
+        statement = f"SELECT {context}, {quoted(text_column)} FROM input ORDER BY rowid"  # noqa: S608 (quoted names)
+        ads = connection.execute(statement).fetchall()
+    empty = next((number for number, (_, text) in enumerate(ads, start=1) if not (text or "").strip()), None)
     if empty:
-        raise UserError(f"Column '{column}' of {source} is empty in row {empty:,}. Fill it in or leave it out.")
-    return texts
+        raise UserError(f"Column '{text_column}' of {source} is empty in row {empty:,}. Fill it in or leave it out.")
+    return ads

@@ -56,19 +56,19 @@ def load_writer(folder: Path, cache: Path, device: torch.device) -> Policy:
 
 def suggest(
     policy: Policy,
-    texts: Sequence[str],
+    ads: Sequence[tuple[str | None, str]],
     n: int,
     seed: int,
     reward_model: RewardModel | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[Suggestion]]:
-    """Up to `n` suggestions for each text: none twice, none a copy of the text, none cut off.
+    """Up to `n` suggestions for each ad's text: none twice, none a copy of the text, none cut off.
 
-    Ranked by the reward model, otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws of n texts gave no
-    more. on_progress: called with texts that are served and texts in all. Raises UserError for a text that is empty or
-    too long.
+    ads: (context, text); the context is what reward models read before a text, where they were trained with one. Ranked
+    by the reward model, otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws of n texts gave no more.
+    on_progress: called with ads that are served and ads in all. Raises UserError for a text that is empty or too long.
     """
-    prompts = [make_prompt(policy, text, number) for number, text in enumerate(texts, start=1)]
+    prompts = [make_prompt(policy, context, text, number) for number, (context, text) in enumerate(ads, start=1)]
     found: list[dict[str, str]] = [{} for _ in prompts]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(ROUNDS):
@@ -104,9 +104,9 @@ def ranked(prompt: Prompt, texts: list[str], reward_model: RewardModel | None) -
     return sorted((Suggestion(text, gain) for text, gain in scored), key=lambda own: -own.reward)
 
 
-def make_prompt(policy: Policy, text: str, number: int) -> Prompt:
-    """The prompt for a text, written as in training: Unicode NFC, white space collapsed."""
-    original = " ".join(unicodedata.normalize("NFC", text).split())
+def make_prompt(policy: Policy, context: str | None, text: str, number: int) -> Prompt:
+    """The prompt for an ad, written as in training: Unicode NFC, white space collapsed."""
+    before, original = (" ".join(unicodedata.normalize("NFC", own or "").split()) for own in (context, text))
     if not any(letter.isalpha() for letter in original):
         raise UserError(f"Text number {number} holds no letter: {text!r}. Give the text of an ad, or leave it out.")
     ids = prompt_ids(policy.tokenizer, original)
@@ -117,4 +117,4 @@ def make_prompt(policy: Policy, text: str, number: int) -> Prompt:
             "Shorten it, or leave it out."
         )
     length = len(policy.tokenizer(original, add_special_tokens=False)["input_ids"])
-    return Prompt(str(number), None, original, ids, length)
+    return Prompt(str(number), before or None, original, ids, length)

@@ -52,6 +52,6 @@ def test_suggestions_are_the_best_of_what_is_drawn(cache: Path, monkeypatch: pyt
     monkeypatch.setattr(module, "sample_in_batches", sample)
     chooser = best_of(cache, 2)
     policy = Policy(load_causal_lm(TINY, cache), chooser.tokenizer, chooser.settings, chooser)
-    (own,) = suggest(policy, ["Bread"], 2, seed=0)
+    (own,) = suggest(policy, [(None, "Bread")], 2, seed=0)
     assert [suggestion.text for suggestion in own] == ["here", "every week"]
     assert asked == [4]

@@ -37,29 +37,30 @@ def drawn(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_suggestions_are_distinct_finished_and_no_copies(policy: Policy, drawn: list[list[str]]) -> None:
     drawn += [["bread", "Bread", "Fresh  bread", "cut…"], ["bread", "now", "FRESH BREAD", ""], ["day"]]
-    (own,) = suggest(policy, ["Fresh bread"], 3, seed=0)
+    (own,) = suggest(policy, [(None, "Fresh bread")], 3, seed=0)
     assert [suggestion.text for suggestion in own] == ["bread", "now", "day"]
 
 
 def test_the_reward_model_ranks_by_the_gain_over_the_original(policy: Policy, drawn: list[list[str]]) -> None:
     drawn += [["a", "aaa", "aa"]]
-    (own,) = suggest(policy, ["aa b"], 3, 0, Likes(lambda text: text.count("a")))  # type: ignore[arg-type]
+    (own,) = suggest(policy, [(None, "aa b")], 3, 0, Likes(lambda text: text.count("a")))  # type: ignore[arg-type]
     assert [tuple(suggestion) for suggestion in own] == [("aaa", 1.0), ("aa", 0.0), ("a", -1.0)]
 
 
 def test_fewer_come_back_where_the_policy_repeats_itself(policy: Policy, drawn: list[list[str]]) -> None:
-    assert [s.text for s in suggest(policy, ["Bread"], 3, 0)[0]] == ["same"]
+    assert [s.text for s in suggest(policy, [(None, "Bread")], 3, 0)[0]] == ["same"]
 
 
 def test_the_same_seed_writes_the_same(policy: Policy) -> None:
     hot = policy._replace(settings=PolicySettings(max_new_tokens=4, temperature=3.0))
-    assert suggest(hot, ["Bread", "Cake"], 2, seed=5) == suggest(hot, ["Bread", "Cake"], 2, seed=5)
+    ads = [(None, "Bread"), (None, "Cake")]
+    assert suggest(hot, ads, 2, seed=5) == suggest(hot, ads, 2, seed=5)
 
 
 @pytest.mark.parametrize(("text", "says"), [(" 12 !", "no letter"), ("bread " * 600, "too long")])
 def test_a_text_that_cannot_be_asked_for_is_refused(policy: Policy, text: str, says: str) -> None:
     with pytest.raises(UserError, match=rf"Text number 2 .*{says}"):
-        suggest(policy, ["Bread", text], 1, 0)
+        suggest(policy, [(None, "Bread"), (None, text)], 1, 0)
 
 
 def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], tmp_path: Path) -> None:
@@ -73,6 +74,34 @@ def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], 
         for rank, text in ((1, "one"), (2, "two"))
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ads.csv", "out.parquet"]
+
+
+def test_the_reward_model_reads_the_context_before_the_texts(
+    policy: Policy, drawn: list[list[str]], tmp_path: Path
+) -> None:
+    read = []
+
+    class Reads(Likes):
+        def score(self, ads):  # type: ignore[no-untyped-def]
+            read.extend(context for context, _ in ads)
+            return super().score(ads)
+
+    judge, output = Reads(len), tmp_path / "out.parquet"
+    drawn += [["one"], ["one"]]
+    suggest(policy, [(" Industry:  bakery", "Bread")], 1, 0, judge)  # type: ignore[arg-type]
+    (tmp_path / "ads.csv").write_text("headline,industry,place\nBread,bakery,Oslo\nBread,,\nBread,bakery,Oslo\n")
+    assert generate_file(
+        policy,
+        tmp_path / "ads.csv",
+        "headline",
+        1,
+        0,
+        output,
+        judge,
+        ["industry", "place"],  # type: ignore[arg-type]
+    ) == (3, 0)
+    assert read == ["Industry: bakery", "bakery Oslo", None]
+    assert pq.read_table(output)["row"].to_pylist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
