@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 
-from rlpf_pipeline.artifacts import swap_into_place
+from rlpf_pipeline.artifacts import link_or_copy, swap_into_place
 from rlpf_pipeline.errors import UserError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
@@ -46,20 +47,29 @@ class Warehouse:
     """The open warehouse; use it in a `with` statement, which closes the file also when an exception passes.
 
     lock_timeout: seconds to wait for another process to let go of the file. Raises UserError when it does not.
+    restoring: an exception leaves all tables as they were, at the price of a copy of the file and links to Parquet.
     """
 
-    def __init__(self, path: Path, memory_limit: str = "3600MB", lock_timeout: float = 30.0) -> None:
+    def __init__(
+        self, path: Path, memory_limit: str = "3600MB", lock_timeout: float = 30.0, restoring: bool = False
+    ) -> None:
         self.path = path
         self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
+        self.restoring = restoring
+        self.marts = path.with_name("marts")
+        self.before = path.with_name(f".{path.name}.before")
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = self._connect_when_free()
         try:
             self.connection.execute(read_sql("macros"))
+            if self.restoring:
+                self._copy()
         except BaseException:
             self.connection.close()
+            shutil.rmtree(self.before, ignore_errors=True)
             raise
         return self
 
@@ -67,6 +77,28 @@ class Warehouse:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.connection.close()
+        if self.restoring:
+            if kind:
+                self._restore()
+            shutil.rmtree(self.before)
+
+    def _copy(self) -> None:
+        shutil.rmtree(self.before, ignore_errors=True)
+        self.marts.mkdir(exist_ok=True)
+        shutil.copytree(
+            self.marts, self.before / "marts", copy_function=lambda part, to: link_or_copy(Path(part), Path(to))
+        )
+        self.connection.execute("CHECKPOINT")
+        # By another process: as soon as this one closed the file, DuckDB's lock on it would be gone.
+        done = subprocess.run(["cp", self.path, self.before / "file"], capture_output=True, text=True)
+        if done.returncode:
+            raise OSError(done.stderr)
+
+    def _restore(self) -> None:
+        self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
+        (self.before / "file").replace(self.path)
+        shutil.rmtree(self.marts)
+        (self.before / "marts").rename(self.marts)
 
     def run_sql(self, name: str, parameters: Mapping[str, object] | None = None) -> int:
         """Replace the table named like the file `sql/<name>.sql` by that SELECT's result; returns its row count.
@@ -119,7 +151,7 @@ class Warehouse:
 
     def folder_of(self, table: str) -> Path:
         """Folder of the Parquet files of a table that is written in parts."""
-        return self.path.with_name("marts") / f"{table}.parquet"
+        return self.marts / f"{table}.parquet"
 
     def run_view(self, name: str) -> None:
         """Replace the view named like the file `sql/<name>.sql` by that SELECT, which has no parameters."""

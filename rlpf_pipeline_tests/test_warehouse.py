@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import duckdb
 import numpy as np
@@ -51,6 +52,31 @@ def test_an_exception_closes_the_file_and_undoes_the_transaction(tmp_path):
     read = "import duckdb, sys; print(duckdb.connect(sys.argv[1]).execute('SELECT value FROM kept').fetchall())"
     shown = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True, check=True)
     assert shown.stdout == "[(1,)]\n"
+
+
+OPEN_IT = "import duckdb, sys; duckdb.connect(sys.argv[1], read_only=True)"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_stage_that_fails_leaves_every_table_as_it_was_and_nobody_else_looks_in_between(tmp_path, fails):
+    path = tmp_path / "warehouse.duckdb"
+
+    def write(warehouse, ad):
+        warehouse.replace_table("raw_multitext_ads", pa.table({"ad_id": [ad]}))
+        warehouse.run_parts("staging/stg_ads", [{}])
+
+    with Warehouse(path) as warehouse:
+        write(warehouse, "former")
+    with suppress(KeyError), Warehouse(path, restoring=True) as warehouse:
+        write(warehouse, "new")
+        other = subprocess.run([sys.executable, "-c", OPEN_IT, str(path)], capture_output=True, text=True)
+        assert "lock" in other.stderr
+        if fails:
+            raise KeyError
+    with Warehouse(path) as warehouse:
+        shown = [warehouse.query(f"FROM {table}").to_pylist() for table in ("raw_multitext_ads", "stg_ads")]
+    assert shown == [[{"ad_id": "former" if fails else "new"}]] * 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["marts", "warehouse.duckdb"]
 
 
 def test_a_failing_select_leaves_the_former_table(tmp_path):

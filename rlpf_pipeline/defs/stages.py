@@ -303,18 +303,33 @@ def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Out
 def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> Outcome:
     """The same for a table of the warehouse: the folder holds a manifest only.
 
-    The former manifest goes before the table changes: a killed step must not leave it beside another table. Without
-    the warehouse file, no manifest of a table holds.
+    The former manifest is set aside before the table changes: a killed step must not leave it beside another table. A
+    step that fails has left its tables as they were. Without the warehouse file, no manifest of a table holds.
     """
     if not settings.warehouse.is_file():
         shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
     folder, recipe = folder_of(name, settings), recipe_of(name, settings)
     if is_current(folder, recipe):
         return outcome_of(name, settings, reused=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    with full_disk_explained(settings.home), publish(folder, recipe) as (_, metrics):
+    with set_aside(folder), full_disk_explained(settings.home), publish(folder, recipe) as (_, metrics):
         metrics |= work()
     return outcome_of(name, settings, reused=False)
+
+
+@contextmanager
+def set_aside(folder: Path) -> Iterator[None]:
+    """Without `folder` inside; an exception brings it back."""
+    aside = folder.with_name(f".{folder.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.is_dir():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def variant_performance(settings: Settings) -> Outcome:
     from rlpf_pipeline.warehouse import Warehouse
 
     def work() -> Metrics:
-        with Warehouse(settings.warehouse) as warehouse:
+        with Warehouse(settings.warehouse, restoring=True) as warehouse:
             raw = folder_of("raw_multitext_ads", settings) / "multitext_ads.parquet"
             return build_variant_performance(warehouse, raw, settings.pairs, settings.seed)
 
@@ -88,7 +88,7 @@ def preference_pairs(settings: Settings) -> Outcome:
     from rlpf_pipeline.warehouse import Warehouse
 
     def work() -> Metrics:
-        with Warehouse(settings.warehouse) as warehouse:
+        with Warehouse(settings.warehouse, restoring=True) as warehouse:
             return build_preference_pairs(warehouse, settings.pairs)
 
     return build_table("preference_pairs", settings, work)

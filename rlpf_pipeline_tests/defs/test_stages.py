@@ -84,19 +84,23 @@ def test_a_stage_is_built_once(settings: Settings) -> None:
     assert second.manifest.metrics == {"rows": 1}
 
 
-def test_a_table_that_failed_half_way_is_built_again(everything_built: Settings) -> None:
+def test_while_a_table_is_built_it_has_no_manifest_and_a_failure_brings_the_former_back(
+    everything_built: Settings,
+) -> None:
     everything_built.warehouse.touch()
-    (folder_of("variant_performance", everything_built) / "manifest.json").write_text(
-        '{"recipe": {"stage": "of other settings"}}'
-    )
+    former = '{"recipe": {"stage": "of other settings"}}'
+    manifest = folder_of("variant_performance", everything_built) / "manifest.json"
+    manifest.write_text(former)
 
     def fails() -> dict[str, int]:
-        raise RuntimeError("killed")
+        with pytest.raises(UserError, match="no variant_performance"):
+            manifest_of("variant_performance", everything_built)
+        raise RuntimeError("half way")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="half way"):
         build_table("variant_performance", everything_built, fails)
-    with pytest.raises(UserError, match="no variant_performance"):
-        manifest_of("variant_performance", everything_built)
+    assert manifest.read_text() == former
+    assert not build_table("variant_performance", everything_built, dict).reused
 
 
 def test_without_the_warehouse_file_every_table_is_built_again(everything_built: Settings) -> None:
