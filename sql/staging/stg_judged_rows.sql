@@ -10,7 +10,6 @@ WITH normalised AS (
             nullif(trim(variant_id), '') AS variant_id,
             nullif(trim(regexp_replace(nfc_normalize(text), '[\s\pZ]+', ' ', 'g')), '') AS text,
             nullif(trim(period), '') AS period,
-            trim(regexp_replace(nfc_normalize(duplicate_key), '[\s\pZ]+', ' ', 'g')) AS duplicate_key,
             whole_number(impressions) AS impressions,
             whole_number(clicks) AS clicks
         )
@@ -34,6 +33,7 @@ judged AS (
 ),
 
 -- The first valid row of an ad and variant_id says what the variant's text is, the first of a key and period its counts.
+-- Keys are compared as they stand in the file: texts that are equal only when normalised are merged later.
 compared AS (
     SELECT
         *,
