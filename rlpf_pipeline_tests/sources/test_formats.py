@@ -157,6 +157,21 @@ def test_google_reports_of_the_web_interface_have_titles_above_and_totals_below(
     ]
 
 
+def test_google_reports_without_the_ad_group_tell_ads_apart_by_their_own_id(tmp_path):
+    content = (
+        "Ad ID,Asset,Asset type,Impr.,Clicks\n"
+        "1,Fresh bread,Headline,900,12\n1,Warm bread,Headline,700,14\n2,Warm bread,Headline,800,0\n"
+        ",No ad,Headline,1,0\n"
+    )
+    accepted, rejects = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert [(row["ad_id"], row["text"]) for row in accepted] == [
+        ("1:headline", "Fresh bread"),
+        ("1:headline", "Warm bread"),
+        ("2:headline", "Warm bread"),
+    ]
+    assert [row["reason"] for row in rejects] == ["missing ad_id"]
+
+
 COLUMN_MAP = "ad_id: campaign\ntext: Headline\nimpressions: shown\nclicks: clicked\n"
 SHAPED = "Campaign;Headline;Shown;Clicked"
 
