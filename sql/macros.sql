@@ -31,3 +31,12 @@ CREATE OR REPLACE TEMP MACRO field(row, name) AS coalesce(row ->> name, row ->> 
 CREATE OR REPLACE TEMP MACRO whole_number(value) AS
     CASE WHEN regexp_full_match(trim(value), '[+-]?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.0*)?')
         THEN try_cast(replace(split_part(trim(value), '.', 1), ',', '') AS BIGINT) END;
+
+-- First and last day of a period that is a day or a window of days (2024-03-01/2024-03-20); null for any other.
+CREATE OR REPLACE TEMP MACRO days(period) AS
+    CASE WHEN regexp_full_match(period, '\d{4}-\d\d-\d\d(/\d{4}-\d\d-\d\d)?')
+        THEN {'first': try_cast(left(period, 10) AS DATE), 'last': try_cast(right(period, 10) AS DATE)} END;
+
+-- Those of a list of windows that share a day with another.
+CREATE OR REPLACE TEMP MACRO overlapping(windows, other) AS
+    list_filter(windows, lambda listed: listed.first <= other.last AND other.first <= listed.last);

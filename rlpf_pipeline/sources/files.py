@@ -1,6 +1,7 @@
 """Reading a user's file into `source_rows` as it stands: a row is JSON text, or a problem where it cannot be parsed.
 
-Parsing is DuckDB's; no row passes through Python. What a row means is decided later, in `sql/staging/`.
+Parsing is DuckDB's; no row that it can parse passes through Python. What a row means is decided later,
+in `sql/staging/`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import duckdb
 import pyarrow as pa
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 JSON_DOCUMENT = ".json"
 COMPRESSED = (".gz", ".zst")
-MAX_ROW_BYTES = 16 * 2**20
 MAX_DOCUMENT_BYTES = 2**28
 TITLE_LINES = 5
 """Exports may say what they are above the header; it is looked for behind at most so many lines."""
@@ -34,36 +35,22 @@ CREATE TABLE source_rows (
 )
 """
 
-# One row of `reject_errors` per fault; `line` counts records from 1, the header included, a quoted line break excluded.
 # A refused record is missing from the scan, so a good row's position is its rank plus the refused records before it.
 # `line` counts blank lines, the scan does not: in a file with both, positions still order the rows, but are no numbers.
 ADD_SCANNED_ROWS = """
 INSERT INTO source_rows
-WITH refused AS (
-    SELECT
-        line - $header_rows AS position,
-        trim(min(csv_line), E'\\r\\n') AS raw_row,
-        CASE arg_min(error_type::VARCHAR, column_idx)
-            WHEN 'INVALID ENCODING' THEN 'not valid UTF-8'
-            WHEN 'TOO MANY COLUMNS' THEN 'malformed row: more fields than the header'
-            WHEN 'MISSING COLUMNS' THEN 'malformed row: fewer fields than the header'
-            WHEN 'UNQUOTED VALUE' THEN 'malformed row: a quote is not closed or not doubled'
-            ELSE 'malformed row: ' || min(error_message)
-        END AS problem
-    FROM reject_errors
-    GROUP BY line
-),
+WITH bad AS (SELECT line - $header_rows AS position, raw_row, problem FROM refused),
 good AS (SELECT row_number() OVER () AS rank, raw_row FROM scanned),
 gaps AS (
     SELECT position - refused AS good_before, refused
-    FROM (SELECT position, row_number() OVER (ORDER BY position) AS refused FROM refused)
+    FROM (SELECT position, row_number() OVER (ORDER BY position) AS refused FROM bad)
 ),
 refused_before AS (SELECT good_before, max(refused) AS refused FROM gaps GROUP BY good_before),
 placed AS (
     SELECT good.rank + coalesce(refused_before.refused, 0) AS position, good.raw_row, NULL AS problem
     FROM good ASOF LEFT JOIN refused_before ON good.rank > refused_before.good_before
     UNION ALL
-    SELECT position, raw_row, problem FROM refused
+    FROM bad
 )
 SELECT $file_index, $source_file, position, CASE WHEN $numbered THEN position END, raw_row, problem FROM placed
 """
@@ -131,12 +118,6 @@ WHERE coalesce(trim(line), '') = ''
 LIMIT 1
 """
 
-EMPTY_REJECT_ERRORS = """
-CREATE TEMP TABLE IF NOT EXISTS reject_errors (
-    line UBIGINT, column_idx UBIGINT, csv_line VARCHAR, error_type VARCHAR, error_message VARCHAR
-)
-"""
-
 
 def matching(patterns: Iterable[str]) -> tuple[Path, ...]:
     """Files that paths or patterns (`exports/*.csv`, `**` for any folders) name, absolute, each pattern's in order.
@@ -199,15 +180,13 @@ def read_file(
 
 
 def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, header_rows: int) -> None:
-    connection.execute(EMPTY_REJECT_ERRORS)
-    delimited = header_rows > 0
-    refused = connection.execute("SELECT 1 FROM reject_errors LIMIT 1").fetchone() is not None
-    blank = delimited and refused and has_blank_line(connection, path)
+    refused = collect_refused(connection, path)
+    blank = header_rows > 0 and refused > 0 and has_blank_line(connection, path)
     connection.execute(
         ADD_SCANNED_ROWS,
         {"file_index": file_index, "source_file": str(path), "header_rows": header_rows, "numbered": not blank},
     )
-    for table in ("scanned", "reject_errors", "reject_scans"):
+    for table in ("scanned", "refused", "reject_errors", "reject_scans"):
         connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 

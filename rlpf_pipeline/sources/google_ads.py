@@ -3,8 +3,8 @@
 The API gives nested JSON (pages with `results`); a CSV names its columns as the query language does
 (`asset.text_asset.text`) or as the web interface does (Asset, Asset type, Impr.), there below title lines. Headlines of
 an ad compete with headlines and descriptions with descriptions, so an ad here is an ad group's ad and a field type,
-which is also the context. Impressions of an asset are not exclusive: several assets are shown at once, and a click
-counts for each.
+which is also the context; where a report leaves the ad group's id out, an ad and a field type: ad ids are the account's
+own. Impressions of an asset are not exclusive: several assets are shown at once, and a click counts for each.
 """
 
 from rlpf_pipeline.sources.source_format import SourceFormat, one_of

@@ -90,6 +90,46 @@ def test_the_ads_manager_export_with_thousands_separators(tmp_path):
     assert [row["reason"] for row in rejects] == ["missing text"]
 
 
+@pytest.mark.parametrize(
+    ("windows", "counted"),
+    [
+        (["01/10", "01/20"], ["01/20"]),
+        (["01/20", "05/10", "08/08", "21/21"], ["01/20", "21/21"]),
+        (["01/01", "02/02", "03/09"], ["01/01", "02/02", "03/09"]),
+        (["01/07", "02/08", "03/09", "09/15", "10/16"], ["03/09", "10/16"]),
+        (["01/31", "01/01", "31/31"], ["01/31"]),
+    ],
+)
+def test_of_windows_that_overlap_the_longest_counts_and_then_the_latest(tmp_path, windows, counted):
+    """Windows are days of March, of one ad and text, in both orders and split over two files of both kinds."""
+    for order in (windows, windows[::-1]):
+        days = [tuple(f"2024-03-{day}" for day in window.split("/")) for window in order]
+        rows = [insight("1", "11", "Buy now", "100", "3", start, date_stop=stop) for start, stop in days[:1]]
+        (tmp_path / "api.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        lines = [f"1,Buy now,100,3,{start},{stop}" for start, stop in days[1:]]
+        header = "Ad ID,Body text,Impressions,Link clicks,Reporting starts,Reporting ends"
+        (tmp_path / "manager.csv").write_text("\n".join([header, *lines]) + "\n")
+        ingest([tmp_path / "api.jsonl", tmp_path / "manager.csv"], "meta-ads", tmp_path)
+        periods = [row["period"] for row in pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()]
+        rejects = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+        kept = ["/".join(dict.fromkeys(f"2024-03-{day}" for day in window.split("/"))) for window in counted]
+        assert sorted(periods) == sorted(kept)
+        assert len(rejects) == len(windows) - len(counted)
+        assert all("overlaps one of the same ad and text that counts" in row["reason"] for row in rejects)
+
+
+def test_windows_of_other_ads_and_texts_do_not_overlap(tmp_path):
+    rows = [
+        insight("1", "11", "Buy now", "100", "3", "2024-03-01", date_stop="2024-03-10"),
+        insight("1", "12", "Buy today", "200", "3", "2024-03-01", date_stop="2024-03-20"),
+        insight("2", "11", "Buy now", "200", "3", "2024-03-01", date_stop="2024-03-20"),
+        insight("1", "13", "Buy now", "many", "3", "2024-03-01", date_stop="2024-03-31"),
+    ]
+    accepted, rejects = ingested(tmp_path, "rows.json", json.dumps(rows), "meta-ads")
+    assert len(accepted) == 3
+    assert [row["reason"] for row in rejects] == ["impressions is not a whole number"]
+
+
 def asset_view(ad, field, text, impressions, clicks):
     metrics = {"impressions": impressions} | ({"clicks": clicks} if clicks else {})
     return {
@@ -155,6 +195,21 @@ def test_google_reports_of_the_web_interface_have_titles_above_and_totals_below(
         (4, "impressions is not a whole number"),
         (5, "missing text"),
     ]
+
+
+def test_google_reports_without_the_ad_group_tell_ads_apart_by_their_own_id(tmp_path):
+    content = (
+        "Ad ID,Asset,Asset type,Impr.,Clicks\n"
+        "1,Fresh bread,Headline,900,12\n1,Warm bread,Headline,700,14\n2,Warm bread,Headline,800,0\n"
+        ",No ad,Headline,1,0\n"
+    )
+    accepted, rejects = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert [(row["ad_id"], row["text"]) for row in accepted] == [
+        ("1:headline", "Fresh bread"),
+        ("1:headline", "Warm bread"),
+        ("2:headline", "Warm bread"),
+    ]
+    assert [row["reason"] for row in rejects] == ["missing ad_id"]
 
 
 COLUMN_MAP = "ad_id: campaign\ntext: Headline\nimpressions: shown\nclicks: clicked\n"

@@ -1,13 +1,20 @@
 """Damaged files: every mutation ends in counts that add up or in a UserError, never in a crash or a row lost."""
 
+import gzip
 import json
 import random
+import re
+from collections import Counter
 
+import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources.files import CREATE_SOURCE_ROWS, read_file
 from rlpf_pipeline.sources.ingest import ingest
+from rlpf_pipeline.sources.source_format import one_of
 
 ROWS = [
     {"ad_id": f"ad{n // 3}", "text": f'Text, "quoted" {n} ünïcode\u2028', "impressions": 100 + n, "clicks": n}
@@ -91,3 +98,70 @@ def test_lines_damaged_one_by_one_leave_all_others_as_they_were(tmp_path, name):
         counts = ingest([tmp_path / name], "generic", tmp_path)
         (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
         assert (counts.read, counts.accepted, reject["row_number"]) == (12, 11, row + 1)
+
+
+def rows_of_file(path):
+    """The values of each row that was parsed, and the text of each that was not."""
+    with duckdb.connect() as connection:
+        connection.execute(CREATE_SOURCE_ROWS)
+        read_file(connection, path, 0, (one_of("ad_id"),))
+        rows = connection.execute("SELECT raw_row, problem FROM source_rows ORDER BY position").fetchall()
+    parsed = [list(json.loads(row).values()) for row, problem in rows if problem is None]
+    return parsed, [row for row, problem in rows if problem is not None]
+
+
+def characters(text):
+    """How often each occurs, but for those that quote and part values."""
+    return Counter(re.sub(r'[",\r\n]', "", text))
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_every_character_of_a_damaged_csv_stands_in_a_row_and_no_parsed_row_in_a_reject(tmp_path, line_end):
+    path = tmp_path / "ads.csv"
+    for seed in (*range(40), 56, 97, 146, 220, 225, 248, 288):
+        path.write_bytes(mutated(VALID["ads.csv"].replace("\n", line_end).encode(), random.Random(seed)))
+        try:
+            parsed, refused = rows_of_file(path)
+        except UserError:
+            continue
+        content = path.read_bytes().decode(errors="replace")
+        values = "".join(value or "" for row in parsed for value in row)
+        lost = characters(content.partition("\n")[2]) - characters(values + "".join(refused))
+        assert not lost, seed
+        assert all(text and text in content for text in refused), seed
+        lines = {",".join(quoted(value) for value in row) for row in parsed}
+        assert not lines & {line.strip("\r") for text in refused for line in text.split("\n")}, seed
+
+
+BEFORE = '"a","two\nlines","100","3"\n'
+TWO_FAULTS = '"b","Te"xt, ""q"" 8","107","8"'
+SHARED_LINE = '"b","two\nlines","r"x"y","s'
+
+
+@pytest.mark.parametrize(
+    ("damaged", "refused"),
+    [
+        (TWO_FAULTS, TWO_FAULTS),
+        ('"b","two\nlines"x,"107","8"', '"b","two\nlines"x,"107","8"'),
+        ('"b","two\nlines","107"', '"b","two\nlines","107"'),
+        (b'"b","Caf\xe9s","107","8"', '"b","Caf\ufffds","107","8"'),
+        (SHARED_LINE, SHARED_LINE),
+    ],
+)
+@pytest.mark.parametrize("before", ["", BEFORE, TWO_FAULTS + "\n"])
+@pytest.mark.parametrize("form", ["plain", "gz", "zst", "titles", "mark", "returns"])
+def test_a_refused_row_is_kept_as_it_stands_in_the_file(tmp_path, form, before, damaged, refused):
+    damaged = damaged if isinstance(damaged, bytes) else damaged.encode()
+    content = ",".join(ROWS[0]).encode() + b"\n" + before.encode() + damaged + b'\n"c","x","100","3"\n'
+    path = tmp_path / {"gz": "ads.csv.gz", "zst": "ads.csv.zst"}.get(form, "ads.csv")
+    written = {
+        "plain": content,
+        "gz": gzip.compress(content),
+        "zst": pa.Codec("zstd").compress(content, asbytes=True),
+        "titles": b'Report\n"March 1, 2025"\n' + content,
+        "mark": b"\xef\xbb\xbf" + content,
+        "returns": content.replace(b"\n", b"\r\n"),
+    }
+    path.write_bytes(written[form])
+    _, rows = rows_of_file(path)
+    assert rows[-1].replace("\r\n", "\n") == refused

@@ -11,6 +11,7 @@ import pytest
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.ingest import ingest
+from rlpf_pipeline.warehouse import Warehouse
 
 HEADER = b"ad_id,variant_id,text,impressions,clicks,period\n"
 GOOD = b"good,v,A text,100,3,1\n"
@@ -98,6 +99,36 @@ def test_a_variant_may_occur_in_several_periods_and_across_files_only_once(tmp_p
     (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
     assert reject["source_file"] == str(second)
     assert reject["reason"].endswith(f"as row 1 of {first}")
+
+
+GENERIC_TWINS = "ad_id,text,impressions,clicks\na,Buy now,100,1\na,Buy  now,200,5\na,Buy now,100,1\n"
+MANAGER_TWINS = (
+    "Ad ID,Body text,Impressions,Link clicks,Reporting starts,Reporting ends\n"
+    "a,Caf\u00e9,100,1,2024-03-01,2024-03-31\na,Cafe\u0301,200,5,2024-03-01,2024-03-31\n"
+    "a,Caf\u00e9,100,1,2024-03-01,2024-03-31\n"
+)
+GOOGLE_TWINS = (
+    "Ad group ID,Ad ID,Asset,Asset type,Impr.,Clicks\n5,a,Buy now,Headline,100,1\n5,a,Buy\u00a0now,Headline,200,5\n"
+    "5,a,Buy now,Headline,100,1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "content"), [("generic", GENERIC_TWINS), ("meta-ads", MANAGER_TWINS), ("google-ads", GOOGLE_TWINS)]
+)
+def test_texts_equal_only_when_normalised_are_one_variant_with_both_counts(tmp_path, source, content):
+    counts, _, rejects = ingested(tmp_path, content.encode(), source=source)
+    assert counts == (3, 2, 1)
+    assert rejects[0]["reason"] == "duplicate variant: same ad, text and period as row 1"
+    with Warehouse(tmp_path / "w.duckdb") as warehouse:
+        warehouse.replace_table("raw_multitext_ads", pq.read_table(tmp_path / "multitext_ads.parquet"))
+        warehouse.replace_table(
+            "ads", warehouse.query("SELECT DISTINCT 0 AS ad, ad_id, 'train' AS split FROM raw_multitext_ads")
+        )
+        with warehouse.parts("marts/variants") as write:
+            write({"first_id": "", "last_id": "z", "first_variant": 0})
+        (variant,) = warehouse.query("FROM variants").to_pylist()
+    assert (variant["impressions"], variant["clicks"]) == (100 + 200, 1 + 5)
 
 
 ROWS = [

@@ -1,9 +1,10 @@
 -- One row per parsed row of an asset report, values as text: the API's nested JSON, or a CSV with the names of the query
--- language or of the web interface. An ad is an ad group's ad and a field type (headline, description).
+-- language or of the web interface. An ad is an ad group's ad and a field type (headline, description). A report
+-- may leave the group out: ad ids are the account's own.
 WITH fields AS (
     SELECT
         *,
-        coalesce(raw_row ->> '$.adGroup.id', raw_row ->> '$."ad_group.id"', raw_row ->> 'ad group id', '') AS ad_group,
+        coalesce(raw_row ->> '$.adGroup.id', raw_row ->> '$."ad_group.id"', raw_row ->> 'ad group id') AS ad_group,
         coalesce(raw_row ->> '$.adGroupAd.ad.id', raw_row ->> '$."ad_group_ad.ad.id"', raw_row ->> 'ad id') AS ad,
         lower(
             coalesce(
@@ -29,7 +30,7 @@ SELECT
     row_number,
     raw_row,
     $source::VARCHAR AS source,
-    nullif(trim(ad), '') || ':' || nullif(trim(ad_group), '') || ':' || field_type AS ad_id,
+    nullif(trim(ad), '') || coalesce(':' || nullif(trim(ad_group), ''), '') || ':' || field_type AS ad_id,
     coalesce(raw_row ->> '$.customer.id', raw_row ->> '$."customer.id"', raw_row ->> 'customer id') AS advertiser_id,
     'Field: ' || field_type AS context,
     NULL::VARCHAR AS variant_id,

@@ -10,7 +10,6 @@ WITH normalised AS (
             nullif(trim(variant_id), '') AS variant_id,
             nullif(trim(regexp_replace(nfc_normalize(text), '[\s\pZ]+', ' ', 'g')), '') AS text,
             nullif(trim(period), '') AS period,
-            trim(regexp_replace(nfc_normalize(duplicate_key), '[\s\pZ]+', ' ', 'g')) AS duplicate_key,
             whole_number(impressions) AS impressions,
             whole_number(clicks) AS clicks
         )
@@ -34,9 +33,11 @@ judged AS (
 ),
 
 -- The first valid row of an ad and variant_id says what the variant's text is, the first of a key and period its counts.
+-- Keys are compared as they stand in the file: texts that are equal only when normalised are merged later.
 compared AS (
     SELECT
         *,
+        days(period) AS days,
         first_value(text) OVER by_variant_id AS text_of_id,
         first_value(place) OVER by_variant_id AS place_of_id,
         first_value(place) OVER by_key AS place_of_key,
@@ -47,6 +48,22 @@ compared AS (
     WINDOW
         by_variant_id AS (PARTITION BY ad_id, variant_id, own_reason IS NULL ORDER BY file_index, position),
         by_key AS (PARTITION BY ad_id, duplicate_key, period, own_reason IS NULL ORDER BY file_index, position)
+),
+
+-- Per text the longest window counts, of equal ones the latest, then the next that overlaps none that counts. Only a
+-- window of several days can overlap another.
+counted_windows AS (
+    SELECT
+        ad_id,
+        text,
+        list_reduce(
+            list([days] ORDER BY days.last - days.first DESC, days.last DESC),
+            lambda counted, next: CASE WHEN len(overlapping(counted, next[1])) = 0 THEN counted || next ELSE counted END
+        ) AS counted
+    FROM (SELECT DISTINCT ad_id, text, days FROM compared WHERE own_reason IS NULL AND text = text_of_id)
+    WHERE days.first <= days.last
+    GROUP BY ad_id, text
+    HAVING count(*) > 1 AND max(days.last - days.first) > 0
 )
 
 SELECT
@@ -60,8 +77,12 @@ SELECT
         WHEN key_is_taken
             THEN 'duplicate variant: same ad, text and period as ' || place_of_key.row
                 || if(place_of_key.file = source_file, '', ' of ' || place_of_key.file)
+        WHEN overlapping(counted, days)[1] <> days
+            THEN 'period overlaps one of the same ad and text that counts: '
+                || overlapping(counted, days)[1].first || '/' || overlapping(counted, days)[1].last
     END AS reason
 FROM compared
+LEFT JOIN counted_windows USING (ad_id, text)
 UNION ALL BY NAME
 SELECT source_file, row_number, raw_row, problem AS reason
 FROM source_rows

@@ -14,15 +14,14 @@ SELECT
     coalesce(raw_row ->> '$.body_asset.text', raw_row ->> 'body text') AS text,
     raw_row ->> 'impressions' AS impressions,
     coalesce(raw_row ->> $api_clicks, raw_row ->> $export_clicks, '0') AS clicks,
-    coalesce(
-        raw_row ->> 'day',
-        CASE
-            WHEN raw_row ->> 'date_start' = raw_row ->> 'date_stop' THEN raw_row ->> 'date_start'
-            ELSE (raw_row ->> 'date_start') || '/' || (raw_row ->> 'date_stop')
-        END,
-        (raw_row ->> 'reporting starts') || '/' || (raw_row ->> 'reporting ends')
-    ) AS period,
+    coalesce(raw_row ->> 'day', CASE WHEN starts = stops THEN starts ELSE starts || '/' || stops END) AS period,
     coalesce(raw_row ->> '$.body_asset.id', raw_row ->> '$.body_asset.text', raw_row ->> 'body text') AS duplicate_key,
     NULL::VARCHAR AS exclusion
-FROM source_rows
-WHERE problem IS NULL
+FROM (
+    SELECT
+        *,
+        coalesce(raw_row ->> 'date_start', raw_row ->> 'reporting starts') AS starts,
+        coalesce(raw_row ->> 'date_stop', raw_row ->> 'reporting ends') AS stops
+    FROM source_rows
+    WHERE problem IS NULL
+)

@@ -1,0 +1,93 @@
+"""Records that DuckDB's parser refuses: why, and what stands in the file. They alone pass through Python.
+
+`reject_errors` has a row per fault, with the line that DuckDB takes it for. Where a quote is out of place that is the
+record before, or a piece of the fault's own, and invalid bytes take their neighbours with them. So a record's text is
+read from the file again; the faults say only where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from itertools import islice
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+MAX_ROW_BYTES = 16 * 2**20
+SKIPPED_AT_ONCE = 2**20
+ROWS_AT_ONCE = 10_000
+LINE_BREAK = re.compile(rb"[\r\n]")
+
+EMPTY_REJECT_ERRORS = """
+CREATE TEMP TABLE IF NOT EXISTS reject_errors (
+    line UBIGINT, line_byte_position UBIGINT, byte_position UBIGINT, column_idx UBIGINT, csv_line VARCHAR,
+    error_type VARCHAR, error_message VARCHAR
+)
+"""
+
+# `line` counts records from 1, the header included, a quoted line break excluded; positions count bytes from 1. A fault
+# is at its field, except that fields are missing at the end of a record. A line that ends before its fault is the
+# record before. first_byte (or a line break there) and the end of last_byte's line bound the record, counted from 0.
+FIND_REFUSED = """
+CREATE TEMP TABLE refused_spans AS
+SELECT
+    line,
+    min(CASE WHEN fault > line_end THEN line_end ELSE line_byte_position END)::BIGINT - 1 AS first_byte,
+    max(greatest(line_end, byte_position))::BIGINT - 1 AS last_byte,
+    CASE arg_min(error_type::VARCHAR, column_idx)
+        WHEN 'INVALID ENCODING' THEN 'not valid UTF-8'
+        WHEN 'TOO MANY COLUMNS' THEN 'malformed row: more fields than the header'
+        WHEN 'MISSING COLUMNS' THEN 'malformed row: fewer fields than the header'
+        WHEN 'UNQUOTED VALUE' THEN 'malformed row: a quote is not closed or not doubled'
+        ELSE 'malformed row: ' || min(error_message)
+    END AS problem
+FROM (
+    SELECT
+        *,
+        line_byte_position + strlen(csv_line) AS line_end,
+        CASE WHEN error_type::VARCHAR = 'MISSING COLUMNS' THEN line_byte_position ELSE byte_position END AS fault
+    FROM reject_errors
+)
+GROUP BY line
+"""
+
+CREATE_REFUSED = "CREATE TEMP TABLE refused (line BIGINT, raw_row VARCHAR, problem VARCHAR)"
+
+ADD_REFUSED = """
+INSERT INTO refused SELECT line, texts.raw_row, problem FROM texts INNER JOIN refused_spans USING (line)
+"""
+
+
+def collect_refused(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """Make the table `refused` (line, raw_row, problem) of the last scan, which read `path`; returns its rows."""
+    for statement in (EMPTY_REJECT_ERRORS, FIND_REFUSED, CREATE_REFUSED):
+        connection.execute(statement)
+    spans = connection.execute(
+        "SELECT first_byte, last_byte, line FROM refused_spans ORDER BY first_byte, last_byte"
+    ).fetchall()
+    texts = texts_at(path, ((first, last) for first, last, _ in spans))
+    for at in range(0, len(spans), ROWS_AT_ONCE):
+        lines = [line for *_, line in spans[at : at + ROWS_AT_ONCE]]
+        connection.register("texts", pa.table({"line": lines, "raw_row": list(islice(texts, len(lines)))}))
+        connection.execute(ADD_REFUSED)
+        connection.unregister("texts")
+    connection.execute("DROP TABLE refused_spans")
+    return len(spans)
+
+
+def texts_at(path: Path, spans: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """What stands from each first byte to the end of the last one's line; spans come in order and may share a line."""
+    with BufferedReader(pa.input_stream(str(path))) as file:
+        start, read = 0, b""
+        for first, last in spans:
+            position = start + len(read)
+            while position < first:
+                position += len(file.read(min(first - position, SKIPPED_AT_ONCE)))
+            start, read = first, read[first - start :]
+            if position <= last:
+                read += file.read(last - position) + file.readline(MAX_ROW_BYTES)
+            rest_of_line, *_ = LINE_BREAK.split(read[last - first :], maxsplit=1)
+            yield (read[: last - first] + rest_of_line).strip(b"\r\n").decode(errors="replace")
