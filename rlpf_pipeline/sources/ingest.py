@@ -1,7 +1,8 @@
 """Ingest: a user's files in, `multitext_ads.parquet` and `rejects.parquet` out; every row ends in exactly one of them.
 
-Rows pass through DuckDB alone: read as text (`files`), understood by the format's SELECT, judged by
-`sql/staging/stg_judged_rows.sql`, which refuses a bad row with the first reason that applies.
+Rows pass through DuckDB alone, which spills to disk what memory does not hold: read as text (`files`), given meaning by
+the format's SELECT and `sql/staging/stg_understood_rows.sql`; `stg_refused_rows.sql` refuses a bad row with the first
+reason that applies.
 
     rlpf ingest packages.csv --format upworthy
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import duckdb
@@ -27,6 +29,7 @@ from rlpf_pipeline.warehouse import read_sql
 DEFAULTS = IngestSettings()
 ACCEPTED_FILE = "multitext_ads.parquet"
 REJECTS_FILE = "rejects.parquet"
+MEMORY_LIMIT = "3600MB"
 FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, META_ADS, GOOGLE_ADS, GENERIC)}
 
 
@@ -49,19 +52,21 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
     if not files:
         raise UserError("No file to ingest. Name at least one (DATA=… or on the command line).")
     source_format = FORMATS[source]
-    with duckdb.connect(":memory:") as connection:
+    with TemporaryDirectory(dir=folder) as spill, connect(spill) as connection:
         connection.execute(read_sql("macros"))
         connection.execute(CREATE_SOURCE_ROWS)
         for file_index, path in enumerate(files):
             read_file(connection, path, file_index, source_format.required(settings))
         parameters = {"source": source, **source_format.parameters(settings)}
-        connection.execute(f"CREATE TABLE typed_rows AS {read_sql(source_format.staging)}", parameters)
-        connection.execute(f"CREATE TABLE judged_rows AS {read_sql('staging/stg_judged_rows')}")
+        typed = f"WITH typed_rows AS ({read_sql(source_format.staging)}) {read_sql('staging/stg_understood_rows')}"
+        connection.execute(f"CREATE TABLE understood_rows AS {typed}", parameters)
+        connection.execute(f"CREATE TABLE refused_rows AS {read_sql('staging/stg_refused_rows')}")
         read = count(connection, "FROM source_rows")
-        if count(connection, "FROM judged_rows WHERE reason IS NULL") == 0:
+        if count(connection, "FROM refused_rows") == read:
             raise UserError(nothing_accepted(connection, files, read))
-        write(connection, RAW_MULTITEXT_ADS, "reason IS NULL", folder / ACCEPTED_FILE)
-        write(connection, REJECTS, "reason IS NOT NULL", folder / REJECTS_FILE)
+        write(connection, REJECTS, "source_rows INNER JOIN refused_rows", folder / REJECTS_FILE)
+        connection.execute("DROP TABLE source_rows")
+        write(connection, RAW_MULTITEXT_ADS, "understood_rows ANTI JOIN refused_rows", folder / ACCEPTED_FILE)
         counts = IngestCounts(
             read,
             accepted=count(connection, "FROM read_parquet($path)", folder / ACCEPTED_FILE),
@@ -72,11 +77,15 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
     return counts
 
 
-def write(connection: duckdb.DuckDBPyConnection, table: Table, condition: str, path: Path) -> None:
-    """Write `table`'s columns of the judged rows that meet `condition`, ordered by all its columns."""
+def connect(spill: str) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": spill})
+
+
+def write(connection: duckdb.DuckDBPyConnection, table: Table, joined: str, path: Path) -> None:
+    """Write `table`'s columns of rows that are `joined` by their place, ordered by all its columns."""
     columns = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in table.columns)
     connection.execute(
-        f"COPY (SELECT {columns} FROM judged_rows WHERE {condition} ORDER BY ALL) TO $path "  # noqa: S608
+        f"COPY (SELECT {columns} FROM {joined} USING (file_index, position) ORDER BY ALL) TO $path "  # noqa: S608
         "(FORMAT parquet, COMPRESSION zstd)",
         {"path": str(path)},
     )
@@ -93,7 +102,7 @@ def nothing_accepted(connection: duckdb.DuckDBPyConnection, files: Sequence[Path
     if read == 0:
         return f"{named}: no data row below the header. Export the file again."
     reasons = connection.execute(
-        "SELECT reason, count(*) AS rows FROM judged_rows GROUP BY reason ORDER BY rows DESC, reason LIMIT 5"
+        "SELECT reason, count(*) AS rows FROM refused_rows GROUP BY reason ORDER BY rows DESC, reason LIMIT 5"
     ).fetchall()
     listed = "; ".join(f"{reason} ({rows})" for reason, rows in reasons)
     return f"{named}: none of the {read} rows can be used: {listed}. Correct the file, or choose the format it is in."

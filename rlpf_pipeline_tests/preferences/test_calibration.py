@@ -12,7 +12,7 @@ from rlpf_pipeline.warehouse import Warehouse
 
 
 def labels_and_truth(folder, market, settings):
-    """Pairs with p_left_better as p and their weight, whether the left text truly has the higher planted effect, and the
+    """Pairs with p_left_better as p and their weight; whether the left text truly has the higher planted effect; the
     stage's metrics."""
     history = simulate_history(market)
     pq.write_table(history, folder / "raw.parquet")

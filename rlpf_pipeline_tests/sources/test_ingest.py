@@ -10,6 +10,7 @@ import pytest
 
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.sources import ingest as module
 from rlpf_pipeline.sources.ingest import ingest
 from rlpf_pipeline.warehouse import Warehouse
 
@@ -267,3 +268,18 @@ def test_the_archive_is_read_whole(tmp_path):
     counts = ingest([path], "upworthy", tmp_path)
     assert counts.read == records
     assert counts.accepted > 0.75 * records
+
+
+def test_what_memory_does_not_hold_is_spilled_beside_the_output_and_nothing_changes(tmp_path, monkeypatch):
+    rows = pa.table({"ad_id": [f"ad{n // 3}" for n in range(100_000)], "text": [f"{n:050}" for n in range(100_000)]})
+    rows = rows.append_column("impressions", pa.array([100] * 100_000)).append_column("clicks", pa.array([1] * 100_000))
+    pq.write_table(rows, tmp_path / "ads.parquet")
+    written = []
+    for limit in ("3600MB", "90MB"):
+        monkeypatch.setattr(module, "MEMORY_LIMIT", limit)
+        folder = tmp_path / limit
+        folder.mkdir()
+        assert ingest([tmp_path / "ads.parquet"], "generic", folder) == (100_000, 100_000, 0)
+        assert {path.name for path in folder.iterdir()} == {"multitext_ads.parquet", "rejects.parquet"}
+        written.append((folder / "multitext_ads.parquet").read_bytes())
+    assert written[0] == written[1]

@@ -6,7 +6,6 @@ SELECT
     source_file,
     position,
     row_number,
-    raw_row,
     coalesce(nullif(trim(field(raw_row, $source_column)), ''), $source) AS source,
     field(raw_row, $ad_id_column) AS ad_id,
     field(raw_row, $advertiser_id_column) AS advertiser_id,

@@ -28,7 +28,6 @@ SELECT
     source_file,
     position,
     row_number,
-    raw_row,
     $source::VARCHAR AS source,
     nullif(trim(ad), '') || coalesce(':' || nullif(trim(ad_group), ''), '') || ':' || field_type AS ad_id,
     coalesce(raw_row ->> '$.customer.id', raw_row ->> '$."customer.id"', raw_row ->> 'customer id') AS advertiser_id,

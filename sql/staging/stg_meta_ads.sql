@@ -5,7 +5,6 @@ SELECT
     source_file,
     position,
     row_number,
-    raw_row,
     $source::VARCHAR AS source,
     coalesce(raw_row ->> 'ad_id', raw_row ->> 'ad id') AS ad_id,
     coalesce(raw_row ->> 'account_id', raw_row ->> 'account id') AS advertiser_id,

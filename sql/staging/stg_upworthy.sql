@@ -51,7 +51,6 @@ SELECT
     source_file,
     position,
     row_number,
-    raw_row,
     $source::VARCHAR AS source,
     test_id || '-' || left(md5(shared), 8) AS ad_id,
     NULL::VARCHAR AS advertiser_id,

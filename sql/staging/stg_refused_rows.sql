@@ -1,0 +1,75 @@
+-- One row per refused row of the user's files, with the first reason: it could not be parsed, its own values are no good,
+-- or it says again, or otherwise, what another row says. Reads source_rows and understood_rows.
+WITH valid AS NOT MATERIALIZED (FROM understood_rows WHERE own_reason IS NULL),
+
+-- Few rows need to be compared with others: those whose variant_id stands beside several texts, whose key stands there
+-- twice, or whose ad's text has a window of several days. Hashes find them: should two meet by chance, a row too many is
+-- compared.
+compared AS (
+    SELECT
+        *,
+        days(period) AS days,
+        first_value(text) OVER by_variant_id AS text_of_id,
+        first_value(place) OVER by_variant_id AS place_of_id,
+        first_value(place) OVER by_key AS place_of_key,
+        row_number() OVER by_key > 1 AS key_is_taken
+    FROM (
+        SELECT *, {'file': source_file, 'row': coalesce('row ' || row_number, 'an earlier row')} AS place
+        FROM valid
+        WHERE
+            hash(ad_id, variant_id) IN (
+                SELECT hash(ad_id, variant_id) AS id FROM valid GROUP BY id HAVING min(hash(text)) <> max(hash(text))
+            )
+            OR hash(ad_id, duplicate_key, period) IN (
+                SELECT hash(ad_id, duplicate_key, period) AS key FROM valid GROUP BY key HAVING count(*) > 1
+            )
+            OR hash(ad_id, text) IN (SELECT DISTINCT hash(ad_id, text) FROM valid WHERE contains(period, '/'))
+    )
+    -- The first valid row of an ad and variant_id says what the variant's text is, the first of a key and period its
+    -- counts. Keys are compared as they stand in the file: texts that are equal only when normalised are merged later.
+    WINDOW
+        by_variant_id AS (PARTITION BY ad_id, variant_id ORDER BY file_index, position),
+        by_key AS (PARTITION BY ad_id, duplicate_key, period ORDER BY file_index, position)
+),
+
+-- Per text the longest window counts, of equal ones the latest, then the next that overlaps none that counts. Only a
+-- window of several days can overlap another.
+counted_windows AS (
+    SELECT
+        ad_id,
+        text,
+        list_reduce(
+            list([days] ORDER BY days.last - days.first DESC, days.last DESC),
+            lambda counted, next: CASE WHEN len(overlapping(counted, next[1])) = 0 THEN counted || next ELSE counted END
+        ) AS counted
+    FROM (SELECT DISTINCT ad_id, text, days FROM compared WHERE text = text_of_id)
+    WHERE days.first <= days.last
+    GROUP BY ad_id, text
+    HAVING count(*) > 1 AND max(days.last - days.first) > 0
+)
+
+SELECT
+    file_index,
+    position,
+    CASE
+        WHEN text_of_id <> text
+            THEN 'variant_id used for another text of this ad: ' || place_of_id.row
+                || if(place_of_id.file = source_file, '', ' of ' || place_of_id.file)
+        WHEN key_is_taken
+            THEN 'duplicate variant: same ad, text and period as ' || place_of_key.row
+                || if(place_of_key.file = source_file, '', ' of ' || place_of_key.file)
+        WHEN overlapping(counted, days)[1] <> days
+            THEN 'period overlaps one of the same ad and text that counts: '
+                || overlapping(counted, days)[1].first || '/' || overlapping(counted, days)[1].last
+    END AS reason
+FROM compared
+LEFT JOIN counted_windows USING (ad_id, text)
+WHERE reason IS NOT NULL
+UNION ALL
+SELECT file_index, position, own_reason AS reason
+FROM understood_rows
+WHERE own_reason IS NOT NULL
+UNION ALL
+SELECT file_index, position, problem AS reason
+FROM source_rows
+WHERE problem IS NOT NULL

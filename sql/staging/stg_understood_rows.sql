@@ -1,0 +1,29 @@
+-- One row per row that could be parsed: its values normalised, and the first reason of its own to refuse it (null: none).
+-- Reads typed_rows, a format's staging SELECT.
+SELECT
+    * EXCLUDE (exclusion) REPLACE (coalesce(variant_id, left(md5(text), 12)) AS variant_id),
+    CASE
+        WHEN text IS NULL THEN 'missing text'
+        WHEN ad_id IS NULL THEN 'missing ad_id'
+        WHEN impressions IS NULL THEN 'impressions is not a whole number'
+        WHEN clicks IS NULL THEN 'clicks is not a whole number'
+        WHEN impressions < 0 OR clicks < 0 THEN 'negative count'
+        WHEN impressions = 0 THEN 'zero impressions'
+        WHEN clicks > impressions THEN 'more clicks than impressions'
+        ELSE exclusion
+    END AS own_reason
+FROM (
+    SELECT
+        * REPLACE (
+            nullif(trim(source), '') AS source,
+            nullif(trim(ad_id), '') AS ad_id,
+            nullif(trim(advertiser_id), '') AS advertiser_id,
+            clean_text(context) AS context,
+            nullif(trim(variant_id), '') AS variant_id,
+            clean_text(text) AS text,
+            nullif(trim(period), '') AS period,
+            whole_number(impressions) AS impressions,
+            whole_number(clicks) AS clicks
+        )
+    FROM typed_rows
+)
