@@ -5,8 +5,8 @@
 Every entry runs in a process of its own, so that peak memory is its own. All read the same Parquet file, with the
 splits given, sum counts by ad and text, estimate the prior, make all pairs with their probability and p-value, and
 write three tables in order as Parquet: ads, variants with the number of their ad, pairs with those of their variants.
-At the smallest size the pairs of all entries are compared. Ours alone is timed for the splits and the delivery too
-(near-duplicates and clusters; evenness), which the others have no counterpart for.
+At the smallest size the pairs of all entries are compared. Ours alone is timed for ingest, the splits and the delivery
+too (rows judged; near-duplicates and clusters; evenness), which the others have no counterpart for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from benchmarks.pairs_with_frames import PAIRS, Clock, with_pandas, with_polars
 from rlpf_pipeline.preferences.ranges import ranges_of_ads
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
+from rlpf_pipeline.sources.ingest import ingest
 from rlpf_pipeline.warehouse import Warehouse
 
 TEXTS_OF_AD = 4
@@ -117,11 +118,20 @@ def our_splits(given: Path, output: Path) -> dict[str, float]:
     return seconds
 
 
+def our_ingest(given: Path, output: Path) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    clock = Clock(seconds)
+    ingest([given / "raw.parquet"], "generic", output)
+    clock("ingest")
+    return seconds
+
+
 ENTRIES: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     OURS: ours,
     "polars": with_polars,
     "pandas": with_pandas,
     "our splits": our_splits,
+    "our ingest": our_ingest,
 }
 
 CHILD = (
@@ -170,7 +180,7 @@ def main(
     for size in sorted(int(number) for number in rows):
         with TemporaryDirectory(dir=folder) as scratch:
             write_rows(Path(scratch), size)
-            chosen = [name for name in entry if size <= pandas_up_to or name in (OURS, "our splits")]
+            chosen = [name for name in entry if size <= pandas_up_to or name.startswith("our")]
             for name in chosen:
                 output_folder = Path(scratch) / name
                 result = {"rows": size, "entry": name, **measure(name, Path(scratch), output_folder)}
