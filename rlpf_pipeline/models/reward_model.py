@@ -49,6 +49,7 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
         self.bidirectional = not is_causal(trunk)
+        self.first_position = first_position(trunk)
         if not self.bidirectional:
             trunk.set_attn_implementation(block_attention.NAME)
 
@@ -108,13 +109,14 @@ class RewardModel(nn.Module):
         """A batch on the model's device, as its trunk wants it; texts stay in order."""
         if self.bidirectional:
             groups = [one for group in groups for one in group.apart()]
-        return pack(
+        packed = pack(
             groups,
             self.tokenizer.pad_token_id,
             self.head.weight.device,
             self.bidirectional,
             one_row=not self.bidirectional,
         )
+        return packed._replace(position_ids=packed.position_ids + self.first_position)
 
     @torch.inference_mode()
     def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
@@ -141,6 +143,14 @@ def is_causal(trunk: nn.Module) -> bool:
     return torch.equal(first, second)
 
 
+def first_position(trunk: nn.Module) -> int:
+    """Where the trunk counts positions from: 0, but behind the padding's own in RoBERTa and its kin."""
+    for name, module in trunk.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
 def new_reward_model(
     base: BaseModelSettings, settings: RewardSettings, lora: LoraSettings, name: str, cache: Path
 ) -> RewardModel:
@@ -165,13 +175,21 @@ def new_reward_model(
 
 @torch.no_grad()
 def check_packing(model: RewardModel) -> None:
-    """Raises UserError where texts packed together do not get the states they have alone."""
+    """Raises UserError where texts packed together do not get the states that the trunk, called plainly, gives them."""
     groups = [Group([5, 6], [[7, 8, 9]]), Group([9], [[6, 5]])]
     together = model.pool(encode(model.trunk, model.pack(groups)), model.pack(groups))
-    alone = torch.cat([model.pool(encode(model.trunk, one), one) for one in (model.pack([g]) for g in groups)])
+    alone = torch.cat([model.pool(plain_states(model.trunk, group), model.pack([group])) for group in groups])
     # bfloat16 keeps 8 bits; a trunk that mixes texts is off by about the states themselves.
     if (together - alone).norm() > 0.05 * alone.norm():
         raise UserError(
-            f"Base model '{model.card.base.name}' does not keep texts of one row apart (it ignores block attention "
-            "masks), so its scores would depend on their neighbours. Choose a Llama-like or a BERT-like model."
+            f"Base model '{model.card.base.name}' does not give packed texts the states that they have alone (it "
+            "ignores block attention masks, or counts positions in a way of its own), so its scores would depend on "
+            "their neighbours. Choose a Llama-like or a BERT-like model."
         )
+
+
+def plain_states(trunk: nn.Module, group: Group) -> Tensor:
+    """Hidden states (1, length, hidden) of a group of one text, from its tokens and nothing else."""
+    ids = torch.tensor([[*group.prefix, *group.texts[0]]], device=trunk.device)
+    states: Tensor = trunk(input_ids=ids).last_hidden_state
+    return states

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
@@ -63,34 +71,50 @@ def perturb(model: RewardModel) -> None:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
-    """A BERT of two layers with random weights, as a folder."""
-    folder = tmp_path_factory.mktemp("bert")
-    words = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, "for", "o", "p", "q"])}
+def make_base(folder: Path, kind: type[PreTrainedModel], config: PretrainedConfig) -> BaseModelSettings:
+    """A base of random weights, as a folder with a tokenizer of whole words; its padding is 1."""
+    words = {token: i for i, token in enumerate(["[UNK]", "[PAD]", "[CLS]", "[SEP]", *WORDS, "for", "o", "p", "q"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        initializer_range=0.3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        pad_token_id=0,
-    )
     torch.manual_seed(3)
-    BertModel(config).save_pretrained(folder)
+    kind(config).save_pretrained(folder)
     return BaseModelSettings(name=str(folder), dtype="float32")
 
 
-def test_a_bidirectional_encoder_reads_each_text_with_its_context(bert: BaseModelSettings, cache: Path) -> None:
-    model = make(bert, cache)
+ENCODER = {
+    "vocab_size": 20,
+    "pad_token_id": 1,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "initializer_range": 0.3,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    return make_base(tmp_path_factory.mktemp("bert"), BertModel, BertConfig(**ENCODER))
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    return make_base(tmp_path_factory.mktemp("roberta"), RobertaModel, RobertaConfig(**ENCODER))
+
+
+@pytest.fixture(params=["bert", "roberta"])
+def encoder(request: pytest.FixtureRequest) -> BaseModelSettings:
+    base: BaseModelSettings = request.getfixturevalue(request.param)
+    return base
+
+
+def test_a_bidirectional_encoder_reads_each_text_with_its_context(encoder: BaseModelSettings, cache: Path) -> None:
+    model = make(encoder, cache)
     perturb(model)
     assert model.bidirectional
     together = model.score(ADS)
@@ -106,8 +130,8 @@ def test_a_bidirectional_encoder_reads_each_text_with_its_context(bert: BaseMode
     np.testing.assert_allclose(together[0][1], expected.numpy(), rtol=0, atol=1e-5)
 
 
-def test_a_bidirectional_encoder_trains_and_reloads(bert: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
-    model = make(bert, cache)
+def test_a_bidirectional_encoder_trains_and_reloads(encoder: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
+    model = make(encoder, cache)
     settings = RewardSettings(heads=2, epochs=12, tokens_per_batch=100, learning_rate=5e-3, head_learning_rate=5e-2)
     with StateFile(tmp_path / "states", 10**8) as states:
         figures = train_reward_model(model, make_ads(40, 1), settings, 1, Reporter("test"), states)
@@ -182,5 +206,13 @@ def test_a_trunk_that_mixes_texts_of_a_row_is_refused(cache: Path, monkeypatch: 
         return states.cumsum(1)
 
     monkeypatch.setattr(reward_model, "encode", mixing)
-    with pytest.raises(UserError, match="does not keep texts of one row apart"):
+    with pytest.raises(UserError, match="does not give packed texts the states that they have alone"):
         make(TINY, cache)
+
+
+def test_a_trunk_whose_positions_are_counted_wrongly_is_refused(
+    roberta: BaseModelSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlpf_pipeline.models.reward_model.first_position", lambda trunk: 0)
+    with pytest.raises(UserError, match="does not give packed texts the states that they have alone"):
+        make(roberta, cache)
