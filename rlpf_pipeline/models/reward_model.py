@@ -5,7 +5,8 @@ within one ad mean something; its zero is the mean score of the training texts. 
 trained on its own bootstrap sample of the ads, say how sure a score is: their mean is the score, their standard
 deviation the spread (Osband et al. 2016). A model trained pointwise scores log CTR instead of log odds.
 
-Causal trunks encode the texts of an ad behind one shared context; bidirectional encoders each text with its context.
+Causal trunks encode the texts of an ad behind one shared context; bidirectional encoders, and trunks that take no mask
+but that of padding, each text with its context.
 With `sentence_layer`, a frozen sentence encoder's state of the text stands beside the trunk's: it knows what a sentence
 says, where the trunk knows what comes next (docs/reward-model.md).
 """
@@ -48,9 +49,10 @@ class RewardModel(nn.Module):
         self.head = nn.Linear(width, card.heads, bias=False, device=trunk.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
-        self.bidirectional = not is_causal(trunk)
+        self.masks_padding_only = trunk.config._attn_implementation == "eager"
+        self.shares_prefix = is_causal(trunk) and not self.masks_padding_only
         self.first_position = first_position(trunk)
-        if not self.bidirectional:
+        if self.shares_prefix:
             trunk.set_attn_implementation(block_attention.NAME)
 
     def forward(self, packed: Packed) -> Tensor:
@@ -107,14 +109,15 @@ class RewardModel(nn.Module):
 
     def pack(self, groups: Sequence[Group]) -> Packed:
         """A batch on the model's device, as its trunk wants it; texts stay in order."""
-        if self.bidirectional:
+        if not self.shares_prefix:
             groups = [one for group in groups for one in group.apart()]
         packed = pack(
             groups,
             self.tokenizer.pad_token_id,
             self.head.weight.device,
-            self.bidirectional,
-            one_row=not self.bidirectional,
+            bidirectional=not self.shares_prefix,
+            one_row=self.shares_prefix,
+            own_rows=self.masks_padding_only,
         )
         return packed._replace(position_ids=packed.position_ids + self.first_position)
 
@@ -176,9 +179,10 @@ def new_reward_model(
 @torch.no_grad()
 def check_packing(model: RewardModel) -> None:
     """Raises UserError where texts packed together do not get the states that the trunk, called plainly, gives them."""
-    groups = [Group([5, 6], [[7, 8, 9]]), Group([9], [[6, 5]])]
+    groups = [Group([5, 6], [[7, 8, 9], [8, 5]]), Group([9], [[6, 5]])]
     together = model.pool(encode(model.trunk, model.pack(groups)), model.pack(groups))
-    alone = torch.cat([model.pool(plain_states(model.trunk, group), model.pack([group])) for group in groups])
+    singles = [one for group in groups for one in group.apart()]
+    alone = torch.cat([model.pool(plain_states(model.trunk, one), model.pack([one])) for one in singles])
     # bfloat16 keeps 8 bits; a trunk that mixes texts is off by about the states themselves.
     if (together - alone).norm() > 0.05 * alone.norm():
         raise UserError(

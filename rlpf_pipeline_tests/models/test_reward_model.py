@@ -8,6 +8,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    GPT2Config,
+    GPT2Model,
+    GPTJConfig,
+    GPTJModel,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -17,7 +23,7 @@ from transformers import (
 
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.base import load_trunk
+from rlpf_pipeline.models.base import load_causal_lm, load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.packing import encode
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
@@ -95,6 +101,19 @@ ENCODER = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+GPT = {
+    "vocab_size": 20,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "n_positions": 64,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "initializer_range": 0.3,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +126,43 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
     return make_base(tmp_path_factory.mktemp("roberta"), RobertaModel, RobertaConfig(**ENCODER))
 
 
-@pytest.fixture(params=["bert", "roberta"])
-def encoder(request: pytest.FixtureRequest) -> BaseModelSettings:
+@pytest.fixture(scope="module")
+def deberta(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    config = DebertaV2Config(
+        **ENCODER,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=4,
+        position_biased_input=False,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        type_vocab_size=0,
+    )
+    return make_base(tmp_path_factory.mktemp("deberta"), DebertaV2Model, config)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    return make_base(tmp_path_factory.mktemp("gpt2"), GPT2Model, GPT2Config(**GPT, pad_token_id=1))
+
+
+@pytest.fixture(scope="module")
+def gptj(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    """A causal model with an attention of its own."""
+    return make_base(tmp_path_factory.mktemp("gptj"), GPTJModel, GPTJConfig(**GPT, rotary_dim=8))
+
+
+@pytest.fixture(params=["bert", "roberta", "deberta", "gpt2", "gptj"])
+def other(request: pytest.FixtureRequest) -> BaseModelSettings:
+    """A base that is no Llama."""
     base: BaseModelSettings = request.getfixturevalue(request.param)
     return base
 
 
-def test_a_bidirectional_encoder_reads_each_text_with_its_context(encoder: BaseModelSettings, cache: Path) -> None:
-    model = make(encoder, cache)
+def test_any_base_reads_each_text_with_its_context(other: BaseModelSettings, cache: Path) -> None:
+    model = make(other, cache)
     perturb(model)
-    assert model.bidirectional
+    assert model.shares_prefix == isinstance(model.trunk.get_base_model(), GPT2Model)
     together = model.score(ADS)
     alone = [np.concatenate([model.score([(context, [text])])[0] for text in texts]) for context, texts in ADS]
     for scores, own in zip(together, alone, strict=True):
@@ -130,8 +176,8 @@ def test_a_bidirectional_encoder_reads_each_text_with_its_context(encoder: BaseM
     np.testing.assert_allclose(together[0][1], expected.numpy(), rtol=0, atol=1e-5)
 
 
-def test_a_bidirectional_encoder_trains_and_reloads(encoder: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
-    model = make(encoder, cache)
+def test_any_base_trains_and_reloads(other: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
+    model = make(other, cache)
     settings = RewardSettings(heads=2, epochs=12, tokens_per_batch=100, learning_rate=5e-3, head_learning_rate=5e-2)
     with StateFile(tmp_path / "states", 10**8) as states:
         figures = train_reward_model(model, make_ads(40, 1), settings, 1, Reporter("test"), states)
@@ -216,3 +262,8 @@ def test_a_trunk_whose_positions_are_counted_wrongly_is_refused(
     monkeypatch.setattr("rlpf_pipeline.models.reward_model.first_position", lambda trunk: 0)
     with pytest.raises(UserError, match="does not give packed texts the states that they have alone"):
         make(roberta, cache)
+
+
+def test_a_base_of_a_kind_that_cannot_be_used_is_refused(deberta: BaseModelSettings, cache: Path) -> None:
+    with pytest.raises(UserError, match=r"is of a kind that cannot be used here: .* A policy is a causal"):
+        load_causal_lm(deberta, cache)
