@@ -48,7 +48,10 @@ class Part(NamedTuple):
 
 
 class RewardBatches:
-    """The ads of one split; `batches` lists their part numbers, `mass` what a batch's loss is divided by."""
+    """The ads of one split; `batches` lists their part numbers, `mass` what a batch's loss is divided by.
+
+    Raises UserError for labels that are no numbers, and for a split of which no pair counts.
+    """
 
     def __init__(self, model: RewardModel, ads: Sequence[Ad], settings: RewardSettings, seed: int) -> None:
         self.model = model
@@ -72,6 +75,11 @@ class RewardBatches:
         of_text = settings.objective == "pointwise"
         until, amounts = (self.texts_until, self.exposure) if of_text else (self.pairs_until, self.weight)
         self.part_mass = [float(sum(amounts[until[i] : until[i + 1]].sum() for i in part)) for part in self.parts]
+        if not sum(self.part_mass):
+            raise UserError(
+                f"Of the {len(self.p):,} pairs of a split with {len(ads):,} ads none counts: each has weight 0 or a "
+                f"p_value above reward.max_p_value ({settings.max_p_value}). Raise reward.max_p_value or add ads."
+            )
         self.mass = [sum(self.part_mass[part] for part in batch) or 1.0 for batch in self.batches]
 
     def part(self, number: int) -> Part:

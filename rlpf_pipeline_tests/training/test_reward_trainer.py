@@ -74,7 +74,8 @@ def test_tied_texts_pull_nowhere(cache: Path, states: StateFile) -> None:
 
 def test_an_ad_of_one_text_has_no_pair_and_changes_nothing(cache: Path, states: StateFile) -> None:
     model = make_model(cache, SETTINGS)
-    RewardTrainer(model, [make_ad("a", ("Bread.",), [])], SETTINGS, 1, states).train_step()
+    ads = [make_ad("a", ("Bread.",), []), make_ad("tied", ("Bread.", "Buy bread now."), [0.5])]
+    RewardTrainer(model, ads, SETTINGS, 1, states).train_step()
     assert torch.equal(model.head.weight, torch.zeros_like(model.head.weight))
 
 
@@ -82,6 +83,15 @@ def test_labels_that_are_no_numbers_are_refused(cache: Path, states: StateFile) 
     broken = make_ad("ad-7", ("Bread.", "Buy bread now."), [math.nan])
     with pytest.raises(UserError, match=r"Ad ad-7 has pairs whose p_left_better or weight is no finite number"):
         RewardTrainer(make_model(cache, SETTINGS), [broken], SETTINGS, 1, states)
+
+
+def test_a_split_without_any_pair_that_counts_is_refused(cache: Path, states: StateFile) -> None:
+    settings = SETTINGS.model_copy(update={"max_p_value": 0.05})
+    ad = make_ad("a", ("Bread.", "Buy bread now."), [0.8])
+    train, validation = ([ad._replace(p_value=np.array([p_value]))] for p_value in (0.01, 0.5))
+    with pytest.raises(UserError, match=r"Of the 1 pairs .* none counts.* reward.max_p_value \(0.05\)"):
+        RewardTrainer(make_model(cache, settings), train, settings, 1, states, validation)
+    RewardTrainer(make_model(cache, settings), train, settings, 1, states, train)
 
 
 @pytest.mark.parametrize("solve_heads", [False, True])
