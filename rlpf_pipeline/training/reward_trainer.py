@@ -24,10 +24,10 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
-from rlpf_pipeline.training.losses import bradley_terry_loss, pointwise_loss, squared_correlation
 from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_batches import Part, RewardBatches
+from rlpf_pipeline.training.reward_loss import length_pull, part_loss
 from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, prior_draws, solved_heads
 
@@ -123,7 +123,7 @@ class RewardTrainer:
             self.pooled("validation", self.validation) if self.validation else [],
             prior_draws(*self.model.head.weight.shape, self.seed).to(self.model.head.weight.device),
             self.model.head_prior(),
-            lambda scores, part: part_loss(scores, part, self.settings),
+            self.settings,
             self.over_ranks,
             refit=self.settings.refit and self.validation is not None,
         )
@@ -157,11 +157,12 @@ class RewardTrainer:
         batch = int(np.random.default_rng([self.seed, epoch]).permutation(self.steps_of_epoch)[place])
         self.model.train()
         mine = self.train.batches[batch][self.accelerate.process_index :: self.accelerate.num_processes]
+        pull = self.length_pull("train", self.train, mine)
         seen = torch.zeros(len(self.running), dtype=torch.float64)
         for number in mine:
             part = self.train.part(number)
             scores = self.scores("train", number, part)
-            loss = part_loss(scores, part, self.settings)
+            loss = part_loss(scores, part, self.settings, pull)
             (loss / self.train.mass[batch]).backward()
             seen += torch.tensor(_counted(scores.detach(), part, loss.item()), dtype=torch.float64)
         for gradient in self.masters.collect_gradients():
@@ -206,14 +207,24 @@ class RewardTrainer:
         """Mean validation loss of the objective, of the mean over heads, and pairwise accuracy against the labels."""
         self.model.eval()
         rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
+        mine = range(rank, len(validation.parts), ranks)
+        pull = self.length_pull("validation", validation, mine)
         seen = torch.zeros(3, dtype=torch.float64)
-        for number in range(rank, len(validation.parts), ranks):
+        for number in mine:
             part = validation.part(number).once()
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
             correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
-            seen += torch.tensor([part_loss(scores, part, self.settings), correct, len(part.p)], dtype=torch.float64)
+            loss = part_loss(scores, part, self.settings, pull)
+            seen += torch.tensor([loss, correct, len(part.p)], dtype=torch.float64)
         loss, right, pairs = self.over_ranks(seen).tolist()
         return loss / sum(validation.mass), right / pairs
+
+    @torch.no_grad()
+    def length_pull(self, split: str, batches: RewardBatches, numbers: Sequence[int]) -> Tensor | None:
+        """`length_pull` of the parts with these numbers, at the cost of one more forward pass where there is any."""
+        parts = ((number, batches.part(number)) for number in numbers)
+        scored = ((self.scores(split, number, part), part) for number, part in parts)
+        return length_pull(scored, self.settings, self.over_ranks)
 
     def over_ranks(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the ranks, where it was."""
@@ -264,19 +275,6 @@ class RewardTrainer:
         for name, value in found.state.items():
             setattr(self, name, value)
         return True
-
-
-def part_loss(scores: Tensor, part: Part, settings: RewardSettings) -> Tensor:
-    """Loss of a part, summed: a batch's is the sum over its parts over the batch's mass."""
-    if settings.objective == "pointwise":
-        return pointwise_loss(scores, part.log_ctr, part.exposure, part.text_counts)
-    left, right = scores[part.left], scores[part.right]
-    loss = bradley_terry_loss(left, right, part.p, part.weight, part.counts, settings.margin)
-    if settings.length_decorrelation:
-        longer = (part.packed.lengths[part.left] - part.packed.lengths[part.right]).to(scores.dtype)
-        shared = squared_correlation((left - right).mean(1), longer, part.weight)
-        loss = loss + settings.length_decorrelation * part.weight.sum() * shared
-    return loss
 
 
 def _counted(scores: Tensor, part: Part, loss: float) -> list[float]:

@@ -186,17 +186,59 @@ def test_states_that_do_not_fit_are_computed_each_time(tmp_path: Path) -> None:
     assert not (tmp_path / "states").exists()
 
 
-def test_parts_of_a_batch_sum_to_its_gradient(cache: Path, states: StateFile, tmp_path: Path) -> None:
-    gradients = []
+@pytest.mark.parametrize("length_decorrelation", [0.0, 2.0])
+def test_parts_of_a_batch_sum_to_its_loss_and_gradient(
+    cache: Path, tmp_path: Path, length_decorrelation: float
+) -> None:
+    found = []
     for tokens in (400, 60):
-        settings = SETTINGS.model_copy(update={"tokens_per_forward": tokens})
+        settings = SETTINGS.model_copy(
+            update={"tokens_per_forward": tokens, "length_decorrelation": length_decorrelation}
+        )
         with StateFile(tmp_path / f"states-{tokens}", 10**8) as own:
-            trainer = RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, own)
-            trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
+            trainer = with_random_heads(RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, own, VALIDATION))
             trainer.train_step()
-            gradients.append(trainer.masters.flat[1].grad)
+            loss = torch.tensor(trainer.running["loss"] / trainer.running["mass"])
+            judged = torch.tensor(trainer.judge(trainer.validation))
+            trainer.solve_heads()
+            found.append([trainer.masters.flat[1].grad, loss, judged, trainer.model.head.weight.detach()])
             assert (len(trainer.train.parts) > len(trainer.train.batches)) == (tokens == 60)
-    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
+    for whole, cut in zip(*found, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_decorrelation_adds_the_batchs_squared_correlation_of_reward_and_length(cache: Path, states: StateFile) -> None:
+    found = []
+    for decorrelation in (0.0, 3.0):
+        settings = SETTINGS.model_copy(update={"tokens_per_forward": 60, "length_decorrelation": decorrelation})
+        trainer = with_random_heads(RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, states))
+        trainer.train_step()
+        found.append((trainer.running["loss"] / trainer.running["mass"], trainer.masters.flat[1].grad))
+    number = int(np.random.default_rng([7, 0]).permutation(trainer.steps_of_epoch)[0])
+    reward, length, weight = [], [], []
+    for part in map(trainer.train.part, trainer.train.batches[number]):
+        scores, lengths = trainer.model(part.packed).mean(1), part.packed.lengths
+        reward.append(scores[part.left] - scores[part.right])
+        length.append((lengths[part.left] - lengths[part.right]).float())
+        weight.append(part.weight)
+    x, y, w = (torch.cat(values) for values in (reward, length, weight))
+    # each pair counts in both directions, so that the means are 0
+    mirrored = np.stack([torch.cat([values, -values]).detach().numpy() for values in (x, y)])
+    covariance = np.cov(mirrored, aweights=np.tile(w.numpy(), 2), ddof=0)
+    squared = covariance[0, 1] ** 2 / (covariance[0, 0] * covariance[1, 1])
+    assert found[1][0] - found[0][0] == pytest.approx(3 * squared, rel=1e-4)
+    assert squared > 0.02
+    again = 3 * (w * x * y).sum() ** 2 / ((w * x * x).sum() * (w * y * y).sum())
+    (expected,) = torch.autograd.grad(again, trainer.model.head.weight)
+    torch.testing.assert_close(found[1][1] - found[0][1], expected.flatten(), rtol=1e-3, atol=1e-6)
+
+
+def with_random_heads(trainer: RewardTrainer) -> RewardTrainer:
+    """Heads that score, whose gradient is collected but no step taken."""
+    with torch.no_grad():
+        trainer.model.head.weight.normal_(generator=torch.Generator().manual_seed(3))
+    trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
+    return trainer
 
 
 @pytest.mark.slow
