@@ -1,7 +1,7 @@
 """The performance reward model: a trunk with LoRA, and linear score heads on one state a text.
 
 score(text | context) is a log odds: sigmoid(score_left - score_right) = P(CTR_left > CTR_right). Only differences
-within one ad mean something; its zero is the mean score of the training texts. Several heads on the one trunk, each
+within one ad mean something; its zero is the mean score of some training texts. Several heads on the one trunk, each
 trained on its own bootstrap sample of the ads, say how sure a score is: their mean is the score, their standard
 deviation the spread (Osband et al. 2016). A model trained pointwise scores log CTR instead of log odds.
 

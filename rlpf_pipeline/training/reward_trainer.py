@@ -294,6 +294,6 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
 
 
 def centre(model: RewardModel, ads: Sequence[Ad]) -> None:
-    """Shift scores to mean 0 over a sample of training texts: a Bradley-Terry score is free up to a constant."""
+    """Shift each head's scores to mean 0 over the texts of the first CENTRE_ON ads: they are free up to a constant."""
     scores = model.score([(ad.context, ad.texts) for ad in ads[:CENTRE_ON]])
     model.center += torch.from_numpy(np.concatenate(scores).mean(axis=0)).to(model.center)

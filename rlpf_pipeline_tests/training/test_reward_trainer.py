@@ -18,6 +18,7 @@ from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettin
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import RewardTrainer, train_reward_model
+from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline_tests.conftest import TINY
 from rlpf_pipeline_tests.training.reward_ads import make_ad, make_ads
 
@@ -48,6 +49,42 @@ def test_it_learns_what_the_labels_say(cache: Path, states: StateFile) -> None:
     assert figures["validation_accuracy"] > 0.75
     assert figures["validation_loss"] < math.log(2)
     assert figures["padding_share"] <= 0.15  # batches of 400 tokens, rounded up to 50
+
+
+def test_scores_of_the_training_texts_have_mean_0(cache: Path, states: StateFile) -> None:
+    model = make_model(cache, SETTINGS)
+    train(model, SETTINGS, states)
+    scores = np.concatenate(model.score([(ad.context, ad.texts) for ad in TRAIN]))
+    assert scores.std(axis=0).min() > 0.01
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-5)
+
+
+def test_a_pointwise_model_orders_texts_by_their_ctr(cache: Path, states: StateFile) -> None:
+    """Log CTRs grow with the letters e. The labels of the pairs, which say the opposite, are not looked at."""
+    settings = SETTINGS.model_copy(update={"objective": "pointwise", "epochs": 8, "head_learning_rate": 5e-2})
+
+    def rated(ads: list[Ad]) -> list[Ad]:
+        return [
+            ad._replace(
+                impressions=(10_000,) * len(ad.texts),
+                clicks=tuple(round(100 * 1.5 ** text.count("e")) for text in ad.texts),
+                p_left_better=1 - ad.p_left_better,
+            )
+            for ad in ads
+        ]
+
+    model = make_model(cache, settings)
+    train_reward_model(model, rated(TRAIN), settings, 7, Reporter("test"), states, rated(VALIDATION))
+    texts = [text for ad in VALIDATION for text in ad.texts]
+    scores = np.concatenate(model.score([(ad.context, ad.texts) for ad in VALIDATION])).mean(axis=1)
+    assert np.corrcoef(scores, [text.count("e") * math.log(1.5) for text in texts])[0, 1] > 0.7
+
+
+def test_a_margin_is_taken_from_both_sides(cache: Path, states: StateFile) -> None:
+    settings = SETTINGS.model_copy(update={"margin": 1.0})
+    trainer = RewardTrainer(make_model(cache, settings), TRAIN, settings, 1, states, VALIDATION)
+    # equal scores, whatever p: p log(1 + e) + (1 - p) log(1 + e)
+    assert trainer.judge(trainer.validation)[0] == pytest.approx(math.log(1 + math.e))
 
 
 def test_the_first_loss_is_log_two_and_its_gradient_that_of_bradley_and_terry(cache: Path, states: StateFile) -> None:
@@ -115,8 +152,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache: Path, tmp_path
                     continue
             break
         save_reward_model(model, tmp_path / name)
-        files = ("adapters/reward_model/adapter_model.safetensors", "head.safetensors")
-        return {k: v for file in files for k, v in load_file(tmp_path / name / file).items()}
+        return saved_tensors(tmp_path / name)
 
     whole = finish("whole", None)
     steps = len(RewardTrainer(make_model(cache, SETTINGS), TRAIN, SETTINGS, 7, StateFile(tmp_path, 0)).train.batches)
@@ -244,12 +280,23 @@ def with_random_heads(trainer: RewardTrainer) -> RewardTrainer:
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["zero", "solved"])
 def test_two_ranks_give_what_one_gives(cache: Path, tmp_path: Path, start: str) -> None:
-    heads = []
+    found = []
     for ranks in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--standalone"]
         script = ["-m", "rlpf_pipeline_tests.training.rank_job", str(cache), str(tmp_path / str(ranks)), start]
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         subprocess.run([*command, *script], check=True, env=environment)
-        heads.append(load_file(tmp_path / str(ranks) / "head.safetensors")["weight"])
-    torch.testing.assert_close(*heads, rtol=0, atol=1e-5)
-    assert heads[0].abs().max() > 1e-3
+        found.append(saved_tensors(tmp_path / str(ranks)))
+    one, two = found
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5, msg=name)
+    assert one["weight"].abs().max() > 1e-3
+    trained = any(tensor.any() for name, tensor in one.items() if "lora_B" in name)
+    assert trained or start == "solved"
+
+
+def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a reward model's folder."""
+    files = ("adapters/reward_model/adapter_model.safetensors", "head.safetensors")
+    return {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
