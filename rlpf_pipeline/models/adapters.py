@@ -40,6 +40,7 @@ class ModelCard(BaseModel):
     ensemble: bool = Field(False, description="adapters stand side by side, instead of one on top of the other")
     max_context_tokens: int | None = None
     max_text_tokens: int | None = None
+    objective: Literal["pairwise", "pointwise"] = Field("pairwise", description="reward models: what the scores are")
     heads: int = 1
     pooling: Literal["last", "mean"] = "last"
     layers: int | None = None

@@ -75,6 +75,11 @@ class RewardModel(nn.Module):
             state = total / packed.lengths[:, None]
         return state if packed.features is None else torch.cat([state, packed.features.to(state)], dim=1)
 
+    @property
+    def log_odds(self) -> bool:
+        """Whether a difference of scores is the log odds of being the better text; of a pointwise model it is not."""
+        return self.card.objective == "pairwise"
+
     def head_prior(self) -> Tensor:
         """How large a head's weight on each state is thought to be beside the others, float32 (width,)."""
         prior = torch.ones_like(self.head.weight[0])
@@ -165,6 +170,7 @@ def new_reward_model(
         adapters=[name],
         max_context_tokens=settings.max_context_tokens,
         max_text_tokens=settings.max_text_tokens,
+        objective=settings.objective,
         heads=settings.heads,
         pooling=settings.pooling,
         layers=settings.layers,
