@@ -38,6 +38,12 @@ class Group(NamedTuple):
     def length(self) -> int:
         return len(self.prefix) + sum(len(text) for text in self.texts)
 
+    def within(self, tokens: int) -> list[Group]:
+        """The group cut into runs of texts of at most `tokens` tokens (one text at least), each behind the prefix."""
+        runs = batches_by_tokens([len(text) for text in self.texts], tokens - len(self.prefix))
+        features = [None if self.features is None else self.features[run] for run in runs]
+        return [Group(self.prefix, [self.texts[i] for i in run], own) for run, own in zip(runs, features, strict=True)]
+
     def apart(self) -> list[Group]:
         """Each text in a group of its own."""
         features = [None] * len(self.texts) if self.features is None else self.features[:, None]

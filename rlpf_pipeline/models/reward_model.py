@@ -112,6 +112,11 @@ class RewardModel(nn.Module):
             for context, texts in ads
         ]
 
+    def pieces(self, group: Group, tokens: int) -> list[Group]:
+        """The group as its trunk wants it, in groups of at most `tokens` tokens (one text at least); texts stay in
+        order, and each gets the states that it gets in the whole."""
+        return group.within(tokens) if self.shares_prefix else group.apart()
+
     def pack(self, groups: Sequence[Group]) -> Packed:
         """A batch on the model's device, as its trunk wants it; texts stay in order."""
         if not self.shares_prefix:
@@ -133,12 +138,12 @@ class RewardModel(nn.Module):
         The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
         """
         self.eval()
-        groups = self.tokenize(ads)
-        scores: list[np.ndarray] = []
+        groups = [own for group in self.tokenize(ads) for own in self.pieces(group, SCORING_TOKENS)]
+        scores = [np.empty((0, self.card.heads), np.float32)]
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
-            ends = np.cumsum([len(groups[i].texts) for i in batch])
-            scores += np.split(self(self.pack([groups[i] for i in batch])).float().cpu().numpy(), ends[:-1])
-        return scores
+            scores.append(self(self.pack([groups[i] for i in batch])).float().cpu().numpy())
+        ends = np.cumsum([len(texts) for _, texts in ads])
+        return np.split(np.concatenate(scores), ends[:-1]) if len(ads) else []
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def part_loss(scores: Tensor, part: Part, settings: RewardSettings, pull: Tensor
 def length_sums(scores: Tensor, part: Part) -> Tensor:
     """Sums over pairs of w x y, w x x, w y y and w: (4,). x: differences of the mean head's rewards, y: of lengths."""
     reward = (scores[part.left] - scores[part.right]).mean(1)
-    length = (part.packed.lengths[part.left] - part.packed.lengths[part.right]).to(reward.dtype)
+    length = (part.lengths[part.left] - part.lengths[part.right]).to(reward.dtype)
     weight = part.weight.to(reward.dtype)
     return torch.stack([weight @ (reward * length), weight @ reward**2, weight @ length**2, weight.sum()])
 

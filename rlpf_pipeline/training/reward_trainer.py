@@ -10,16 +10,17 @@ on from its last checkpoint and ends with the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.frozen_layers import StateFile, cut_trunk
-from rlpf_pipeline.models.packing import encode
+from rlpf_pipeline.models.packing import Packed, encode
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
@@ -85,7 +86,7 @@ class RewardTrainer:
         model.to(self.accelerate.device)
         self.train = RewardBatches(model, ads, settings, seed)
         self.validation = RewardBatches(model, validation, settings, seed) if validation else None
-        self.cut = cut_trunk(model.trunk, self.train.part(0).packed)
+        self.cut = cut_trunk(model.trunk, self.train.part(0).pieces[0])
         adapter = [p for p in model.trunk.parameters() if p.requires_grad]
         self.masters = MasterWeights(
             [(adapter, settings.learning_rate), (list(model.head.parameters()), settings.head_learning_rate)],
@@ -141,7 +142,8 @@ class RewardTrainer:
         found, texts = [], 0
         for number in range(rank, len(batches.parts), ranks):
             part = batches.part(number)
-            states = self.model.pool(self.hidden(split, number, part), part.packed)
+            pieces = enumerate(part.pieces)
+            states = torch.cat([self.model.pool(self.hidden((split, number, i), own), own) for i, own in pieces])
             contrasts = len(states) - len(batches.parts[number])
             found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number], contrasts))
             texts += len(states)
@@ -179,16 +181,23 @@ class RewardTrainer:
         self.step += 1
 
     def scores(self, split: str, number: int, part: Part) -> Tensor:
-        """Scores (texts, heads) of a part."""
-        return self.model.read_out(self.hidden(split, number, part), part.packed)
+        """Scores (texts, heads) of a part. Of several pieces one at a time is in memory: the backward pass computes its
+        activations again."""
+        pieces = [((split, number, i), piece) for i, piece in enumerate(part.pieces)]
+        if len(pieces) == 1:
+            return self.piece_scores(*pieces[0])
+        return torch.cat([checkpoint(self.piece_scores, *own, use_reentrant=False) for own in pieces])
 
-    def hidden(self, split: str, number: int, part: Part) -> Tensor:
-        """States at the top of the trunk, from the frozen layers' kept ones where there are any."""
+    def piece_scores(self, name: Hashable, packed: Packed) -> Tensor:
+        return self.model.read_out(self.hidden(name, packed), packed)
+
+    def hidden(self, name: Hashable, packed: Packed) -> Tensor:
+        """States at the top of the trunk, from the frozen layers' ones kept under `name` where there are any."""
         cut = self.cut
         if cut is None:
-            return encode(self.model.trunk, part.packed)
-        below = self.states.get((split, number), lambda: cut.below(part.packed), part.packed.input_ids.device)
-        return cut.above(below, part.packed)
+            return encode(self.model.trunk, packed)
+        below = self.states.get(name, lambda: cut.below(packed), packed.input_ids.device)
+        return cut.above(below, packed)
 
     def end_epoch(self) -> None:
         """Judge the epoch by the validation ads; stop when the last ones brought nothing."""
@@ -281,8 +290,8 @@ def _counted(scores: Tensor, part: Part, loss: float) -> list[float]:
     """What a part adds to `RewardTrainer.running`, in its order (the mass is the batch's)."""
     mean = scores.mean(1)
     correct = ((mean[part.left] > mean[part.right]) == (part.p > 0.5)).sum().item()
-    packed = part.packed
-    return [loss, 0.0, correct, len(part.p), len(packed.lengths), packed.used, packed.input_ids.numel()]
+    used, places = (sum(own) for own in zip(*((own.used, own.input_ids.numel()) for own in part.pieces), strict=True))
+    return [loss, 0.0, correct, len(part.p), len(scores), used, places]
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:

@@ -23,9 +23,10 @@ from transformers import (
 
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models import reward_model
 from rlpf_pipeline.models.base import load_causal_lm, load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.packing import encode
+from rlpf_pipeline.models.packing import Packed, encode
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -238,6 +239,29 @@ def test_another_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
         load_reward_model(tmp_path, cache)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_ad_of_many_texts_is_scored_within_the_budget(
+    bert: BaseModelSettings, cache: Path, monkeypatch: pytest.MonkeyPatch, bidirectional: bool
+) -> None:
+    model = make(bert if bidirectional else TINY, cache)
+    perturb(model)
+    ads = [("bread here", [f"{one} {two} {three}" for one in WORDS for two in WORDS for three in WORDS[:2]]), *ADS]
+    alone = [np.concatenate([model.score([(context, [text])])[0] for text in texts]) for context, texts in ads]
+    encoded: list[int] = []
+
+    def spy(trunk: torch.nn.Module, packed: Packed) -> torch.Tensor:
+        encoded.append(packed.used)
+        return encode(trunk, packed)
+
+    monkeypatch.setattr(reward_model, "SCORING_TOKENS", 256)
+    monkeypatch.setattr(reward_model, "encode", spy)
+    together = model.score(ads)
+    assert max(encoded) <= 256
+    for scores, own in zip(together, alone, strict=True):
+        np.testing.assert_allclose(scores, own, rtol=0, atol=3e-5)
+    assert model.score([]) == []
+
+
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_missing_text_is_refused(cache: Path, missing: object) -> None:
     with pytest.raises(UserError, match="Ad number 1 holds a text or a context that is missing"):
@@ -245,8 +269,6 @@ def test_a_missing_text_is_refused(cache: Path, missing: object) -> None:
 
 
 def test_a_trunk_that_mixes_texts_of_a_row_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlpf_pipeline.models import reward_model
-
     def mixing(trunk: torch.nn.Module, packed: object) -> torch.Tensor:
         states: torch.Tensor = trunk(input_ids=packed.input_ids).last_hidden_state  # type: ignore[attr-defined]
         return states.cumsum(1)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models import frozen_layers
 from rlpf_pipeline.models.frozen_layers import StateFile
+from rlpf_pipeline.models.packing import Packed, run_packed
 from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -20,7 +23,7 @@ from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import RewardTrainer, train_reward_model
 from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline_tests.conftest import TINY
-from rlpf_pipeline_tests.training.reward_ads import make_ad, make_ads
+from rlpf_pipeline_tests.training.reward_ads import WORDS, make_ad, make_ads
 
 SETTINGS = RewardSettings(
     heads=2, epochs=3, tokens_per_batch=400, checkpoint_every=1, learning_rate=5e-3, lora=LoraSettings(top_layers=2)
@@ -92,7 +95,7 @@ def test_the_first_loss_is_log_two_and_its_gradient_that_of_bradley_and_terry(ca
     model = make_model(cache, settings)
     trainer = RewardTrainer(model, [make_ad("a", ("Bread.", "Buy bread now."), [0.8])], settings, 1, states)
     part = trainer.train.part(0)
-    pooled = model.pool(trainer.cut.above(trainer.cut.below(part.packed), part.packed), part.packed).detach()
+    pooled = model.pool(trainer.cut.above(trainer.cut.below(part.pieces[0]), part.pieces[0]), part.pieces[0]).detach()
     weights = trainer.masters.flat[1]
     trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
     trainer.train_step()
@@ -243,6 +246,36 @@ def test_parts_of_a_batch_sum_to_its_loss_and_gradient(
         torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-5)
 
 
+def test_an_ad_larger_than_what_is_encoded_at_once_is_learned_from_in_pieces(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tuple(f"{first} {second} {third}" for first in WORDS[:4] for second in WORDS[:3] for third in WORDS[:3])
+    p = [0.5 + 0.4 * float(np.sign(one.count("e") - two.count("e"))) for one, two in combinations(texts, 2)]
+    ads = [make_ad("large", texts, p, "Bakery"), *TRAIN[:3]]
+    encoded: list[int] = []
+
+    def spy(trunk: torch.nn.Module, packed: Packed, **inputs: torch.Tensor) -> torch.Tensor:
+        encoded.append(packed.used)
+        return run_packed(trunk, packed, **inputs)
+
+    monkeypatch.setattr(frozen_layers, "run_packed", spy)
+    found = []
+    for tokens in (10_000, 100):
+        settings = SETTINGS.model_copy(update={"tokens_per_forward": tokens, "tokens_per_batch": 10_000})
+        with StateFile(tmp_path / f"states-{tokens}", 10**8) as own:
+            trainer = with_random_heads(RewardTrainer(make_model(cache, settings), ads, settings, 7, own, ads))
+            trainer.train_step()
+            gradients = [flat.grad for flat in trainer.masters.flat]
+            judged = torch.tensor(trainer.judge(trainer.validation))
+            trainer.solve_heads()
+        found.append([*gradients, judged, trainer.model.head.weight.detach()])
+        assert (max(encoded) <= 100) == (tokens == 100)
+        encoded.clear()
+    for whole, cut in zip(*found, strict=True):
+        assert whole.abs().max() > 1e-3
+        torch.testing.assert_close(cut, whole, rtol=1e-3, atol=1e-5)
+
+
 def test_decorrelation_adds_the_batchs_squared_correlation_of_reward_and_length(cache: Path, states: StateFile) -> None:
     found = []
     for decorrelation in (0.0, 3.0):
@@ -253,7 +286,7 @@ def test_decorrelation_adds_the_batchs_squared_correlation_of_reward_and_length(
     number = int(np.random.default_rng([7, 0]).permutation(trainer.steps_of_epoch)[0])
     reward, length, weight = [], [], []
     for part in map(trainer.train.part, trainer.train.batches[number]):
-        scores, lengths = trainer.model(part.packed).mean(1), part.packed.lengths
+        scores, lengths = trainer.model(part.pieces[0]).mean(1), part.lengths
         reward.append(scores[part.left] - scores[part.right])
         length.append((lengths[part.left] - lengths[part.right]).float())
         weight.append(part.weight)
