@@ -112,6 +112,11 @@ class RewardModel(nn.Module):
             for context, texts in ads
         ]
 
+    def cut_share(self, texts: Sequence[str]) -> float:
+        """Share of the distinct texts that are longer than the card's limit, and lose their ends."""
+        ids = token_ids(self.tokenizer, texts).values()
+        return float(np.mean([len(own) > len(own[: self.card.max_text_tokens]) for own in ids]))
+
     def pieces(self, group: Group, tokens: int) -> list[Group]:
         """The group as its trunk wants it, in groups of at most `tokens` tokens (one text at least); texts stay in
         order, and each gets the states that it gets in the whole."""

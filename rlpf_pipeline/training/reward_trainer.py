@@ -34,6 +34,8 @@ from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, prior_draws,
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
+WORTH_SAYING = 0.01
+"""Share of texts that are cut, above which a line says so."""
 REFIT_GAIN = 0.001
 """Nats by which heads gain from learning from the validation ads too, by cross-validation (docs/reward-model.md)."""
 
@@ -51,10 +53,17 @@ def train_reward_model(
     """Train `model` in place on the ads' pairs and centre its scores.
 
     validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
-    states are kept. Returns train_loss, train_accuracy, padding_share, epochs, and with validation ads
-    validation_loss, validation_accuracy. Raises UserError for labels that are no numbers.
+    states are kept. Returns train_loss, train_accuracy, padding_share, epochs, cut_share (of the distinct texts, those
+    cut at reward.max_text_tokens), and with validation ads validation_loss, validation_accuracy. Raises UserError for
+    labels that are no numbers, and for a split of which no pair counts.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
+    cut_share = model.cut_share([text for ad in ads for text in ad.texts])
+    if cut_share > WORTH_SAYING:
+        reporter.say(
+            f"{cut_share:.0%} of the texts are cut at {settings.max_text_tokens} tokens; those that differ only behind "
+            "that get the same state of the base. Raise reward.max_text_tokens."
+        )
     if not trainer.resume(checkpoints) and settings.solve_heads:
         trainer.solve_heads()
     while not trainer.finished:
@@ -66,7 +75,7 @@ def train_reward_model(
             checkpoints.save(trainer.checkpoint())
     trainer.take_best()
     centre(model, ads)
-    return trainer.figures()
+    return trainer.figures() | {"cut_share": cut_share}
 
 
 class RewardTrainer:

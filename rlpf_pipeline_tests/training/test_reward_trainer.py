@@ -62,6 +62,21 @@ def test_scores_of_the_training_texts_have_mean_0(cache: Path, states: StateFile
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("limit", "share"), [(3, 0.5), (48, 0.0)])
+def test_the_share_of_texts_that_are_cut_is_told(
+    cache: Path, states: StateFile, capsys: pytest.CaptureFixture[str], limit: int, share: float
+) -> None:
+    settings = SETTINGS.model_copy(update={"max_text_tokens": limit})
+    model = make_model(cache, settings)
+    texts = ("e", "eee", "o o o o o o", "a e i o u e i o u")
+    assert [len(model.tokenizer(text)["input_ids"]) > 3 for text in texts] == [False, False, True, True]
+    ads = [make_ad("a", texts, [0.6] * 6), make_ad("b", texts[:2], [0.6])]
+    figures = train_reward_model(model, ads, settings, 7, Reporter("test"), states)
+    assert figures["cut_share"] == share
+    line = "50% of the texts are cut at 3 tokens"
+    assert (line in capsys.readouterr().out) == (share > 0)
+
+
 def test_a_pointwise_model_orders_texts_by_their_ctr(cache: Path, states: StateFile) -> None:
     """Log CTRs grow with the letters e. The labels of the pairs, which say the opposite, are not looked at."""
     settings = SETTINGS.model_copy(update={"objective": "pointwise", "epochs": 8, "head_learning_rate": 5e-2})
