@@ -97,7 +97,7 @@ def measure(entry: str, texts: int, base: str) -> dict[str, Any]:
         model.train()
         start = time.perf_counter()
         for number in range(len(batches.parts)):
-            model(batches.part(number).packed)
+            model(*batches.part(number).pieces)
         seconds = time.perf_counter() - start
     else:
         rows = pd.concat([rows] * (4 if entry == "repeated" else 1))

@@ -16,17 +16,19 @@ agree in all group columns; rows without any value in them are groups of one), o
 The latter is the probability of being the best one under the model that the heads are trained as: Bradley-Terry,
 extended from two texts to many by Luce's choice axiom (Luce 1959; Plackett 1975). For two texts and one head it is
 sigmoid(margin), exactly; the mean over heads carries their disagreement: heads that disagree flatten it, which the
-softmax of reward_mean would hide.
+softmax of reward_mean would hide. A model trained pointwise scores log CTRs, whose differences are no log odds: for it
+p_best is left out.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import duckdb
 import numpy as np
@@ -43,12 +45,19 @@ CHUNK = 8192
 TEXTS_PER_CONTEXT = 8
 """Texts that share one encoded context; more would cost attention between texts that must not see each other."""
 ADDED = ("reward_mean", "reward_spread")
-ADDED_IN_GROUPS = ("rank", "p_best")
 SCORES = pa.schema(
     [("number", pa.int64()), ("heads", pa.list_(pa.float64())), *((name, pa.float64()) for name in ADDED)]
 )
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
+
+
+class RewardScorer(Scorer, Protocol):
+    @property
+    def log_odds(self) -> bool:
+        """Whether a difference of scores is the log odds of being the better text."""
+        ...
 
 
 class ScoreColumns(NamedTuple):
@@ -67,7 +76,11 @@ class Scored(NamedTuple):
 
 
 def score_file(
-    model: Scorer, source: Path, columns: ScoreColumns, output: Path, on_progress: Progress = lambda done, total: None
+    model: RewardScorer,
+    source: Path,
+    columns: ScoreColumns,
+    output: Path,
+    on_progress: Progress = lambda done, total: None,
 ) -> Scored:
     """Write `source`'s rows and columns, in order, with the scores added, to the Parquet file `output`.
 
@@ -80,15 +93,22 @@ def score_file(
         raise UserError(
             f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
         )
+    added = ADDED
+    if columns.group:
+        added += ("rank", "p_best") if model.log_odds else ("rank",)
+        if not model.log_odds:
+            log.warning(
+                "p_best is left out: the reward model was trained pointwise, and its scores are log CTRs, not log odds."
+            )
     with scratch_beside(output) as scratch, connect(scratch) as connection:
         load_rows(connection, source)
-        require(connection, source, columns)
+        require(connection, source, columns, added)
         texts = number_texts(connection, source, columns)
         score_texts(connection, model, scratch / "scores.parquet", texts, on_progress)
         connection.read_parquet(str(scratch / "scores.parquet")).create_view("scores")
         if columns.group:
             rank_groups(connection, source)
-        rows = write(connection, columns, scratch / output.name)
+        rows = write(connection, added, scratch / output.name)
         (scratch / output.name).replace(output)
     return Scored(rows, texts)
 
@@ -113,8 +133,8 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
     )
 
 
-def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreColumns) -> None:
-    """Raises UserError where a column is missing, holds no text, or would be overwritten."""
+def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreColumns, added: tuple[str, ...]) -> None:
+    """Raises UserError where a column is missing, holds no text, or has the name of one that is added."""
     types = {str(name): str(kind) for name, kind, *_ in connection.execute("DESCRIBE input").fetchall()}
     for name in (columns.text, *columns.context, *columns.group):
         if name not in types:
@@ -123,7 +143,7 @@ def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreC
         if types[name] != "VARCHAR":
             raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text, and cannot be scored as text.")
     # DuckDB counts the rows in a hidden column of that name, which one of the user's would cover.
-    reserved = ("rowid", *ADDED, *(ADDED_IN_GROUPS if columns.group else ()))
+    reserved = ("rowid", *added)
     taken = [name for name in types if name.lower() in reserved]
     if taken:
         raise UserError(f"{source} has the column(s) {', '.join(taken)} already. Rename or drop them first.")
@@ -249,10 +269,9 @@ def rank_groups(connection: duckdb.DuckDBPyConnection, source: Path) -> None:
     connection.execute(RANK)
 
 
-def write(connection: duckdb.DuckDBPyConnection, columns: ScoreColumns, path: Path) -> int:
+def write(connection: duckdb.DuckDBPyConnection, added: tuple[str, ...], path: Path) -> int:
     """Write the input's rows in order with the added columns; returns their number."""
-    added = ADDED + (ADDED_IN_GROUPS if columns.group else ())
-    ranked = "INNER JOIN ranked USING (group_key, number)" if columns.group else ""
+    ranked = "INNER JOIN ranked USING (group_key, number)" if "rank" in added else ""
     connection.execute(
         f"COPY (SELECT input.*, rewards.* EXCLUDE row FROM input INNER JOIN ("  # noqa: S608
         f"SELECT placed.row, {', '.join(added)} FROM placed INNER JOIN scores USING (number) {ranked}"

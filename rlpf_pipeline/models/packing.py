@@ -4,7 +4,7 @@ Every text attends to the prefix and to itself, never to its siblings, and its p
 each text is computed exactly as if it stood alone behind the prefix. Several groups share a row, blind to each other,
 so that hardly a token is padding. The reward model packs the variants of an ad behind its context; PPO packs the
 samples of a prompt behind the prompt. Bidirectional encoders take groups of one text: a prefix that sees the text
-cannot be shared.
+cannot be shared. So do trunks with an attention of their own, which take no mask but that of padding: a row a text.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ class Group(NamedTuple):
     @property
     def length(self) -> int:
         return len(self.prefix) + sum(len(text) for text in self.texts)
+
+    def within(self, tokens: int) -> list[Group]:
+        """The group cut into runs of texts of at most `tokens` tokens (one text at least), each behind the prefix."""
+        runs = batches_by_tokens([len(text) for text in self.texts], tokens - len(self.prefix))
+        features = [None if self.features is None else self.features[run] for run in runs]
+        return [Group(self.prefix, [self.texts[i] for i in run], own) for run, own in zip(runs, features, strict=True)]
 
     def apart(self) -> list[Group]:
         """Each text in a group of its own."""
@@ -106,8 +112,10 @@ def pack(
     device: torch.device | str = "cpu",
     bidirectional: bool = False,
     one_row: bool = False,
+    own_rows: bool = False,
 ) -> Packed:
     """Pack `groups` into one batch. `bidirectional`: texts see all of their group, which must hold one text only.
+    `own_rows`: each group stands in a row of its own, for trunks that know no mask but that of padding.
 
     `one_row`, for attention text by text, to which rows mean nothing: sizes are rounded up, so that batches of a token
     budget have a handful of shapes. Kernels are prepared and kept for every shape they meet, and memory grows with it.
@@ -115,7 +123,8 @@ def pack(
     if bidirectional and any(len(group.texts) > 1 for group in groups):
         raise ValueError("a bidirectional encoder takes groups of one text")
     lengths = [group.length for group in groups]
-    row_of, start_of, rows, length = in_one_row(lengths) if one_row else arrange(lengths)
+    place = in_one_row if one_row else in_own_rows if own_rows else arrange
+    row_of, start_of, rows, length = place(lengths)
     # A piece is a prefix or a text; its tokens stand together.
     pieces = np.array([1 + len(group.texts) for group in groups])
     size = np.array([len(ids) for group in groups for ids in (group.prefix, *group.texts)])
@@ -176,6 +185,8 @@ def run_packed(trunk: nn.Module, packed: Packed, **inputs: Tensor) -> Tensor:
     """The same from `input_ids` or `inputs_embeds`, with the attention that the trunk was loaded for."""
     if packed.blocks is not None and trunk.config._attn_implementation == NAME:
         attention = {"attention_mask": packed.blocks.mask(), "blocks": packed.blocks}
+    elif trunk.config._attn_implementation == "eager":
+        attention = {"attention_mask": (packed.segment[0] >= 0).long()}
     else:
         attention = {"attention_mask": packed.attention}
     states: Tensor = trunk(**inputs, position_ids=packed.position_ids, **attention).last_hidden_state
@@ -204,6 +215,11 @@ def in_one_row(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int
     until = np.cumsum([0, *lengths])
     step = max(1, min(ROW_STEP, int(until[-1]) // 8))
     return np.zeros(len(lengths), int), until[:-1], 1, _up(int(until[-1]), step)
+
+
+def in_own_rows(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """As `arrange`, one below the other."""
+    return np.arange(len(lengths)), np.zeros(len(lengths), int), len(lengths), max(lengths)
 
 
 def arrange(lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, int, int]:

@@ -22,7 +22,7 @@ class RewardEnsemble(RewardModel):
 
     def __init__(self, trunk: PeftModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard) -> None:
         super().__init__(trunk, tokenizer, card)
-        self.cut = None if self.bidirectional else cut_trunk(trunk, self.pack([Group([5, 6], [[7, 8], [9]])]))
+        self.cut = cut_trunk(trunk, self.pack([Group([5, 6], [[7, 8], [9]])])) if self.shares_prefix else None
 
     def forward(self, packed: Packed) -> Tensor:
         below = self.cut.below(packed) if self.cut else None

@@ -1,11 +1,12 @@
 """The performance reward model: a trunk with LoRA, and linear score heads on one state a text.
 
 score(text | context) is a log odds: sigmoid(score_left - score_right) = P(CTR_left > CTR_right). Only differences
-within one ad mean something; its zero is the mean score of the training texts. Several heads on the one trunk, each
+within one ad mean something; its zero is the mean score of some training texts. Several heads on the one trunk, each
 trained on its own bootstrap sample of the ads, say how sure a score is: their mean is the score, their standard
 deviation the spread (Osband et al. 2016). A model trained pointwise scores log CTR instead of log odds.
 
-Causal trunks encode the texts of an ad behind one shared context; bidirectional encoders each text with its context.
+Causal trunks encode the texts of an ad behind one shared context; bidirectional encoders, and trunks that take no mask
+but that of padding, each text with its context.
 With `sentence_layer`, a frozen sentence encoder's state of the text stands beside the trunk's: it knows what a sentence
 says, where the trunk knows what comes next (docs/reward-model.md).
 """
@@ -48,8 +49,10 @@ class RewardModel(nn.Module):
         self.head = nn.Linear(width, card.heads, bias=False, device=trunk.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         self.register_buffer("center", torch.zeros(card.heads, device=trunk.device))
-        self.bidirectional = not is_causal(trunk)
-        if not self.bidirectional:
+        self.masks_padding_only = trunk.config._attn_implementation == "eager"
+        self.shares_prefix = is_causal(trunk) and not self.masks_padding_only
+        self.first_position = first_position(trunk)
+        if self.shares_prefix:
             trunk.set_attn_implementation(block_attention.NAME)
 
     def forward(self, packed: Packed) -> Tensor:
@@ -71,6 +74,11 @@ class RewardModel(nn.Module):
             total = tokens.new_zeros(len(packed.lengths), tokens.shape[1]).index_add(0, packed.text, tokens)
             state = total / packed.lengths[:, None]
         return state if packed.features is None else torch.cat([state, packed.features.to(state)], dim=1)
+
+    @property
+    def log_odds(self) -> bool:
+        """Whether a difference of scores is the log odds of being the better text; of a pointwise model it is not."""
+        return self.card.objective == "pairwise"
 
     def head_prior(self) -> Tensor:
         """How large a head's weight on each state is thought to be beside the others, float32 (width,)."""
@@ -104,17 +112,29 @@ class RewardModel(nn.Module):
             for context, texts in ads
         ]
 
+    def cut_share(self, texts: Sequence[str]) -> float:
+        """Share of the distinct texts that are longer than the card's limit, and lose their ends."""
+        ids = token_ids(self.tokenizer, texts).values()
+        return float(np.mean([len(own) > len(own[: self.card.max_text_tokens]) for own in ids]))
+
+    def pieces(self, group: Group, tokens: int) -> list[Group]:
+        """The group as its trunk wants it, in groups of at most `tokens` tokens (one text at least); texts stay in
+        order, and each gets the states that it gets in the whole."""
+        return group.within(tokens) if self.shares_prefix else group.apart()
+
     def pack(self, groups: Sequence[Group]) -> Packed:
         """A batch on the model's device, as its trunk wants it; texts stay in order."""
-        if self.bidirectional:
+        if not self.shares_prefix:
             groups = [one for group in groups for one in group.apart()]
-        return pack(
+        packed = pack(
             groups,
             self.tokenizer.pad_token_id,
             self.head.weight.device,
-            self.bidirectional,
-            one_row=not self.bidirectional,
+            bidirectional=not self.shares_prefix,
+            one_row=self.shares_prefix,
+            own_rows=self.masks_padding_only,
         )
+        return packed._replace(position_ids=packed.position_ids + self.first_position)
 
     @torch.inference_mode()
     def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
@@ -123,12 +143,12 @@ class RewardModel(nn.Module):
         The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
         """
         self.eval()
-        groups = self.tokenize(ads)
-        scores: list[np.ndarray] = []
+        groups = [own for group in self.tokenize(ads) for own in self.pieces(group, SCORING_TOKENS)]
+        scores = [np.empty((0, self.card.heads), np.float32)]
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
-            ends = np.cumsum([len(groups[i].texts) for i in batch])
-            scores += np.split(self(self.pack([groups[i] for i in batch])).float().cpu().numpy(), ends[:-1])
-        return scores
+            scores.append(self(self.pack([groups[i] for i in batch])).float().cpu().numpy())
+        ends = np.cumsum([len(texts) for _, texts in ads])
+        return np.split(np.concatenate(scores), ends[:-1]) if len(ads) else []
 
 
 @torch.no_grad()
@@ -139,6 +159,14 @@ def is_causal(trunk: nn.Module) -> bool:
         for ids in ([5, 6, 7, 8], [5, 6, 7, 9])
     )
     return torch.equal(first, second)
+
+
+def first_position(trunk: nn.Module) -> int:
+    """Where the trunk counts positions from: 0, but behind the padding's own in RoBERTa and its kin."""
+    for name, module in trunk.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
 
 
 def new_reward_model(
@@ -152,6 +180,7 @@ def new_reward_model(
         adapters=[name],
         max_context_tokens=settings.max_context_tokens,
         max_text_tokens=settings.max_text_tokens,
+        objective=settings.objective,
         heads=settings.heads,
         pooling=settings.pooling,
         layers=settings.layers,
@@ -165,13 +194,22 @@ def new_reward_model(
 
 @torch.no_grad()
 def check_packing(model: RewardModel) -> None:
-    """Raises UserError where texts packed together do not get the states they have alone."""
-    groups = [Group([5, 6], [[7, 8, 9]]), Group([9], [[6, 5]])]
+    """Raises UserError where texts packed together do not get the states that the trunk, called plainly, gives them."""
+    groups = [Group([5, 6], [[7, 8, 9], [8, 5]]), Group([9], [[6, 5]])]
     together = model.pool(encode(model.trunk, model.pack(groups)), model.pack(groups))
-    alone = torch.cat([model.pool(encode(model.trunk, one), one) for one in (model.pack([g]) for g in groups)])
+    singles = [one for group in groups for one in group.apart()]
+    alone = torch.cat([model.pool(plain_states(model.trunk, one), model.pack([one])) for one in singles])
     # bfloat16 keeps 8 bits; a trunk that mixes texts is off by about the states themselves.
     if (together - alone).norm() > 0.05 * alone.norm():
         raise UserError(
-            f"Base model '{model.card.base.name}' does not keep texts of one row apart (it ignores block attention "
-            "masks), so its scores would depend on their neighbours. Choose a Llama-like or a BERT-like model."
+            f"Base model '{model.card.base.name}' does not give packed texts the states that they have alone (it "
+            "ignores block attention masks, or counts positions in a way of its own), so its scores would depend on "
+            "their neighbours. Choose a Llama-like or a BERT-like model."
         )
+
+
+def plain_states(trunk: nn.Module, group: Group) -> Tensor:
+    """Hidden states (1, length, hidden) of a group of one text, from its tokens and nothing else."""
+    ids = torch.tensor([[*group.prefix, *group.texts[0]]], device=trunk.device)
+    states: Tensor = trunk(input_ids=ids).last_hidden_state
+    return states

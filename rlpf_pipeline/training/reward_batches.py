@@ -24,13 +24,14 @@ from rlpf_pipeline.training.snapshot import Ad
 
 
 class Part(NamedTuple):
-    """What is encoded at once. Pairs point at texts by their number in the part.
+    """What is encoded at once, or one ad that is too large for that. Pairs point at texts by their number in the part.
 
-    left, right, p, weight: (pairs,). counts: (pairs, heads), how often each head sees a pair. log_ctr, exposure:
-    (texts,) and text_counts: (texts, heads), for the pointwise objective.
+    pieces: its texts in order, packed; one piece but for such an ad. left, right, p, weight: (pairs,). counts: (pairs,
+    heads), how often each head sees a pair. log_ctr, exposure: (texts,) and text_counts: (texts, heads), for the
+    pointwise objective.
     """
 
-    packed: Packed
+    pieces: list[Packed]
     left: Tensor
     right: Tensor
     p: Tensor
@@ -40,6 +41,11 @@ class Part(NamedTuple):
     exposure: Tensor
     text_counts: Tensor
 
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each text: (texts,)."""
+        return torch.cat([piece.lengths for piece in self.pieces])
+
     def once(self) -> Part:
         """As the mean over heads is judged on it: every pair and text once."""
         return self._replace(
@@ -48,13 +54,17 @@ class Part(NamedTuple):
 
 
 class RewardBatches:
-    """The ads of one split; `batches` lists their part numbers, `mass` what a batch's loss is divided by."""
+    """The ads of one split; `batches` lists their part numbers, `mass` what a batch's loss is divided by.
+
+    Raises UserError for labels that are no numbers, and for a split of which no pair counts.
+    """
 
     def __init__(self, model: RewardModel, ads: Sequence[Ad], settings: RewardSettings, seed: int) -> None:
-        self.model = model
+        self.model, self.tokens_per_forward = model, settings.tokens_per_forward
         ads = sorted(ads, key=lambda ad: hashlib.sha256(ad.ad_id.encode()).digest())
         refuse_unusable(ads)
-        self.groups = model.tokenize([(ad.context, ad.texts) for ad in ads])
+        tokenized = model.tokenize([(ad.context, ad.texts) for ad in ads])
+        self.groups = [model.pieces(group, settings.tokens_per_forward) for group in tokenized]
         self.left, self.right = (_joined(ads, side, np.int64) for side in ("left", "right"))
         self.p, self.weight = pair_labels(ads, settings)
         self.log_ctr, self.exposure = text_labels(ads)
@@ -62,7 +72,7 @@ class RewardBatches:
         self.texts_until = np.cumsum([0, *(len(ad.texts) for ad in ads)])
         self.counts = bootstrap_counts([ad.ad_id for ad in ads], settings.heads, seed)
 
-        lengths = [group.length for group in self.groups]
+        lengths = [sum(group.length for group in own) for own in self.groups]
         self.parts: list[list[int]] = []
         self.batches: list[list[int]] = []
         for batch in batches_by_tokens(lengths, settings.tokens_per_batch):
@@ -72,6 +82,11 @@ class RewardBatches:
         of_text = settings.objective == "pointwise"
         until, amounts = (self.texts_until, self.exposure) if of_text else (self.pairs_until, self.weight)
         self.part_mass = [float(sum(amounts[until[i] : until[i + 1]].sum() for i in part)) for part in self.parts]
+        if not sum(self.part_mass):
+            raise UserError(
+                f"Of the {len(self.p):,} pairs of a split with {len(ads):,} ads none counts: each has weight 0 or a "
+                f"p_value above reward.max_p_value ({settings.max_p_value}). Raise reward.max_p_value or add ads."
+            )
         self.mass = [sum(self.part_mass[part] for part in batch) or 1.0 for batch in self.batches]
 
     def part(self, number: int) -> Part:
@@ -82,10 +97,11 @@ class RewardBatches:
         of_text = np.repeat(np.arange(len(ads)), np.diff(self.texts_until)[ads])
         first = np.searchsorted(of_text, np.arange(len(ads)))[of_pair]
         counts = self.counts[ads]
-        packed = self.model.pack([self.groups[i] for i in ads])
+        groups = [group for i in ads for group in self.groups[i]]
+        pieces = batches_by_tokens([group.length for group in groups], self.tokens_per_forward)
         head = self.model.head.weight
         return Part(
-            packed,
+            [self.model.pack([groups[i] for i in piece]) for piece in pieces],
             *(torch.from_numpy(side[pairs] + first).to(head.device) for side in (self.left, self.right)),
             *(torch.from_numpy(values[pairs]).to(head) for values in (self.p, self.weight)),
             torch.from_numpy(counts[of_pair]).to(head),

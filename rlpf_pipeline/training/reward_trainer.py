@@ -10,29 +10,32 @@ on from its last checkpoint and ends with the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.frozen_layers import StateFile, cut_trunk
-from rlpf_pipeline.models.packing import encode
+from rlpf_pipeline.models.packing import Packed, encode
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
-from rlpf_pipeline.training.losses import bradley_terry_loss, pointwise_loss, squared_correlation
 from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_batches import Part, RewardBatches
+from rlpf_pipeline.training.reward_loss import length_pull, part_loss
 from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, prior_draws, solved_heads
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
+WORTH_SAYING = 0.01
+"""Share of texts that are cut, above which a line says so."""
 REFIT_GAIN = 0.001
 """Nats by which heads gain from learning from the validation ads too, by cross-validation (docs/reward-model.md)."""
 
@@ -50,10 +53,17 @@ def train_reward_model(
     """Train `model` in place on the ads' pairs and centre its scores.
 
     validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
-    states are kept. Returns train_loss, train_accuracy, padding_share, epochs, and with validation ads
-    validation_loss, validation_accuracy. Raises UserError for labels that are no numbers.
+    states are kept. Returns train_loss, train_accuracy, padding_share, epochs, cut_share (of the distinct texts, those
+    cut at reward.max_text_tokens), and with validation ads validation_loss, validation_accuracy. Raises UserError for
+    labels that are no numbers, and for a split of which no pair counts.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
+    cut_share = model.cut_share([text for ad in ads for text in ad.texts])
+    if cut_share > WORTH_SAYING:
+        reporter.say(
+            f"{cut_share:.0%} of the texts are cut at {settings.max_text_tokens} tokens; those that differ only behind "
+            "that get the same state of the base. Raise reward.max_text_tokens."
+        )
     if not trainer.resume(checkpoints) and settings.solve_heads:
         trainer.solve_heads()
     while not trainer.finished:
@@ -65,7 +75,7 @@ def train_reward_model(
             checkpoints.save(trainer.checkpoint())
     trainer.take_best()
     centre(model, ads)
-    return trainer.figures()
+    return trainer.figures() | {"cut_share": cut_share}
 
 
 class RewardTrainer:
@@ -85,7 +95,7 @@ class RewardTrainer:
         model.to(self.accelerate.device)
         self.train = RewardBatches(model, ads, settings, seed)
         self.validation = RewardBatches(model, validation, settings, seed) if validation else None
-        self.cut = cut_trunk(model.trunk, self.train.part(0).packed)
+        self.cut = cut_trunk(model.trunk, self.train.part(0).pieces[0])
         adapter = [p for p in model.trunk.parameters() if p.requires_grad]
         self.masters = MasterWeights(
             [(adapter, settings.learning_rate), (list(model.head.parameters()), settings.head_learning_rate)],
@@ -123,7 +133,7 @@ class RewardTrainer:
             self.pooled("validation", self.validation) if self.validation else [],
             prior_draws(*self.model.head.weight.shape, self.seed).to(self.model.head.weight.device),
             self.model.head_prior(),
-            lambda scores, part: part_loss(scores, part, self.settings),
+            self.settings,
             self.over_ranks,
             refit=self.settings.refit and self.validation is not None,
         )
@@ -141,7 +151,8 @@ class RewardTrainer:
         found, texts = [], 0
         for number in range(rank, len(batches.parts), ranks):
             part = batches.part(number)
-            states = self.model.pool(self.hidden(split, number, part), part.packed)
+            pieces = enumerate(part.pieces)
+            states = torch.cat([self.model.pool(self.hidden((split, number, i), own), own) for i, own in pieces])
             contrasts = len(states) - len(batches.parts[number])
             found.append(Pooled(states * states.shape[1] ** -0.5, part, batches.part_mass[number], contrasts))
             texts += len(states)
@@ -157,11 +168,12 @@ class RewardTrainer:
         batch = int(np.random.default_rng([self.seed, epoch]).permutation(self.steps_of_epoch)[place])
         self.model.train()
         mine = self.train.batches[batch][self.accelerate.process_index :: self.accelerate.num_processes]
+        pull = self.length_pull("train", self.train, mine)
         seen = torch.zeros(len(self.running), dtype=torch.float64)
         for number in mine:
             part = self.train.part(number)
             scores = self.scores("train", number, part)
-            loss = part_loss(scores, part, self.settings)
+            loss = part_loss(scores, part, self.settings, pull)
             (loss / self.train.mass[batch]).backward()
             seen += torch.tensor(_counted(scores.detach(), part, loss.item()), dtype=torch.float64)
         for gradient in self.masters.collect_gradients():
@@ -178,16 +190,23 @@ class RewardTrainer:
         self.step += 1
 
     def scores(self, split: str, number: int, part: Part) -> Tensor:
-        """Scores (texts, heads) of a part."""
-        return self.model.read_out(self.hidden(split, number, part), part.packed)
+        """Scores (texts, heads) of a part. Of several pieces one at a time is in memory: the backward pass computes its
+        activations again."""
+        pieces = [((split, number, i), piece) for i, piece in enumerate(part.pieces)]
+        if len(pieces) == 1:
+            return self.piece_scores(*pieces[0])
+        return torch.cat([checkpoint(self.piece_scores, *own, use_reentrant=False) for own in pieces])
 
-    def hidden(self, split: str, number: int, part: Part) -> Tensor:
-        """States at the top of the trunk, from the frozen layers' kept ones where there are any."""
+    def piece_scores(self, name: Hashable, packed: Packed) -> Tensor:
+        return self.model.read_out(self.hidden(name, packed), packed)
+
+    def hidden(self, name: Hashable, packed: Packed) -> Tensor:
+        """States at the top of the trunk, from the frozen layers' ones kept under `name` where there are any."""
         cut = self.cut
         if cut is None:
-            return encode(self.model.trunk, part.packed)
-        below = self.states.get((split, number), lambda: cut.below(part.packed), part.packed.input_ids.device)
-        return cut.above(below, part.packed)
+            return encode(self.model.trunk, packed)
+        below = self.states.get(name, lambda: cut.below(packed), packed.input_ids.device)
+        return cut.above(below, packed)
 
     def end_epoch(self) -> None:
         """Judge the epoch by the validation ads; stop when the last ones brought nothing."""
@@ -206,14 +225,24 @@ class RewardTrainer:
         """Mean validation loss of the objective, of the mean over heads, and pairwise accuracy against the labels."""
         self.model.eval()
         rank, ranks = self.accelerate.process_index, self.accelerate.num_processes
+        mine = range(rank, len(validation.parts), ranks)
+        pull = self.length_pull("validation", validation, mine)
         seen = torch.zeros(3, dtype=torch.float64)
-        for number in range(rank, len(validation.parts), ranks):
+        for number in mine:
             part = validation.part(number).once()
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
             correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
-            seen += torch.tensor([part_loss(scores, part, self.settings), correct, len(part.p)], dtype=torch.float64)
+            loss = part_loss(scores, part, self.settings, pull)
+            seen += torch.tensor([loss, correct, len(part.p)], dtype=torch.float64)
         loss, right, pairs = self.over_ranks(seen).tolist()
         return loss / sum(validation.mass), right / pairs
+
+    @torch.no_grad()
+    def length_pull(self, split: str, batches: RewardBatches, numbers: Sequence[int]) -> Tensor | None:
+        """`length_pull` of the parts with these numbers, at the cost of one more forward pass where there is any."""
+        parts = ((number, batches.part(number)) for number in numbers)
+        scored = ((self.scores(split, number, part), part) for number, part in parts)
+        return length_pull(scored, self.settings, self.over_ranks)
 
     def over_ranks(self, values: Tensor) -> Tensor:
         """Sum of a tensor over the ranks, where it was."""
@@ -266,25 +295,12 @@ class RewardTrainer:
         return True
 
 
-def part_loss(scores: Tensor, part: Part, settings: RewardSettings) -> Tensor:
-    """Loss of a part, summed: a batch's is the sum over its parts over the batch's mass."""
-    if settings.objective == "pointwise":
-        return pointwise_loss(scores, part.log_ctr, part.exposure, part.text_counts)
-    left, right = scores[part.left], scores[part.right]
-    loss = bradley_terry_loss(left, right, part.p, part.weight, part.counts, settings.margin)
-    if settings.length_decorrelation:
-        longer = (part.packed.lengths[part.left] - part.packed.lengths[part.right]).to(scores.dtype)
-        shared = squared_correlation((left - right).mean(1), longer, part.weight)
-        loss = loss + settings.length_decorrelation * part.weight.sum() * shared
-    return loss
-
-
 def _counted(scores: Tensor, part: Part, loss: float) -> list[float]:
     """What a part adds to `RewardTrainer.running`, in its order (the mass is the batch's)."""
     mean = scores.mean(1)
     correct = ((mean[part.left] > mean[part.right]) == (part.p > 0.5)).sum().item()
-    packed = part.packed
-    return [loss, 0.0, correct, len(part.p), len(packed.lengths), packed.used, packed.input_ids.numel()]
+    used, places = (sum(own) for own in zip(*((own.used, own.input_ids.numel()) for own in part.pieces), strict=True))
+    return [loss, 0.0, correct, len(part.p), len(scores), used, places]
 
 
 def warmup_cosine(step: int, total: int, warmup: float) -> float:
@@ -296,6 +312,6 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
 
 
 def centre(model: RewardModel, ads: Sequence[Ad]) -> None:
-    """Shift scores to mean 0 over a sample of training texts: a Bradley-Terry score is free up to a constant."""
+    """Shift each head's scores to mean 0 over the texts of the first CENTRE_ON ads: they are free up to a constant."""
     scores = model.score([(ad.context, ad.texts) for ad in ads[:CENTRE_ON]])
     model.center += torch.from_numpy(np.concatenate(scores).mean(axis=0)).to(model.center)

@@ -21,7 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rlpf_pipeline.settings import RewardSettings
 from rlpf_pipeline.training.reward_batches import Part
+from rlpf_pipeline.training.reward_loss import length_pull, part_loss
 
 PENALTIES = (3.0, 1.8, 1.0, 0.6, 0.3, 0.18, 0.1, 0.06, 0.03)
 WITHOUT_VALIDATION = 0.3
@@ -52,7 +54,6 @@ class Solved(NamedTuple):
     refitted: Tensor | None
 
 
-Loss = Callable[[Tensor, Part], Tensor]
 Sum = Callable[[Tensor], Tensor]
 
 
@@ -61,16 +62,15 @@ def solved_heads(
     validation: Sequence[Pooled],
     draws: Tensor,
     prior: Tensor,
-    loss: Loss,
+    settings: RewardSettings,
     over_ranks: Sum,
     refit: bool,
 ) -> Solved:
     """The heads' weights, with WITHOUT_VALIDATION as the penalty where there is no validation ad.
 
     train, validation: this rank's parts, maybe none. draws: (heads, width), `prior_draws`. prior: (width,), how large
-    the weight of a state is thought to be beside those of the others, before any ad is seen. loss: of scores (texts,
-    heads) and their part, summed over the part. over_ranks: sums a tensor over the ranks. refit: whether to learn from
-    the validation ads too, alike on all ranks.
+    the weight of a state is thought to be beside those of the others, before any ad is seen. settings: of the loss.
+    over_ranks: sums a tensor over the ranks. refit: whether to learn from the validation ads too, alike on all ranks.
     """
     scale = deviations(train, draws.shape[1], over_ranks).to(draws.device) / prior
     own_train, own_validation = (
@@ -80,14 +80,14 @@ def solved_heads(
     weight = best = torch.zeros_like(draws)
     least, chosen = math.inf, WITHOUT_VALIDATION
     for penalty in PENALTIES if over_ranks(torch.tensor(len(validation))) else (WITHOUT_VALIDATION,):
-        weight = posterior(weight, penalty, draws, own_train, loss, over_ranks)
-        judged = mean_loss(weight.mean(0, keepdim=True), held_out, loss, over_ranks)[0]
+        weight = posterior(weight, penalty, draws, own_train, settings, over_ranks)
+        judged = mean_loss(weight.mean(0, keepdim=True), held_out, settings, over_ranks)[0]
         if judged >= least:
             break
         best, least, chosen = weight, float(judged), penalty
     if not refit:
         return Solved(best / scale, None)
-    refitted = posterior(best, chosen, draws, [*own_train, *own_validation], loss, over_ranks)
+    refitted = posterior(best, chosen, draws, [*own_train, *own_validation], settings, over_ranks)
     return Solved(best / scale, refitted / scale)
 
 
@@ -98,12 +98,12 @@ def prior_draws(heads: int, width: int, seed: int) -> Tensor:
 
 
 def posterior(
-    start: Tensor, penalty: float, draws: Tensor, pooled: Sequence[Pooled], loss: Loss, over_ranks: Sum
+    start: Tensor, penalty: float, draws: Tensor, pooled: Sequence[Pooled], settings: RewardSettings, over_ranks: Sum
 ) -> Tensor:
     """Each head's optimum around its own draw of the prior, whose precision is the penalty times the contrasts."""
     contrasts = over_ranks(torch.tensor(float(sum(own.contrasts for own in pooled)))).item()
     around = draws / math.sqrt(penalty * contrasts)
-    return minimised(start, penalty, around, lambda own: mean_loss(own, pooled, loss, over_ranks))
+    return minimised(start, penalty, around, lambda own: mean_loss(own, pooled, settings, over_ranks))
 
 
 def deviations(pooled: Sequence[Pooled], width: int, over_ranks: Sum) -> Tensor:
@@ -136,13 +136,16 @@ def minimised(
     return weight.detach()
 
 
-def mean_loss(weight: Tensor, pooled: Sequence[Pooled], loss: Loss, over_ranks: Sum) -> tuple[Tensor, Tensor]:
+def mean_loss(
+    weight: Tensor, pooled: Sequence[Pooled], settings: RewardSettings, over_ranks: Sum
+) -> tuple[Tensor, Tensor]:
     """Loss over all ranks' parts, by their mass, and its gradient (heads, width)."""
     own = weight.clone().requires_grad_()
     total = torch.zeros(2, dtype=torch.float64, device=own.device)
     own.grad = torch.zeros_like(own)
+    pull = length_pull(((states.double() @ weight.T, part) for states, part, *_ in pooled), settings, over_ranks)
     for states, part, mass, _ in pooled:
-        value = loss(states.double() @ own.T, part)
+        value = part_loss(states.double() @ own.T, part, settings, pull)
         value.backward()
         total += torch.stack([value.detach().double(), total.new_tensor(mass)])
     value, mass = over_ranks(total)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from scipy.special import expit, softmax
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.score_file import CHUNK, ScoreColumns, Scored, score_file
-from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.adapters import ModelCard
+from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
@@ -21,6 +23,8 @@ HEADS = {"Bread": (1.0, 3.0), "Fresh bread": (2.0, 2.0), "Call us": (0.0, 0.5)}
 
 class Table:
     """Scores by HEADS, whatever the context; remembers what it was asked."""
+
+    log_odds = True
 
     def __init__(self) -> None:
         self.asked: list[tuple[str | None, list[str]]] = []
@@ -77,6 +81,24 @@ def test_p_best_is_the_chance_to_win_under_gumbel_noise(tmp_path: Path) -> None:
     heads = np.array([HEADS[text] for text in table.text])[:, rng.integers(2, size=100_000)]
     wins = np.bincount((heads + rng.gumbel(size=heads.shape)).argmax(0), minlength=3) / 100_000
     assert table.p_best.tolist() == pytest.approx(wins.tolist(), abs=0.006)
+
+
+def test_a_pointwise_model_gives_ranks_but_no_chance_to_be_the_best(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = RewardSettings(objective="pointwise")
+    save_reward_model(new_reward_model(TINY, settings, settings.lora, "reward_model", cache), tmp_path)
+    text, columns = "g,text\n1,Bread\n1,Call us\n", ScoreColumns("text", group=("g",))
+    table = scored(tmp_path, text, columns, load_reward_model(tmp_path, cache))
+    assert table.columns.tolist() == ["g", "text", "reward_mean", "reward_spread", "rank"]
+    assert "p_best is left out: the reward model was trained pointwise" in caplog.text
+
+
+def test_a_model_from_before_the_objective_was_kept_is_pairwise(tmp_path: Path, trained: RewardModel) -> None:
+    card = json.loads(trained.card.model_dump_json())
+    del card["objective"]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    assert ModelCard.read(tmp_path).objective == "pairwise"
 
 
 def test_a_text_that_a_group_holds_twice_competes_once(tmp_path: Path) -> None:
@@ -227,6 +249,8 @@ from pathlib import Path
 from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 
 class Fast:
+    log_odds = True
+
     def score(self, ads):
         return [np.array([[len(text) + head for head in range(5)] for text in texts], np.float32) for _, texts in ads]
 

@@ -5,13 +5,28 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    GPT2Config,
+    GPT2Model,
+    GPTJConfig,
+    GPTJModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.base import load_trunk
+from rlpf_pipeline.models import reward_model
+from rlpf_pipeline.models.base import load_causal_lm, load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.packing import encode
+from rlpf_pipeline.models.packing import Packed, encode
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -63,36 +78,92 @@ def perturb(model: RewardModel) -> None:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
-    """A BERT of two layers with random weights, as a folder."""
-    folder = tmp_path_factory.mktemp("bert")
-    words = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, "for", "o", "p", "q"])}
+def make_base(folder: Path, kind: type[PreTrainedModel], config: PretrainedConfig) -> BaseModelSettings:
+    """A base of random weights, as a folder with a tokenizer of whole words; its padding is 1."""
+    words = {token: i for i, token in enumerate(["[UNK]", "[PAD]", "[CLS]", "[SEP]", *WORDS, "for", "o", "p", "q"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     ).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        initializer_range=0.3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        pad_token_id=0,
-    )
     torch.manual_seed(3)
-    BertModel(config).save_pretrained(folder)
+    kind(config).save_pretrained(folder)
     return BaseModelSettings(name=str(folder), dtype="float32")
 
 
-def test_a_bidirectional_encoder_reads_each_text_with_its_context(bert: BaseModelSettings, cache: Path) -> None:
-    model = make(bert, cache)
+ENCODER = {
+    "vocab_size": 20,
+    "pad_token_id": 1,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "initializer_range": 0.3,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+GPT = {
+    "vocab_size": 20,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "n_positions": 64,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "initializer_range": 0.3,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    return make_base(tmp_path_factory.mktemp("bert"), BertModel, BertConfig(**ENCODER))
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    return make_base(tmp_path_factory.mktemp("roberta"), RobertaModel, RobertaConfig(**ENCODER))
+
+
+@pytest.fixture(scope="module")
+def deberta(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    config = DebertaV2Config(
+        **ENCODER,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_buckets=4,
+        position_biased_input=False,
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        type_vocab_size=0,
+    )
+    return make_base(tmp_path_factory.mktemp("deberta"), DebertaV2Model, config)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    return make_base(tmp_path_factory.mktemp("gpt2"), GPT2Model, GPT2Config(**GPT, pad_token_id=1))
+
+
+@pytest.fixture(scope="module")
+def gptj(tmp_path_factory: pytest.TempPathFactory) -> BaseModelSettings:
+    """A causal model with an attention of its own."""
+    return make_base(tmp_path_factory.mktemp("gptj"), GPTJModel, GPTJConfig(**GPT, rotary_dim=8))
+
+
+@pytest.fixture(params=["bert", "roberta", "deberta", "gpt2", "gptj"])
+def other(request: pytest.FixtureRequest) -> BaseModelSettings:
+    """A base that is no Llama."""
+    base: BaseModelSettings = request.getfixturevalue(request.param)
+    return base
+
+
+def test_any_base_reads_each_text_with_its_context(other: BaseModelSettings, cache: Path) -> None:
+    model = make(other, cache)
     perturb(model)
-    assert model.bidirectional
+    assert model.shares_prefix == isinstance(model.trunk.get_base_model(), GPT2Model)
     together = model.score(ADS)
     alone = [np.concatenate([model.score([(context, [text])])[0] for text in texts]) for context, texts in ADS]
     for scores, own in zip(together, alone, strict=True):
@@ -106,8 +177,8 @@ def test_a_bidirectional_encoder_reads_each_text_with_its_context(bert: BaseMode
     np.testing.assert_allclose(together[0][1], expected.numpy(), rtol=0, atol=1e-5)
 
 
-def test_a_bidirectional_encoder_trains_and_reloads(bert: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
-    model = make(bert, cache)
+def test_any_base_trains_and_reloads(other: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
+    model = make(other, cache)
     settings = RewardSettings(heads=2, epochs=12, tokens_per_batch=100, learning_rate=5e-3, head_learning_rate=5e-2)
     with StateFile(tmp_path / "states", 10**8) as states:
         figures = train_reward_model(model, make_ads(40, 1), settings, 1, Reporter("test"), states)
@@ -168,6 +239,29 @@ def test_another_tokenizer_is_refused(cache: Path, tmp_path: Path) -> None:
         load_reward_model(tmp_path, cache)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_an_ad_of_many_texts_is_scored_within_the_budget(
+    bert: BaseModelSettings, cache: Path, monkeypatch: pytest.MonkeyPatch, bidirectional: bool
+) -> None:
+    model = make(bert if bidirectional else TINY, cache)
+    perturb(model)
+    ads = [("bread here", [f"{one} {two} {three}" for one in WORDS for two in WORDS for three in WORDS[:2]]), *ADS]
+    alone = [np.concatenate([model.score([(context, [text])])[0] for text in texts]) for context, texts in ads]
+    encoded: list[int] = []
+
+    def spy(trunk: torch.nn.Module, packed: Packed) -> torch.Tensor:
+        encoded.append(packed.used)
+        return encode(trunk, packed)
+
+    monkeypatch.setattr(reward_model, "SCORING_TOKENS", 256)
+    monkeypatch.setattr(reward_model, "encode", spy)
+    together = model.score(ads)
+    assert max(encoded) <= 256
+    for scores, own in zip(together, alone, strict=True):
+        np.testing.assert_allclose(scores, own, rtol=0, atol=3e-5)
+    assert model.score([]) == []
+
+
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_missing_text_is_refused(cache: Path, missing: object) -> None:
     with pytest.raises(UserError, match="Ad number 1 holds a text or a context that is missing"):
@@ -175,12 +269,23 @@ def test_a_missing_text_is_refused(cache: Path, missing: object) -> None:
 
 
 def test_a_trunk_that_mixes_texts_of_a_row_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlpf_pipeline.models import reward_model
-
     def mixing(trunk: torch.nn.Module, packed: object) -> torch.Tensor:
         states: torch.Tensor = trunk(input_ids=packed.input_ids).last_hidden_state  # type: ignore[attr-defined]
         return states.cumsum(1)
 
     monkeypatch.setattr(reward_model, "encode", mixing)
-    with pytest.raises(UserError, match="does not keep texts of one row apart"):
+    with pytest.raises(UserError, match="does not give packed texts the states that they have alone"):
         make(TINY, cache)
+
+
+def test_a_trunk_whose_positions_are_counted_wrongly_is_refused(
+    roberta: BaseModelSettings, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlpf_pipeline.models.reward_model.first_position", lambda trunk: 0)
+    with pytest.raises(UserError, match="does not give packed texts the states that they have alone"):
+        make(roberta, cache)
+
+
+def test_a_base_of_a_kind_that_cannot_be_used_is_refused(deberta: BaseModelSettings, cache: Path) -> None:
+    with pytest.raises(UserError, match=r"is of a kind that cannot be used here: .* A policy is a causal"):
+        load_causal_lm(deberta, cache)

@@ -15,7 +15,7 @@ from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.profiles import MIDDLE_OF_SMOLLM2
 from rlpf_pipeline.settings import LoraSettings, MarketSettings
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.reward_trainer import RewardTrainer, part_loss, train_reward_model
+from rlpf_pipeline.training.reward_trainer import RewardTrainer, train_reward_model
 from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline.training.solved_heads import WITHOUT_VALIDATION, Pooled, prior_draws, solved_heads
 from rlpf_pipeline_tests.conftest import needs_minilm
@@ -67,7 +67,7 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
         validation,
         prior_draws(1, len(prior), 0),
         prior,
-        lambda *own: part_loss(*own, SOLVED),
+        SOLVED,
         lambda own: own,
         True,
     )
@@ -91,8 +91,7 @@ def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> No
     for own in pooled:
         own.states[:, 3] = 5.0
     draws = prior_draws(*trainer.model.head.weight.shape, 0)
-    loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
-    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own, False).judged
+    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), SOLVED, lambda own: own, False).judged
     assert (weight[:, 3] == 0).all()
     assert weight.abs().max() > 0
 
@@ -110,8 +109,7 @@ def test_heads_keep_their_draws_where_the_ads_say_nothing(trainer: RewardTrainer
     for own in pooled:
         own.states[:, 1] = own.states[:, 0]
     draws = prior_draws(2, pooled[0].states.shape[1], 3)
-    loss = lambda *own: part_loss(*own, SOLVED)  # noqa: E731
-    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), loss, lambda own: own, False).judged
+    weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), SOLVED, lambda own: own, False).judged
     deviation = torch.cat([own.states[:, 0] for own in pooled]).double().std(correction=0)
     contrasts = sum(len(ad.texts) - 1 for ad in TRAIN)
     expected = (draws[:, 0] - draws[:, 1]) / math.sqrt(WITHOUT_VALIDATION * contrasts)
