@@ -186,7 +186,7 @@ def score(
         list[str] | None, typer.Option(help="Column that says which rows compete; repeat for several.")
     ] = None,
 ) -> None:
-    """Score every row of a file: reward_mean and reward_spread, and with groups rank and p_best among the group's rows.
+    """Score every row of a file: reward_mean, reward_spread, and with groups rank and (unless pointwise) p_best.
 
     The output has the input's rows and columns, in order, and the scores.
 

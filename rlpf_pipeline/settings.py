@@ -85,7 +85,9 @@ class PairSettings(Section):
 
 class BaseModelSettings(Section):
     name: str = Field(
-        "smollm2-135m-instruct", description="`smollm2-135m-instruct`, `tiny`, a hub name, or the folder of a causal LM"
+        "smollm2-135m-instruct",
+        description="`smollm2-135m-instruct`, `tiny`, a hub name, or a folder: a causal LM of Llama's kind; reward models "
+        "take encoders too",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
@@ -144,7 +146,10 @@ class RewardSettings(Section):
     max_p_value: float | None = Field(None, gt=0, le=1, description="train on pairs this significant. None: on all")
     uniform_weights: bool = Field(False, description="all pairs count alike, whatever their exposure")
     length_decorrelation: float = Field(
-        0.0, ge=0, description="weight of the squared correlation of reward and length differences in the loss"
+        0.0,
+        ge=0,
+        description="weight of the squared correlation of reward and length differences in the loss; above 0 all is "
+        "encoded twice",
     )
     learning_rate: float = 5e-4
     head_learning_rate: float = 1e-2

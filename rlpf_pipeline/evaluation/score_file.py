@@ -4,7 +4,7 @@
 
 The rows go into a DuckDB file beside the output, which leaves memory for the disk where it must; every distinct text
 (behind its context) is scored once, texts of one context and of like length together. Texts and contexts are written as
-in training: Unicode NFC, white space collapsed (sql/staging/stg_judged_rows.sql); several context columns are joined by
+in training: Unicode NFC, white space collapsed (clean_text of sql/macros.sql); several context columns are joined by
 a space, empty ones left out.
 
 reward_mean and reward_spread are mean and standard deviation over the model's heads. Within a group (the rows that
@@ -38,6 +38,7 @@ import pyarrow.parquet as pq
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, quoted
 from rlpf_pipeline.evaluation.split import Scorer
+from rlpf_pipeline.warehouse import read_sql
 
 MEMORY_LIMIT = "1GB"
 CHUNK = 8192
@@ -101,6 +102,7 @@ def score_file(
                 "p_best is left out: the reward model was trained pointwise, and its scores are log CTRs, not log odds."
             )
     with scratch_beside(output) as scratch, connect(scratch) as connection:
+        connection.execute(read_sql("macros"))
         load_rows(connection, source)
         require(connection, source, columns, added)
         texts = number_texts(connection, source, columns)
@@ -196,7 +198,7 @@ def number_texts(connection: duckdb.DuckDBPyConnection, source: Path, columns: S
 
 def as_trained(column: str) -> str:
     """SQL of a column's text in the form that training sees, null where nothing is left."""
-    return f"nullif(trim(regexp_replace(nfc_normalize({quoted(column)}), '[\\s\\pZ]+', ' ', 'g')), '')"
+    return f"clean_text({quoted(column)})"
 
 
 def score_texts(

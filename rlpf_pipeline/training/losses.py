@@ -37,12 +37,6 @@ def pointwise_loss(scores: Tensor, log_ctr: Tensor, exposure: Tensor, counts: Te
     return (counts * exposure[:, None] * (scores - log_ctr[:, None]) ** 2).sum() / scores.shape[1]
 
 
-def squared_correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Squared correlation of two differences over pairs, which have mean zero by symmetry: all (pairs,); a scalar."""
-    product, square = (weight * x * y).sum(), (weight * x * x).sum() * (weight * y * y).sum()
-    return product**2 / square.clamp(min=1e-12)
-
-
 def token_log_probs(hidden: Tensor, output_weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """log softmax(hidden @ output_weight.T / temperature) at `targets`, in float32: (tokens,).
 

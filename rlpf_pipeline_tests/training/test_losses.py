@@ -16,7 +16,6 @@ from rlpf_pipeline.training.losses import (
     leave_one_out,
     pointwise_loss,
     shaped_rewards,
-    squared_correlation,
     token_log_probs,
     token_log_probs_and_entropy,
     whiten,
@@ -70,12 +69,6 @@ def test_pointwise_loss_by_hand() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(3 * (1 + 8) / 2)
     assert scores.grad.tolist() == [pytest.approx([3.0, 12.0])]
-
-
-def test_squared_correlation_is_one_for_proportional_and_nothing_for_unrelated_differences() -> None:
-    x = tensor(1.0, -1.0, 2.0)
-    assert squared_correlation(x, -3 * x, tensor(1.0, 2.0, 0.5)).item() == pytest.approx(1.0)
-    assert squared_correlation(tensor(1.0, 1.0), tensor(1.0, -1.0), tensor(1.0, 1.0)).item() == 0.0
 
 
 def test_advantages_by_hand() -> None:
