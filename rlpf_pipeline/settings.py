@@ -86,8 +86,8 @@ class PairSettings(Section):
 class BaseModelSettings(Section):
     name: str = Field(
         "smollm2-135m-instruct",
-        description="`smollm2-135m-instruct`, `tiny`, a hub name, or a folder: a causal LM of Llama's kind; reward models "
-        "take encoders too",
+        description="`smollm2-135m-instruct`, `tiny`, a hub name, or a folder: a causal LM of Llama's kind; reward "
+        "models take encoders too",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the hardware multiplies it natively, else float32"
