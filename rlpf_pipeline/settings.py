@@ -159,6 +159,9 @@ class RewardSettings(Section):
     )
     tokens_per_batch: int = Field(512, description="tokens of one optimiser step, on all ranks together")
     tokens_per_forward: int = Field(2048, description="tokens encoded at once, which bounds memory")
+    gradient_checkpointing: bool = Field(
+        False, description="compute a layer's activations again in the backward pass: less memory for a third more time"
+    )
     frozen_states_gb: float = Field(
         20.0, ge=0, description="disk for the states of frozen layers, which later epochs start from (top_layers)"
     )

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
@@ -25,6 +26,7 @@ from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.models.tokens import fingerprint
 
+Ads = Sequence[tuple[str | None, Sequence[str]]]
 HEAD, WEIGHTS, CONFIG = "head.safetensors", "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -59,6 +61,14 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
         model.head.weight.copy_(head["weight"])
         model.center.copy_(head["center"])
     return model.eval()
+
+
+def require_same_scores(folder: Path, model: RewardModel, ads: Ads, cache: Path) -> None:
+    """Raises RuntimeError unless the folder's model scores the ads as `model` does, but for the rounding of merging."""
+    reloaded = load_reward_model(folder, cache).to(model.head.weight.device)
+    kept, found = (np.concatenate(own.score(ads)) for own in (model, reloaded))
+    if np.linalg.norm(found - kept) > 0.05 * np.linalg.norm(kept - kept.mean(axis=0)):
+        raise RuntimeError(f"The reward model in {folder} does not score as the one that was trained. This is a fault.")
 
 
 def _side_by_side(trunk: PreTrainedModel, folder: Path, card: ModelCard) -> PeftModel:

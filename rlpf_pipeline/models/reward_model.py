@@ -187,7 +187,10 @@ def new_reward_model(
         sentence_layer=settings.sentence_layer,
         tokenizer=fingerprint(tokenizer),
     )
-    model = RewardModel(attach_lora(load_trunk(base, cache, card.layers), lora), tokenizer, card)
+    trunk = load_trunk(base, cache, card.layers)
+    if settings.gradient_checkpointing:
+        trunk.gradient_checkpointing_enable({"use_reentrant": False})
+    model = RewardModel(attach_lora(trunk, lora), tokenizer, card)
     check_packing(model)
     return model
 

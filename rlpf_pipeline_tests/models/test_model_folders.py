@@ -8,7 +8,7 @@ import torch
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import TARGETS, MergedCopy, ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model, require_same_scores, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
@@ -71,6 +71,19 @@ def test_only_the_chosen_top_layers_are_trained(cache: Path) -> None:
     model = attach_lora(load_causal_lm(TINY, cache), LoraSettings(top_layers=1))
     trained = {name.split("layers.")[1].split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"3"}
+
+
+def test_a_folder_that_scores_otherwise_than_the_model_it_was_saved_from_is_a_fault(
+    cache: Path, tmp_path: Path
+) -> None:
+    model = reward_model(cache)
+    perturb(model)
+    save_reward_model(model, tmp_path)
+    require_same_scores(tmp_path, model, ADS, cache)
+    with torch.no_grad():
+        model.head.weight[0] *= 1.5
+    with pytest.raises(RuntimeError, match="does not score as"):
+        require_same_scores(tmp_path, model, ADS, cache)
 
 
 def test_stacked_adapters_reload_to_the_policy_that_was_saved(cache: Path, tmp_path: Path) -> None:

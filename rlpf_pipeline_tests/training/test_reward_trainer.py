@@ -242,6 +242,28 @@ def test_states_that_do_not_fit_are_computed_each_time_and_their_file_has_no_nam
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("top_layers", [2, None])
+def test_activations_computed_again_give_the_same_gradients(
+    cache: Path, tmp_path: Path, top_layers: int | None
+) -> None:
+    gradients, kept = [], []
+    for again in (False, True):
+        lora = LoraSettings(top_layers=top_layers)
+        settings = SETTINGS.model_copy(update={"gradient_checkpointing": again, "lora": lora})
+        with StateFile(tmp_path / f"states-{again}", 10**8) as states:
+            trainer = RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, states)
+            torch.nn.init.normal_(trainer.model.head.weight)
+            trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
+            saved: list[int] = []
+            with torch.autograd.graph.saved_tensors_hooks(lambda t, own=saved: own.append(t.numel()) or t, lambda t: t):
+                trainer.train_step()
+            gradients.append(trainer.masters.flat[0].grad)
+            kept.append(sum(saved))
+    assert gradients[0].abs().max() > 1e-4
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
+    assert kept[1] < kept[0] / 2
+
+
 @pytest.mark.parametrize("length_decorrelation", [0.0, 2.0])
 def test_parts_of_a_batch_sum_to_its_loss_and_gradient(
     cache: Path, tmp_path: Path, length_decorrelation: float

@@ -20,7 +20,12 @@ from accelerate.utils import set_seed
 
 from rlpf_pipeline.artifacts import digest_of, is_current, publish, read_manifest
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_folders import average_members, join_members, save_reward_model
+from rlpf_pipeline.models.reward_folders import (
+    average_members,
+    join_members,
+    require_same_scores,
+    save_reward_model,
+)
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.job import Metrics, run_job
@@ -28,6 +33,8 @@ from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import read_ads, read_needed_ads
+
+CHECKED_ADS = 16
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
@@ -56,6 +63,8 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
             if is_main:
                 with publish(member, config.recipe) as (building, metrics):
                     save_reward_model(model, building)
+                    checked = [(ad.context, ad.texts) for ad in ads[:CHECKED_ADS]]
+                    require_same_scores(building, model, checked, settings.cache)
                     metrics |= figures
     if not is_main:
         return {}
