@@ -87,7 +87,7 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
     again = rerandomise(design)
     validity = assess(experiment, design, fit, linear, certify(again) if again else None)
     over_time, time_notes = effects_over_time(experiment, design)
-    segments, segment_notes = segment_effects(design, exposed, experiment.segments)
+    segments, segment_notes = segment_effects(design, experiment.covariates, experiment.segments)
     return ExperimentAnalysis(
         verdict=verdict_of(headline, validity),
         headline=headline,
