@@ -94,7 +94,7 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
         model=describe(design, fit),
         arms=arm_totals(experiment.advertisers, exposed, experiment.outcomes),
         validity=validity,
-        robustness=robustness_table(design, fit, linear, randomisation_test(again, headline) if again else None),
+        robustness=robustness_table(design, fit, linear, randomisation_test(again) if again else None),
         adoption=tuple(linear[outcome] for outcome in ("variations", "ads") if outcome in linear),
         distributions=distributions(exposed, experiment.outcomes),
         quantile_effects=quantile_effects(exposed, experiment.outcomes),
