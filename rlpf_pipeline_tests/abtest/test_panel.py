@@ -52,6 +52,18 @@ def test_a_panel_is_summed_and_described_by_its_first_day(data):
     assert sorted(found.periods["period"].unique()) == [0, 1, 2, 3, 4]
 
 
+def test_spend_sums_to_the_same_bytes_however_the_rows_are_read(data, tmp_path):
+    """Two threads read the row groups in any order; the expected sums are exact (fractions of cents)."""
+    days = pd.concat([data.assign(day=day) for day in range(120)])
+    cents = np.random.default_rng(6).integers(1, 10**7, len(days))
+    days = days.assign(cents=cents, spend=cents / 1000).sample(frac=1, random_state=2)
+    days.drop(columns="cents").to_parquet(tmp_path / "days.parquet", row_group_size=2000)
+    exact = days.groupby("advertiser_id")["cents"].sum() / 1000
+    for _ in range(4):
+        found = load_experiment(tmp_path / "days.parquet", ExperimentSpec(date="day")).advertisers
+        assert list(found["spend"]) == list(exact)
+
+
 def test_summing_a_panel_first_gives_the_clustered_fit_of_its_rows(data):
     panel = panel_of(data, days=6)
     panel["treatment"] = (panel["arm"] == "treatment").astype(float)
@@ -137,6 +149,7 @@ def test_missing_covariates_stay_null(data):
         (lambda d: d.assign(impressions="many"), "not a finite number"),
         (lambda d: d.assign(account_age_years=np.inf), "not a finite number"),
         (lambda d: d.assign(ads=d["ads"] + 0.5), "whole things"),
+        (lambda d: d.assign(spend=np.inf), "spend is not a finite number"),
         (lambda d: d.assign(lifetime_ctr=-0.1), "lifetime_ctr is negative"),
         (lambda d: d.head(0), "no rows"),
     ],
