@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEMORY_LIMIT = "2GB"
+DATABASES = (".duckdb", ".db")
 MOST_DAYS = 3653
 """Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
 DAYS_OF_WEEK = 7
@@ -98,7 +99,7 @@ def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
-        try:
+        with readable_to_its_end():
             view_rows(connection, kinds, spec, covariates, outcomes)
             first, last = days_of(connection, spec, kinds)
             connection.execute(
@@ -109,8 +110,15 @@ def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[
             require_assignment(connection)
             require_distinct_days(connection, spec, kinds)
             yield Judged(connection, kinds, covariates, outcomes, segments, first, last)
-        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
-            raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def readable_to_its_end() -> Iterator[None]:
+    """Raise UserError where rows far down a file turn out to be broken."""
+    try:
+        yield
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
+        raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
 
 
 def open_source(
@@ -132,7 +140,7 @@ def open_source(
 def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: ExperimentSpec, query: str | None) -> None:
     if not path.is_file() and not ("*" in path.name and any(path.parent.glob(path.name))):
         raise UserError(f"No such file: {path}.")
-    if path.suffix in (".duckdb", ".db"):
+    if path.suffix in DATABASES:
         if not query:
             raise UserError(f"{path} is a DuckDB file: say which table or SELECT to analyse (--query).")
         connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
