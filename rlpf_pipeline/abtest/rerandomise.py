@@ -36,6 +36,9 @@ FARTHEST = 5.0
 HIGHEST = -1e-6
 """Of a log mean: short of 1."""
 
+Arms = npt.NDArray[np.bool_]
+"""Whether an advertiser is treated, (advertisers, assignments)."""
+
 
 class Coverage(NamedTuple):
     level: float
@@ -87,12 +90,12 @@ def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED
     for first in range(0, assignments, BLOCK):
         number = min(BLOCK, assignments - first)
         drawn = np.stack([rng.permutation(treated) for _ in range(number)])
-        blocks.append(prepare.effects(drawn.T.astype(np.float64, order="C")))
+        blocks.append(prepare.effects(drawn.T.copy()))
     log_risk, error = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     usable = error > SMALLEST_ERROR
     if usable.sum() <= assignments / 2:
         return None
-    own, own_error = prepare.effects(design.treated[:, None])
+    own, own_error = prepare.effects(treated[:, None])
     return Effects(log_risk[usable], error[usable], float(own[0] / own_error[0]))
 
 
@@ -110,16 +113,13 @@ class Prepared:
         filled = (self.x != 0).astype(np.float64)
         self.pairs = np.nonzero(np.triu(filled.T @ filled))  # not those of two levels, whose product is zero everywhere
 
-    def effects(self, treated: Array) -> tuple[Array, Array]:
-        """Log relative risks and their HC3, by assignment; NaN where there is no estimate.
-
-        treated: (advertisers, assignments) of 0 and 1.
-        """
+    def effects(self, treated: Arms) -> tuple[Array, Array]:
+        """Log relative risks and their HC3, by assignment; NaN where there is no estimate."""
         log_risk, error = np.full((2, treated.shape[1]), np.nan)
-        clicks = self.k @ treated
-        estimable = (clicks > 0) & (clicks < self.k.sum())
         with one_thread(), np.errstate(divide="ignore", invalid="ignore"):
-            left, point = np.flatnonzero(estimable), self.start(treated.compress(estimable, axis=1))
+            point, clicks = self.start(treated)
+            estimable = (clicks > 0) & (clicks < self.k.sum())
+            left, point = np.flatnonzero(estimable), point.of(estimable)
             for _ in range(STEPS):
                 inside = self.inside(treated.take(left, axis=1), point)
                 left, point = left[inside], point.of(inside)
@@ -135,18 +135,22 @@ class Prepared:
             log_risk[assignment], error[assignment] = self.full_fit(treated[:, assignment])
         return log_risk, error
 
-    def start(self, treated: Array) -> Point:
-        """One step from no effect, where the information of the covariates' fit is that of every assignment."""
+    def start(self, treated: Arms) -> tuple[Point, Array]:
+        """One step from no effect, where the information of the covariates' fit is that of every assignment; and the
+        clicks of the treated, (assignments,)."""
         odds = 1 / np.expm1(-self.eta)
         fitted = (self.n - self.k) * odds
         weight, score = fitted * (1 + odds), self.k - fitted
         weighted = self.x * weight[:, None]
-        cross = weighted.T @ treated
+        summed = np.column_stack([weighted, weight, score, self.k])
+        *cross, inner, own, clicks = np.sum(
+            [summed[rows].T @ treated[rows].astype(float) for rows in self.blocks], axis=0
+        )
         slopes = np.linalg.solve(self.x.T @ weighted, cross)
-        log_risk = (score @ treated - self.x.T @ score @ slopes) / (weight @ treated - (cross * slopes).sum(axis=0))
-        return Point(-slopes * log_risk, log_risk)
+        log_risk = (own - self.x.T @ score @ slopes) / (inner - (cross * slopes).sum(axis=0))
+        return Point(-slopes * log_risk, log_risk), clicks
 
-    def inside(self, treated: Array, point: Point) -> npt.NDArray[np.bool_]:
+    def inside(self, treated: Arms, point: Point) -> npt.NDArray[np.bool_]:
         """Where every mean is below 1 and not far from the covariates' fit; (assignments,)."""
         inside = np.ones(len(point.log_risk), dtype=bool)
         for rows in self.blocks:
@@ -154,12 +158,13 @@ class Prepared:
             inside &= (np.abs(drift).max(axis=0) < FARTHEST) & ((drift + self.eta[rows, None]).max(axis=0) <= HIGHEST)
         return inside
 
-    def weights(self, rows: slice, treated: Array, point: Point) -> tuple[Array, Array, Array]:
+    def weights(self, rows: slice, drawn: Array, point: Point) -> tuple[Array, Array, Array]:
         """Score per unit of the design, weights of the expected and the observed information; of some rows, (rows,
-        assignments)."""
-        inverse_odds = np.expm1(-self.eta[rows, None] - self.x[rows] @ point.beta - treated[rows] * point.log_risk)
-        fitted = (self.n - self.k)[rows, None] / inverse_odds
-        return self.k[rows, None] - fitted, self.n[rows, None] / inverse_odds, fitted * (1 + 1 / inverse_odds)
+        assignments), where `drawn` is 1 for the treated."""
+        odds = 1 / np.expm1(-self.eta[rows, None] - self.x[rows] @ point.beta - drawn * point.log_risk)
+        k, n = self.k[rows, None], self.n[rows, None]
+        fitted = (n - k) * odds
+        return k - fitted, n * odds, fitted * (1 + odds)
 
     def products(self, rows: slice) -> Array:
         """Of each pair of columns, (pairs, rows)."""
@@ -167,15 +172,15 @@ class Prepared:
         columns = self.x[rows].T.copy()
         return columns[first] * columns[second]
 
-    def look(self, treated: Array, point: Point) -> Looked:
+    def look(self, treated: Arms, point: Point) -> Looked:
         """Newton's step from a point, and treatment's regressions on the covariates there."""
         columns, number = point.beta.shape
         score, covariate_score = np.zeros(number), np.zeros((columns, number))
         information = np.zeros((2, len(self.pairs[0]), number))
         cross, own = np.zeros((2, columns, number)), np.zeros((2, number))
         for rows in self.blocks:
-            x, drawn, products = self.x[rows], treated[rows], self.products(rows)
-            residual, *weights = self.weights(rows, treated, point)
+            x, drawn, products = self.x[rows], treated[rows].astype(np.float64), self.products(rows)
+            residual, *weights = self.weights(rows, drawn, point)
             score += (drawn * residual).sum(axis=0)
             covariate_score += x.T @ residual
             for kind, weight in enumerate(weights):
@@ -199,22 +204,22 @@ class Prepared:
         slopes = np.einsum("ajl,la->ja", inverse, cross)
         return Regression(inverse, slopes, own - (cross * slopes).sum(axis=0))
 
-    def errors(self, treated: Array, point: Point, looked: Looked) -> Array:
+    def errors(self, treated: Arms, point: Point, looked: Looked) -> Array:
         """HC3 of the log relative risk, as in sandwich.py; (assignments,)."""
         expected, observed = looked.expected, looked.observed
         first, second = self.pairs
         form = expected.inverse[:, first, second].T * np.where(first == second, 1.0, 2.0)[:, None]
         meat = np.zeros(len(point.log_risk))
         for rows in self.blocks:
-            x, drawn = self.x[rows], treated[rows]
-            residual, weight, _ = self.weights(rows, treated, point)
+            x, drawn = self.x[rows], treated[rows].astype(np.float64)
+            residual, weight, _ = self.weights(rows, drawn, point)
             leverage = self.products(rows).T @ form + np.square(drawn - x @ expected.slopes) / expected.inner
             rest = 1 - weight * leverage
             influence = (drawn - x @ observed.slopes) * residual / np.where(rest > OWN_LEVEL, rest, np.inf)
             meat += np.square(influence).sum(axis=0)
         return np.asarray(np.sqrt(meat) / observed.inner)
 
-    def full_fit(self, treated: Array) -> tuple[float, float]:
+    def full_fit(self, treated: Arms) -> tuple[float, float]:
         """Log relative risk and HC3 of one assignment (advertisers,); NaN where it has no estimate."""
         try:
             fit = estimate(Counts(np.column_stack([treated, self.x]), self.k, self.n), [TREATMENT, *self.names])
