@@ -3,8 +3,9 @@
     python -m benchmarks.simulate_abtest --runs 1000 --output simulation.json
 
 Every run is an experiment of the study's shape (study_shape.py), analysed by the report's own estimator: log-binomial
-with covariates and HC3. Peeking looks at cumulative estimates after each of 70 days, in two ways in which data come:
-all advertisers there from the first day, and advertisers that start on random days.
+with covariates and HC3. Peeking looks at cumulative estimates after each of 70 days, where the report would look
+(`may_look`), in two ways in which data come: all advertisers there from the first day, and advertisers that start on
+random days.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ from scipy import special
 
 from benchmarks import study_shape
 from rlpf_pipeline.abtest.log_binomial import log_binomial
-from rlpf_pipeline.abtest.sequential import critical_value
+from rlpf_pipeline.abtest.sequential import critical_value, may_look
 
 KINDS = ("naive", "quasi", "hc0", "hc1", "hc3")
 DAYS = 70
 PEEKED_ADVERTISERS = 10_000
-LEAST_CLICKED = 50
-"""Effective advertisers of an arm before the first look."""
 
 
 def experiments(runs: int, advertisers: int, relative_risk: float, sigma: float, seed: int) -> dict[str, object]:
@@ -90,20 +89,18 @@ def daily_looks(number: int, staggered: bool, rng: np.random.Generator) -> tuple
         clicked = rng.binomial(shown, np.minimum(ctr * np.exp(rng.normal(0, 0.2, number)), 1))
         impressions += shown
         clicks += clicked
-        look = log_ratio(clicks, impressions, treated)
-        if look:
-            z.append(look[0] / look[1])
-            errors.append(look[1])
+        if may_look(impressions, treated):
+            value, error = log_ratio(clicks, impressions, treated)
+            z.append(value / error)
+            errors.append(error)
     return z, errors
 
 
-def log_ratio(clicks: np.ndarray, impressions: np.ndarray, treated: np.ndarray) -> tuple[float, float] | None:
-    """Log CTR ratio and its delta-method error; None while an arm has too few effective advertisers."""
+def log_ratio(clicks: np.ndarray, impressions: np.ndarray, treated: np.ndarray) -> tuple[float, float]:
+    """Log CTR ratio and its delta-method error."""
     value, variance = 0.0, 0.0
     for sign, arm in ((1, treated), (-1, ~treated)):
         k, n = clicks[arm], impressions[arm]
-        if n.sum() == 0 or n.sum() ** 2 / (n**2).sum() < LEAST_CLICKED or k.sum() == 0:
-            return None
         influence = (k - k.sum() / n.sum() * n) / k.sum()
         value += sign * math.log(k.sum() / n.sum())
         variance += float(influence @ influence)

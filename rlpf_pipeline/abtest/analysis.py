@@ -87,14 +87,14 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
     again = rerandomise(design)
     validity = assess(experiment, design, fit, linear, certify(again) if again else None)
     over_time, time_notes = effects_over_time(experiment, design)
-    segments, segment_notes = segment_effects(design, exposed, experiment.segments)
+    segments, segment_notes = segment_effects(design, experiment.covariates, experiment.segments)
     return ExperimentAnalysis(
         verdict=verdict_of(headline, validity),
         headline=headline,
         model=describe(design, fit),
         arms=arm_totals(experiment.advertisers, exposed, experiment.outcomes),
         validity=validity,
-        robustness=robustness_table(design, fit, linear, randomisation_test(again, headline) if again else None),
+        robustness=robustness_table(design, fit, linear, randomisation_test(again) if again else None),
         adoption=tuple(linear[outcome] for outcome in ("variations", "ads") if outcome in linear),
         distributions=distributions(exposed, experiment.outcomes),
         quantile_effects=quantile_effects(exposed, experiment.outcomes),

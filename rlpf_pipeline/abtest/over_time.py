@@ -19,7 +19,7 @@ from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.ratio import ArmCounts
 from rlpf_pipeline.abtest.sandwich import HEADLINE
-from rlpf_pipeline.abtest.sequential import AnytimeInterval, anytime_interval
+from rlpf_pipeline.abtest.sequential import AnytimeInterval, anytime_interval, may_look
 from rlpf_pipeline.errors import UserError
 
 
@@ -28,7 +28,8 @@ class PeriodEffect(NamedTuple):
     """From 1."""
     cumulative: RelativeRisk
     """All up to the period's end, adjusted as the headline is, with its error."""
-    anytime: AnytimeInterval
+    anytime: AnytimeInterval | None
+    """None where it is too early for a look (sequential.may_look)."""
     alone: RelativeRisk | None
     """The period by itself, not adjusted (delta method); None where an arm has no clicks in it."""
 
@@ -46,7 +47,7 @@ class OverTime(NamedTuple):
     """day, week or period."""
     periods: tuple[PeriodEffect, ...]
     anytime_p_value: float
-    """Smallest over the periods: valid whenever one looked."""
+    """Smallest over the looks: valid whenever one looked. 1 where every period is too early."""
     decided_at: int | None
     """First period whose confidence sequence leaves out 1."""
     novelty: Novelty | None
@@ -65,19 +66,22 @@ def effects_over_time(experiment: Experiment, design: Design) -> tuple[OverTime 
     notes: list[str] = []
     for period in range(clicks.shape[1]):
         alone = alone_in(clicks[:, period], impressions[:, period], design)
+        so_far = impressions[:, : period + 1].sum(axis=1)
         try:
-            risk = cumulative(clicks[:, : period + 1].sum(axis=1), impressions[:, : period + 1].sum(axis=1), design)
+            risk = cumulative(clicks[:, : period + 1].sum(axis=1), so_far, design)
         except UserError as error:
             notes.append(f"Up to {experiment.period_name} {period + 1} there is no estimate: {error}")
             continue
-        effects.append(PeriodEffect(period + 1, risk, anytime_interval(risk), alone))
+        anytime = anytime_interval(risk) if may_look(so_far, design.treated > 0) else None
+        effects.append(PeriodEffect(period + 1, risk, anytime, alone))
     if not effects:
         return None, notes
-    decided = [effect.period for effect in effects if not effect.anytime.low <= 1 <= effect.anytime.high]
+    looks = [(effect.period, effect.anytime) for effect in effects if effect.anytime]
+    decided = [period for period, anytime in looks if not anytime.low <= 1 <= anytime.high]
     return OverTime(
         period_name=experiment.period_name,
         periods=tuple(effects),
-        anytime_p_value=min(effect.anytime.p_value for effect in effects),
+        anytime_p_value=min((anytime.p_value for _, anytime in looks), default=1.0),
         decided_at=decided[0] if decided else None,
         novelty=novelty_trend(clicks, impressions, design),
     ), notes

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MEMORY_LIMIT = "2GB"
+DATABASES = (".duckdb", ".db")
+MOST_DAYS = 3653
+"""Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
 DAYS_OF_WEEK = 7
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
@@ -51,7 +54,8 @@ def load_experiment(source: Any, spec: ExperimentSpec | None = None, query: str 
     source: pandas.DataFrame, pyarrow.Table, or the path of a CSV, Parquet (also a pattern) or DuckDB file. query: a
     SELECT, or the name of a table, of a DuckDB file.
     Raises UserError for what cannot be read or analysed: columns that are absent, values of the wrong kind, clicks
-    above impressions, an advertiser in two arms or without a date twice, an arm that is unknown or empty.
+    above impressions, an advertiser in two arms, or without a date or on one date twice, an arm that is unknown or
+    empty.
     """
     spec = spec or ExperimentSpec()
     with judged(source, spec, query) as table:
@@ -75,6 +79,9 @@ class Judged(NamedTuple):
     covariates: tuple[Covariate, ...]
     outcomes: tuple[str, ...]
     segments: tuple[str, ...]
+    first: int
+    last: int
+    """Days of the experiment, as numbers (rows.day_of)."""
 
     @property
     def described(self) -> tuple[str, ...]:
@@ -92,16 +99,26 @@ def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
-        try:
+        with readable_to_its_end():
             view_rows(connection, kinds, spec, covariates, outcomes)
+            first, last = days_of(connection, spec, kinds)
             connection.execute(
-                f"CREATE TEMP TABLE advertisers AS SELECT {columns} FROM ({read_sql('marts/ab_advertiser')})"  # noqa: S608
+                f"CREATE TEMP TABLE advertisers AS SELECT {columns} FROM ({read_sql('marts/ab_advertiser')})",  # noqa: S608
+                {"first": first, "last": last},
             )
             require_sound_rows(connection)
-            require_assignment(connection, dated=spec.date is not None)
-            yield Judged(connection, kinds, covariates, outcomes, segments)
-        except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
-            raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
+            require_assignment(connection)
+            require_distinct_days(connection, spec, kinds)
+            yield Judged(connection, kinds, covariates, outcomes, segments, first, last)
+
+
+@contextmanager
+def readable_to_its_end() -> Iterator[None]:
+    """Raise UserError where rows far down a file turn out to be broken."""
+    try:
+        yield
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
+        raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
 
 
 def open_source(
@@ -123,7 +140,7 @@ def open_source(
 def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: ExperimentSpec, query: str | None) -> None:
     if not path.is_file() and not ("*" in path.name and any(path.parent.glob(path.name))):
         raise UserError(f"No such file: {path}.")
-    if path.suffix in (".duckdb", ".db"):
+    if path.suffix in DATABASES:
         if not query:
             raise UserError(f"{path} is a DuckDB file: say which table or SELECT to analyse (--query).")
         connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
@@ -142,6 +159,24 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     connection.read_csv(str(path), sample_size=100_000, dtype=kinds or None).create_view("source")
 
 
+def days_of(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[int, int]:
+    """First and last day of the rows, as numbers. Raises UserError where the experiment would be longer than any."""
+    first, last = (day or 0 for day in connection.sql("SELECT min(day), max(day) FROM ab_rows").fetchall()[0])
+    if last - first >= MOST_DAYS:
+        start, end = (day_as_given(connection, day, spec, kinds) for day in (first, last))
+        raise UserError(
+            f"{spec.date} runs from {start} to {end}, which is more than {MOST_DAYS} days. It needs a date, or the "
+            "number of a day or week; correct those far off."
+        )
+    return first, last
+
+
+def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
+    if spec.date is None or is_whole(kinds[spec.date]):
+        return str(day)
+    return str(connection.execute("SELECT (DATE '1970-01-01' + $day::INTEGER)::VARCHAR", {"day": day}).fetchall()[0][0])
+
+
 def require_sound_rows(connection: duckdb.DuckDBPyConnection) -> None:
     wrong = connection.execute(
         """SELECT problem, sum(problems)::BIGINT AS rows, min(advertiser_id)
@@ -154,22 +189,15 @@ def require_sound_rows(connection: duckdb.DuckDBPyConnection) -> None:
     raise UserError(f"{rows} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")
 
 
-def require_assignment(connection: duckdb.DuckDBPyConnection, dated: bool) -> None:
-    crossed, crossing, repeated, repeating, *arms = connection.sql(
-        """SELECT count(*) FILTER (crossed), min(advertiser_id) FILTER (crossed),
-            count(*) FILTER (row_count > 1), min(advertiser_id) FILTER (row_count > 1), min(arm), max(arm)
-        FROM advertisers"""
+def require_assignment(connection: duckdb.DuckDBPyConnection) -> None:
+    crossed, crossing, *arms = connection.sql(
+        "SELECT count(*) FILTER (crossed), min(advertiser_id) FILTER (crossed), min(arm), max(arm) FROM advertisers"
     ).fetchall()[0]
     if crossed:
         raise UserError(
             f"{crossed} advertiser(s) are in more than one arm, for example {crossing}. "
             "The advertiser is the unit of randomisation: find out which arm each was assigned to, or leave them out "
             "of both."
-        )
-    if repeated and not dated:
-        raise UserError(
-            f"{repeated} advertiser(s) have more than one row, for example {repeating}. "
-            "Name the column of the date in a spec (date: …), or sum to one row per advertiser."
         )
     if tuple(arms) != ARMS:
         only = f"only {arms[0]}" if arms[0] else "no rows"
@@ -178,15 +206,39 @@ def require_assignment(connection: duckdb.DuckDBPyConnection, dated: bool) -> No
         )
 
 
+def require_distinct_days(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> None:
+    """Raise UserError where an advertiser has two rows of one day, or two rows without a date."""
+    repeated, repeating = connection.sql(
+        "SELECT count(*), min(advertiser_id) FROM advertisers WHERE row_count > days"
+    ).fetchall()[0]
+    if not repeated:
+        return
+    if spec.date is None:
+        raise UserError(
+            f"{repeated} advertiser(s) have more than one row, for example {repeating}. "
+            "Name the column of the date in a spec (date: …), or sum to one row per advertiser."
+        )
+    day, number = connection.execute(
+        """SELECT day, count(*) FROM ab_rows WHERE advertiser_id = $repeating
+        GROUP BY day HAVING count(*) > 1 ORDER BY day LIMIT 1""",
+        {"repeating": repeating},
+    ).fetchall()[0]
+    where = day_as_given(connection, day, spec, kinds)
+    raise UserError(
+        f"{repeated} advertiser(s) have more than one row of the same {spec.date}, for example {repeating} {number} of "
+        f"{where}. If these are the same results twice, leave one out; if they are parts, sum them to one row per "
+        "advertiser and date first."
+    )
+
+
 def by_period(table: Judged, spec: ExperimentSpec) -> tuple[pd.DataFrame | None, str]:
     """Totals by advertiser and period, and what a period is; None where there is no date, or one day only."""
     if spec.date is None:
         return None, "period"
-    first, last = table.connection.sql("SELECT min(day), max(day) FROM ab_rows").fetchall()[0]
-    if first == last:
+    if table.first == table.last:
         return None, "period"
     is_number = is_whole(table.kinds[spec.date])
-    weekly = not is_number and last - first + 1 > LONGEST_BY_DAY
-    parameters = {"first": first, "length": DAYS_OF_WEEK if weekly else 1}
+    weekly = not is_number and table.last - table.first + 1 > LONGEST_BY_DAY
+    parameters = {"first": table.first, "length": DAYS_OF_WEEK if weekly else 1}
     periods = table.connection.sql(read_sql("marts/ab_period"), params=parameters).df()
     return periods, "week" if weekly else "period" if is_number else "day"

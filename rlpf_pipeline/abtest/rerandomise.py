@@ -1,10 +1,10 @@
 """The report's own estimator on the same advertisers, randomised again: an A/A certificate and a randomisation test.
 
 Under a new assignment treatment has no effect, so 5 % of tests should reject and 95 % of intervals should hold 1. A
-thousand full fits would take a minute; the covariates' fit without treatment is common to all, and from it each
-assignment needs few cheap steps: Newton's with that fit's information (whose error shrinks by a factor of the effect's
-size each time), all assignments side by side. Estimates are those of full fits to six digits, errors to a
-percent or less: the covariates' part of the error keeps the common fit's weights.
+thousand full fits would take a minute. The covariates' fit without treatment is common to all; from it each assignment
+takes Newton's steps with its own information, one or two as a rule, all assignments side by side, and its HC3 has its
+own weights and leverages. Estimates are those of full fits to five digits, errors to about a thousandth, also where one
+advertiser holds half of the impressions. An assignment whose steps do not settle is fitted in full.
 """
 
 from __future__ import annotations
@@ -13,25 +13,31 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg, special
+import numpy.typing as npt
+from scipy import special
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk, estimate, one_thread
+from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, estimate, one_thread
 from rlpf_pipeline.abtest.maximum import Array, Counts
-from rlpf_pipeline.abtest.sandwich import OWN_LEVEL
+from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
+from rlpf_pipeline.errors import UserError
 
 ASSIGNMENTS = 1000
 SEED = 20240216
-STEPS = 1
-"""Between the first, which is free, and that of the last look, which also takes the errors."""
+STEPS = 6
+CLOSE = 3e-4
+"""A step, of the log relative risk and of log means, after which none is needed: what is left is about its square."""
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 BLOCK = 100
 """Assignments worked on at once: (advertisers, BLOCK) numbers."""
 ROWS = 256
-LARGEST = 20.0
-"""|log relative risk| beyond which an estimate is on its way to infinity."""
-HIGHEST = -1e-9
-"""Of a log mean: short of 1 where the fit lies on the boundary."""
+FARTHEST = 5.0
+"""Of a log mean from that of the covariates' fit: steps beyond it are not trusted."""
+HIGHEST = -1e-6
+"""Of a log mean: short of 1."""
+
+Arms = npt.NDArray[np.bool_]
+"""Whether an advertiser is treated, (advertisers, assignments)."""
 
 
 class Coverage(NamedTuple):
@@ -65,6 +71,8 @@ class Effects(NamedTuple):
     """(assignments,)"""
     standard_error: Array
     """HC3, as in the headline."""
+    observed_z: float
+    """Of the experiment's own assignment, computed as the others are."""
 
 
 def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED) -> Effects | None:
@@ -82,89 +90,179 @@ def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED
     for first in range(0, assignments, BLOCK):
         number = min(BLOCK, assignments - first)
         drawn = np.stack([rng.permutation(treated) for _ in range(number)])
-        blocks.append(prepare.effects(drawn.T.astype(np.float64, order="C")))
+        blocks.append(prepare.effects(drawn.T.copy()))
     log_risk, error = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    usable = np.isfinite(log_risk) & np.isfinite(error) & (np.abs(log_risk) < LARGEST) & (error > 0)
-    return Effects(log_risk[usable], error[usable]) if usable.sum() > assignments / 2 else None
+    usable = error > SMALLEST_ERROR
+    if usable.sum() <= assignments / 2:
+        return None
+    own, own_error = prepare.effects(treated[:, None])
+    return Effects(log_risk[usable], error[usable], float(own[0] / own_error[0]))
 
 
 class Prepared:
     """The fit on the covariates alone, ready for any assignment."""
 
     def __init__(self, design: Design) -> None:
-        counts = design.counts
-        x = np.delete(counts.x, design.position, axis=1)
-        fit = estimate(Counts(x, counts.k, counts.n), [name for name in design.names if name != TREATMENT])
+        x, self.k, self.n = design.counts
+        self.x = np.delete(x, design.position, axis=1)
+        self.names = [name for name in design.names if name != TREATMENT]
+        fit = estimate(Counts(self.x, self.k, self.n), self.names)
         self.status = fit.status
-        self.x, self.k, self.misses = x, counts.k, counts.n - counts.k
-        self.eta = np.minimum(x @ fit.beta, HIGHEST)
-        odds = 1 / np.expm1(-self.eta)
-        self.score, self.weight = self.k - self.misses * odds, self.misses * odds * (1 + odds)
-        self.information = linalg.cho_factor(x.T @ (x * self.weight[:, None]))
-        self.expected = counts.n * odds
-        naive = np.linalg.inv(x.T @ (x * self.expected[:, None]))
-        self.leverage = self.expected * np.einsum("ij,ij->i", x @ naive, x)
+        self.eta = np.minimum(self.x @ fit.beta, HIGHEST)
+        self.blocks = [slice(first, first + ROWS) for first in range(0, len(self.k), ROWS)]
+        filled = (self.x != 0).astype(np.float64)
+        self.pairs = np.nonzero(np.triu(filled.T @ filled))  # not those of two levels, whose product is zero everywhere
 
-    def effects(self, treated: Array) -> Effects:
-        """treated: (advertisers, assignments) of 0 and 1."""
-        with one_thread(), np.errstate(all="ignore"):
-            weighted = treated.T @ (self.x * self.weight[:, None])
-            slopes = linalg.cho_solve(self.information, weighted.T)
-            inner = treated.T @ self.weight - np.einsum("aj,ja->a", weighted, slopes)
-            log_risk = (treated.T @ self.score - slopes.T @ (self.x.T @ self.score)) / inner
-            point = Point(slopes, inner, -slopes * log_risk, log_risk)
+    def effects(self, treated: Arms) -> tuple[Array, Array]:
+        """Log relative risks and their HC3, by assignment; NaN where there is no estimate."""
+        log_risk, error = np.full((2, treated.shape[1]), np.nan)
+        with one_thread(), np.errstate(divide="ignore", invalid="ignore"):
+            point, clicks = self.start(treated)
+            estimable = (clicks > 0) & (clicks < self.k.sum())
+            left, point = np.flatnonzero(estimable), point.of(estimable)
             for _ in range(STEPS):
-                point = self.step(point, self.look(treated, point))
-            last = self.look(treated, point, errors=True)
-            return Effects(self.step(point, last).log_risk, np.sqrt(last.meat) / last.bread)
+                inside = self.inside(treated.take(left, axis=1), point)
+                left, point = left[inside], point.of(inside)
+                if not left.size:
+                    break
+                looked = self.look(treated.take(left, axis=1), point)
+                close = np.maximum(np.abs(looked.step.log_risk), looked.length) <= CLOSE
+                after = Point(point.beta + looked.step.beta, point.log_risk + looked.step.log_risk)
+                log_risk[left[close]] = after.log_risk[close]
+                error[left[close]] = self.errors(treated.take(left[close], axis=1), point.of(close), looked.of(close))
+                left, point = left[~close], after.of(~close)
+        for assignment in np.flatnonzero(estimable & np.isnan(error)):
+            log_risk[assignment], error[assignment] = self.full_fit(treated[:, assignment])
+        return log_risk, error
 
-    def step(self, point: Point, looked: Looked) -> Point:
-        step = (looked.score - np.einsum("ja,ja->a", point.slopes, looked.covariate_score)) / point.inner
-        beta = point.beta + linalg.cho_solve(self.information, looked.covariate_score) - point.slopes * step
-        return point._replace(beta=beta, log_risk=point.log_risk + step)
+    def start(self, treated: Arms) -> tuple[Point, Array]:
+        """One step from no effect, where the information of the covariates' fit is that of every assignment; and the
+        clicks of the treated, (assignments,)."""
+        odds = 1 / np.expm1(-self.eta)
+        fitted = (self.n - self.k) * odds
+        weight, score = fitted * (1 + odds), self.k - fitted
+        weighted = self.x * weight[:, None]
+        summed = np.column_stack([weighted, weight, score, self.k])
+        *cross, inner, own, clicks = np.sum(
+            [summed[rows].T @ treated[rows].astype(float) for rows in self.blocks], axis=0
+        )
+        slopes = np.linalg.solve(self.x.T @ weighted, cross)
+        log_risk = (own - self.x.T @ score @ slopes) / (inner - (cross * slopes).sum(axis=0))
+        return Point(-slopes * log_risk, log_risk), clicks
 
-    def look(self, treated: Array, point: Point, errors: bool = False) -> Looked:
-        """One pass over the advertisers, a few hundred at once so that they stay in the processor's cache."""
-        score, covariate_score = np.zeros_like(point.log_risk), np.zeros_like(point.beta)
-        bread, meat = np.zeros_like(score), np.zeros_like(score)
-        for first in range(0, len(self.k), ROWS):
-            rows = slice(first, first + ROWS)
-            x, misses = self.x[rows], self.misses[rows, None]
-            inverse_odds = treated[rows] * -point.log_risk
-            inverse_odds -= x @ point.beta
-            inverse_odds -= self.eta[rows, None]
-            np.expm1(np.maximum(inverse_odds, -HIGHEST, out=inverse_odds), out=inverse_odds)
-            expected = misses / inverse_odds
-            residual = self.k[rows, None] - expected
+    def inside(self, treated: Arms, point: Point) -> npt.NDArray[np.bool_]:
+        """Where every mean is below 1 and not far from the covariates' fit; (assignments,)."""
+        inside = np.ones(len(point.log_risk), dtype=bool)
+        for rows in self.blocks:
+            drift = self.x[rows] @ point.beta + treated[rows] * point.log_risk
+            inside &= (np.abs(drift).max(axis=0) < FARTHEST) & ((drift + self.eta[rows, None]).max(axis=0) <= HIGHEST)
+        return inside
+
+    def weights(self, rows: slice, drawn: Array, point: Point) -> tuple[Array, Array, Array]:
+        """Score per unit of the design, weights of the expected and the observed information; of some rows, (rows,
+        assignments), where `drawn` is 1 for the treated."""
+        odds = 1 / np.expm1(-self.eta[rows, None] - self.x[rows] @ point.beta - drawn * point.log_risk)
+        k, n = self.k[rows, None], self.n[rows, None]
+        fitted = (n - k) * odds
+        return k - fitted, n * odds, fitted * (1 + odds)
+
+    def products(self, rows: slice) -> Array:
+        """Of each pair of columns, (pairs, rows)."""
+        first, second = self.pairs
+        columns = self.x[rows].T.copy()
+        return columns[first] * columns[second]
+
+    def look(self, treated: Arms, point: Point) -> Looked:
+        """Newton's step from a point, and treatment's regressions on the covariates there."""
+        columns, number = point.beta.shape
+        score, covariate_score = np.zeros(number), np.zeros((columns, number))
+        information = np.zeros((2, len(self.pairs[0]), number))
+        cross, own = np.zeros((2, columns, number)), np.zeros((2, number))
+        for rows in self.blocks:
+            x, drawn, products = self.x[rows], treated[rows].astype(np.float64), self.products(rows)
+            residual, *weights = self.weights(rows, drawn, point)
+            score += (drawn * residual).sum(axis=0)
             covariate_score += x.T @ residual
-            score += np.einsum("ia,ia->a", treated[rows], residual)
-            if errors:
-                squared = np.square(treated[rows] - x @ point.slopes)
-                bread += np.einsum("ia,ia,ia->a", squared, expected, 1 + 1 / inverse_odds)
-                rest = 1 - self.leverage[rows, None] - self.expected[rows, None] * (squared / point.inner)
-                residual /= np.maximum(rest, OWN_LEVEL)
-                meat += np.einsum("ia,ia,ia->a", squared, residual, residual)
-        return Looked(score, covariate_score, bread, meat)
+            for kind, weight in enumerate(weights):
+                information[kind] += products @ weight
+                weight *= drawn
+                cross[kind] += x.T @ weight
+                own[kind] += weight.sum(axis=0)
+        expected, observed = (self.regression(*sums) for sums in zip(information, cross, own, strict=True))
+        log_risk = (score - (observed.slopes * covariate_score).sum(axis=0)) / observed.inner
+        beta = np.einsum("ajl,la->ja", observed.inverse, covariate_score) - observed.slopes * log_risk
+        gain = (covariate_score * beta).sum(axis=0) + score * log_risk
+        length = np.sqrt(np.maximum(gain, 0.0) / self.k.sum())
+        return Looked(Point(beta, log_risk), length, expected, observed)
+
+    def regression(self, information: Array, cross: Array, own: Array) -> Regression:
+        """From sums of weights: by pair of columns, by column for the treated, of the treated; each by assignment."""
+        first, second = self.pairs
+        matrices = np.zeros((len(own), len(cross), len(cross)))
+        matrices[:, first, second] = matrices[:, second, first] = information.T
+        inverse = np.asarray(np.linalg.inv(matrices), dtype=np.float64)
+        slopes = np.einsum("ajl,la->ja", inverse, cross)
+        return Regression(inverse, slopes, own - (cross * slopes).sum(axis=0))
+
+    def errors(self, treated: Arms, point: Point, looked: Looked) -> Array:
+        """HC3 of the log relative risk, as in sandwich.py; (assignments,)."""
+        expected, observed = looked.expected, looked.observed
+        first, second = self.pairs
+        form = expected.inverse[:, first, second].T * np.where(first == second, 1.0, 2.0)[:, None]
+        meat = np.zeros(len(point.log_risk))
+        for rows in self.blocks:
+            x, drawn = self.x[rows], treated[rows].astype(np.float64)
+            residual, weight, _ = self.weights(rows, drawn, point)
+            leverage = self.products(rows).T @ form + np.square(drawn - x @ expected.slopes) / expected.inner
+            rest = 1 - weight * leverage
+            influence = (drawn - x @ observed.slopes) * residual / np.where(rest > OWN_LEVEL, rest, np.inf)
+            meat += np.square(influence).sum(axis=0)
+        return np.asarray(np.sqrt(meat) / observed.inner)
+
+    def full_fit(self, treated: Arms) -> tuple[float, float]:
+        """Log relative risk and HC3 of one assignment (advertisers,); NaN where it has no estimate."""
+        try:
+            fit = estimate(Counts(np.column_stack([treated, self.x]), self.k, self.n), [TREATMENT, *self.names])
+        except UserError:
+            return math.nan, math.nan
+        return float(fit.beta[0]), math.sqrt(fit.covariances[HEADLINE][0, 0])
 
 
 class Point(NamedTuple):
-    """By assignment: treatment's slopes on the covariates (columns, assignments) and its information net of them, and
-    the coefficients so far, of the covariates (columns, assignments) and of treatment."""
+    """By assignment: how far the covariates' coefficients are from the common fit, and treatment's."""
 
-    slopes: Array
-    inner: Array
     beta: Array
+    """(columns, assignments)"""
     log_risk: Array
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Point:
+        return Point(self.beta.compress(chosen, axis=1), self.log_risk[chosen])
+
+
+class Regression(NamedTuple):
+    """By assignment: treatment's weighted regression on the covariates."""
+
+    inverse: Array
+    """(assignments, columns, columns), of the covariates' information."""
+    slopes: Array
+    """(columns, assignments)"""
+    inner: Array
+    """(assignments,), treatment's information net of the covariates."""
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Regression:
+        return Regression(self.inverse[chosen], self.slopes.compress(chosen, axis=1), self.inner[chosen])
 
 
 class Looked(NamedTuple):
-    """By assignment: scores of treatment and of the covariates (columns, assignments), and bread and meat (HC3) of the
-    sandwich."""
+    step: Point
+    length: Array
+    """Of the step: what it changes log means by, root mean square over clicks."""
+    expected: Regression
+    """Weighted by the expected information, as leverage is; `observed` as the sandwich's bread is."""
+    observed: Regression
 
-    score: Array
-    covariate_score: Array
-    bread: Array
-    meat: Array
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Looked:
+        return Looked(self.step.of(chosen), self.length[chosen], self.expected.of(chosen), self.observed.of(chosen))
 
 
 def certify(effects: Effects) -> Certificate:
@@ -190,10 +288,10 @@ def wilson_interval(hits: int, number: int, level: float = 0.95) -> tuple[float,
     return centre - reach, centre + reach
 
 
-def randomisation_test(effects: Effects, observed: RelativeRisk) -> Randomisation:
+def randomisation_test(effects: Effects) -> Randomisation:
     """Studentised, so that it also holds where only the mean effect is zero (Chung and Romano 2013)."""
     z = np.abs(effects.log_risk / effects.standard_error)
-    as_large = int((z >= abs(observed.z)).sum())
+    as_large = int((z >= abs(effects.observed_z)).sum())
     return Randomisation((1 + as_large) / (1 + len(z)), float(np.quantile(z, 0.95)))
 
 

@@ -7,7 +7,6 @@ Hochberg 1995), over all levels of all segments. The heterogeneity test asks whe
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +14,19 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import special
 
-from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Design
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk, dependent_columns, estimate, risk_from
+from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Design, build_design
+from rlpf_pipeline.abtest.log_binomial import (
+    SMALLEST_ERROR,
+    RelativeRisk,
+    dependent_columns,
+    estimate,
+    risk_from,
+    standard_errors,
+)
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.sandwich import HEADLINE
+from rlpf_pipeline.abtest.spec import Covariate
+from rlpf_pipeline.errors import UserError
 
 FALSE_DISCOVERY_RATE = 0.05
 FEWEST = 10
@@ -49,29 +57,65 @@ class Segments(NamedTuple):
     heterogeneity: tuple[Heterogeneity, ...]
 
 
-def segment_effects(design: Design, exposed: pd.DataFrame, segments: tuple[str, ...]) -> tuple[Segments, list[str]]:
-    """Effects by level of each segment, and notes on levels that have too few advertisers or no clicks."""
+class Fitted(NamedTuple):
+    """The levels of a segment that have an effect, and the fit's log relative risks of them."""
+
+    levels: list[str]
+    advertisers: list[int]
+    beta: Array
+    covariance: Array
+    """Of the headline's kind."""
+
+
+def segment_effects(
+    design: Design, covariates: tuple[Covariate, ...], segments: tuple[str, ...]
+) -> tuple[Segments, list[str]]:
+    """Effects by level of each segment, and notes on what could not be estimated; `covariates`: the experiment's."""
     found: list[tuple[str, str, int, RelativeRisk]] = []
     tests: list[Heterogeneity] = []
     notes: list[str] = []
     for segment in segments:
-        labels = labels_of(exposed[segment])
-        levels, poor = usable_levels(labels, design)
-        if poor:
-            notes.append(
-                f"Segment {segment}: no effect was estimated for {', '.join(poor)} (fewer than {FEWEST} advertisers or "
-                "no clicks in an arm)."
-            )
-        if not 2 <= len(levels) <= MOST_LEVELS:
+        fitted, said = fitted_levels(segment, design, covariates)
+        notes += [f"Segment {segment}: {what}" for what in said]
+        if fitted is None:
             continue
-        beta, covariance = interacted_fit(labels, levels, design)
-        for j, level in enumerate(levels):
-            risk = risk_from(float(beta[j]), math.sqrt(covariance[j, j]))
-            found.append((segment, level, int((labels == level).sum()), risk))
-        tests.append(heterogeneity(segment, beta, covariance))
+        errors = standard_errors(fitted.covariance)
+        for level, advertisers, beta, error in zip(fitted.levels, fitted.advertisers, fitted.beta, errors, strict=True):
+            found.append((segment, level, advertisers, risk_from(float(beta), float(error))))
+        if len(fitted.levels) > 1:
+            tests.append(heterogeneity(segment, fitted.beta, fitted.covariance))
     adjusted = benjamini_hochberg([risk.p_value for *_, risk in found])
     effects = [SegmentEffect(*row, p, p < FALSE_DISCOVERY_RATE) for row, p in zip(found, adjusted, strict=True)]
     return Segments(tuple(effects), tuple(tests)), notes
+
+
+def fitted_levels(segment: str, design: Design, covariates: tuple[Covariate, ...]) -> tuple[Fitted | None, list[str]]:
+    """The segment's fit, on the advertisers of its usable levels alone, and what was left out of it and why."""
+    labels = labels_of(design.frame[segment])
+    levels, poor = usable_levels(labels, design)
+    notes = []
+    if poor:
+        notes.append(
+            f"no effect was estimated for {', '.join(poor)} (fewer than {FEWEST} advertisers or no clicks in an arm)."
+        )
+    if not 2 <= len(levels) <= MOST_LEVELS:
+        return None, [*notes, f"no effects, which need 2 to {MOST_LEVELS} usable levels; it has {len(levels)}."]
+    rows = np.isin(labels, levels)
+    part = build_design(design.frame[rows], covariates)
+    lost = [name for name in design.covariates if name not in part.covariates]
+    if lost:
+        notes.append(f"not adjusted for {', '.join(lost)}, which the usable levels alone cannot carry.")
+    try:
+        beta, covariance = interacted_fit(labels[rows], levels, part)
+    except UserError as error:
+        return None, [*notes, f"no effect was estimated. {error}"]
+    varying = standard_errors(covariance) > SMALLEST_ERROR
+    if not varying.all():
+        still = ", ".join(level for level, varies in zip(levels, varying, strict=True) if not varies)
+        notes.append(f"no effect was estimated for {still} (the click-through rate does not vary within an arm).")
+    kept = [level for level, varies in zip(levels, varying, strict=True) if varies]
+    advertisers = [int((labels == level).sum()) for level in kept]
+    return Fitted(kept, advertisers, beta[varying], covariance[np.ix_(varying, varying)]), notes
 
 
 def labels_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
@@ -94,16 +138,18 @@ def usable_levels(labels: npt.NDArray[np.object_], design: Design) -> tuple[list
 
 
 def interacted_fit(labels: npt.NDArray[np.object_], levels: list[str], design: Design) -> tuple[Array, Array]:
-    """Log relative risks by level and their covariance, of the headline's kind."""
-    rows = np.isin(labels, levels)
-    counts = design.counts
-    interactions = np.stack([(labels[rows] == level) * design.treated[rows] for level in levels], axis=1)
-    own = np.stack([(labels[rows] == level).astype(float) for level in levels], axis=1)
-    others = design.matrix.drop(columns=["Intercept", TREATMENT]).to_numpy(float)[rows]
-    x = np.hstack([interactions, own, others])
-    x = np.delete(x, dependent_columns(x), axis=1)
-    names = [*(f"{TREATMENT} {level}" for level in levels), *(f"column {j}" for j in range(x.shape[1] - len(levels)))]
-    fit = estimate(Counts(x, counts.k[rows], counts.n[rows]), names)
+    """Log relative risks by level and their covariance, of the headline's kind; labels: of the design's advertisers.
+
+    Raises UserError where there is no estimate.
+    """
+    x, k, n = design.counts
+    own = np.stack([(labels == level).astype(float) for level in levels], axis=1)
+    columns = np.hstack([own * design.treated[:, None], own, np.delete(x, [0, design.position], axis=1)])
+    others = [name for name in design.names if name not in ("Intercept", TREATMENT)]
+    names = [*(f"{TREATMENT} of {level}" for level in levels), *levels, *others]
+    dropped = dependent_columns(columns)
+    kept = [name for j, name in enumerate(names) if j not in dropped]
+    fit = estimate(Counts(np.delete(columns, dropped, axis=1), k, n), kept)
     size = len(levels)
     return fit.beta[:size], fit.covariances[HEADLINE][:size, :size]
 

@@ -6,7 +6,8 @@ sequences): with the standard error s of a look and a mixture of standard deviat
     estimate +- s sqrt((1 + s^2 / tau^2) log((1 + tau^2 / s^2) / alpha^2))
 
 holds at all looks together with probability 1 - alpha, where the estimate moves as if its information grew by
-independent pieces. Cumulative estimates on the same advertisers move less than that.
+independent pieces. Cumulative estimates on the same advertisers move less than that. It is asymptotic: a look at few
+advertisers is no look (`may_look`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,27 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk
+from rlpf_pipeline.abtest.maximum import Array
 
 MIXTURE = 0.1
 """tau, of the log relative risk: effects of up to about 10 % are what an experiment of this kind is for. Fixed before
 the data: a tau chosen after looking would not be valid."""
+
+LEAST_ADVERTISERS = 50
+"""Effective advertisers of each arm that a look needs; fixed before the data, as the mixture is."""
+
+
+def may_look(impressions: Array, treated: npt.NDArray[np.bool_]) -> bool:
+    """Whether the impressions so far of each arm count as LEAST_ADVERTISERS or more: (sum n)^2 / sum n^2 (Kish).
+
+    Both (advertisers,).
+    """
+    arms = impressions[treated], impressions[~treated]
+    return all(0 < LEAST_ADVERTISERS * float(n @ n) <= float(n.sum()) ** 2 for n in arms)
 
 
 class AnytimeInterval(NamedTuple):

@@ -126,10 +126,17 @@ def over_time_plot(over_time: OverTime) -> Specification:
             "ratio": effect.cumulative.estimate,
             "low": max(effect.cumulative.low, 1 / FARTHEST),
             "high": min(effect.cumulative.high, FARTHEST),
-            "always_low": max(effect.anytime.low, 1 / FARTHEST),
-            "always_high": min(effect.anytime.high, FARTHEST),
         }
         for effect in over_time.periods
+    ]
+    always = [
+        {
+            "period": effect.period,
+            "low": max(effect.anytime.low, 1 / FARTHEST),
+            "high": min(effect.anytime.high, FARTHEST),
+        }
+        for effect in over_time.periods
+        if effect.anytime
     ]
     scale = {"type": "log", "zero": False, "nice": False, "padding": 8}
     axis = {"format": ".3~g", "tickCount": 6}
@@ -150,7 +157,11 @@ def over_time_plot(over_time: OverTime) -> Specification:
         return layer(values, {"color": ACCENT, **mark}, {"x": period, **encoding})
 
     layers = [
-        drawn({"type": "area", "opacity": 0.18}, y=at("always_low"), y2={"field": "always_high"}),
+        layer(
+            always,
+            {"type": "area", "opacity": 0.18, "color": ACCENT},
+            {"x": period, "y": at("low"), "y2": {"field": "high"}},
+        ),
         NO_EFFECT | {"encoding": {"y": at("none")}},
         drawn({"type": "rule", "strokeWidth": 2}, y=at("low"), y2={"field": "high"}),
         drawn({"type": "line", "opacity": 0.6}, y=at("ratio")),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.arms import QUANTILES
 from rlpf_pipeline.abtest.over_time import OverTime
+from rlpf_pipeline.abtest.sequential import LEAST_ADVERTISERS
 from rlpf_pipeline.report.methods import FORMULAS, REFERENCES, model_paragraphs
 from rlpf_pipeline.report.wording import (
     LIGHTS,
@@ -97,11 +98,18 @@ def over_time_section(over_time: OverTime) -> Section:
         f"The confidence sequence first leaves out no effect at the end of {unit} {over_time.decided_at}."
         if over_time.decided_at
         else "The confidence sequence holds no effect all along."
+        if any(effect.anytime for effect in over_time.periods)
+        else f"Every {unit} is too early for a look: the confidence sequence says nothing."
     )
     paragraphs = [
         f"{decided} Its p-value, valid whenever one looked, is {probability(over_time.anytime_p_value)}. The "
         "headline's interval is for one look, at the end."
     ]
+    if any(effect.anytime is None for effect in over_time.periods):
+        paragraphs.append(
+            f"It is too early for a look while the impressions of an arm count as fewer than {LEAST_ADVERTISERS} "
+            "advertisers of equal size: (Σn)²/Σn²."
+        )
     if over_time.novelty:
         novelty = over_time.novelty
         trend = (
@@ -112,7 +120,7 @@ def over_time_section(over_time: OverTime) -> Section:
         (
             str(effect.period),
             change_with_interval(effect.cumulative),
-            f"{change(effect.anytime.low)} to {change(effect.anytime.high)}",
+            f"{change(effect.anytime.low)} to {change(effect.anytime.high)}" if effect.anytime else "too early",
             change_with_interval(effect.alone) if effect.alone else NONE,
         )
         for effect in over_time.periods

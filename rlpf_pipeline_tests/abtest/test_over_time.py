@@ -58,6 +58,32 @@ def test_the_confidence_sequence_is_wider_and_decides_a_large_effect(fading):
     assert fading.over_time.anytime_p_value < 0.05
 
 
+def early_weeks() -> pd.DataFrame:
+    """Twice the CTR in the first week, of forty advertisers in each arm; then everyone, and no effect."""
+    panel = weekly([2.0, 1.0, 1.0], seed=8)
+    first = panel["week"] == 0
+    panel.loc[
+        first & (panel[first].groupby("arm").cumcount().reindex(panel.index) >= 40), ["impressions", "clicks"]
+    ] = 0
+    return panel
+
+
+def test_a_look_at_few_advertisers_is_too_early_and_decides_nothing():
+    over_time = analyse(early_weeks(), ExperimentSpec(date="week")).over_time
+    first, *later = over_time.periods
+    assert first.cumulative.low > 1
+    assert first.anytime is None
+    assert all(effect.anytime for effect in later)
+    assert over_time.decided_at is None
+    assert over_time.anytime_p_value == min(effect.anytime.p_value for effect in later)
+
+
+def test_where_every_period_is_too_early_nothing_is_decided():
+    over_time = analyse(weekly([3.0] * 3, number=60), ExperimentSpec(date="week")).over_time
+    assert [effect.anytime for effect in over_time.periods] == [None] * 3
+    assert (over_time.decided_at, over_time.anytime_p_value) == (None, 1.0)
+
+
 def test_a_steady_effect_has_no_trend():
     novelty = analyse(weekly([1.1] * 4), ExperimentSpec(date="week")).over_time.novelty
     assert abs(novelty.z) < 3.3

@@ -52,6 +52,18 @@ def test_a_panel_is_summed_and_described_by_its_first_day(data):
     assert sorted(found.periods["period"].unique()) == [0, 1, 2, 3, 4]
 
 
+def test_spend_sums_to_the_same_bytes_however_the_rows_are_read(data, tmp_path):
+    """Two threads read the row groups in any order; the expected sums are exact (fractions of cents)."""
+    days = pd.concat([data.assign(day=day) for day in range(120)])
+    cents = np.random.default_rng(6).integers(1, 10**7, len(days))
+    days = days.assign(cents=cents, spend=cents / 1000).sample(frac=1, random_state=2)
+    days.drop(columns="cents").to_parquet(tmp_path / "days.parquet", row_group_size=2000)
+    exact = days.groupby("advertiser_id")["cents"].sum() / 1000
+    for _ in range(4):
+        found = load_experiment(tmp_path / "days.parquet", ExperimentSpec(date="day")).advertisers
+        assert list(found["spend"]) == list(exact)
+
+
 def test_summing_a_panel_first_gives_the_clustered_fit_of_its_rows(data):
     panel = panel_of(data, days=6)
     panel["treatment"] = (panel["arm"] == "treatment").astype(float)
@@ -137,6 +149,7 @@ def test_missing_covariates_stay_null(data):
         (lambda d: d.assign(impressions="many"), "not a finite number"),
         (lambda d: d.assign(account_age_years=np.inf), "not a finite number"),
         (lambda d: d.assign(ads=d["ads"] + 0.5), "whole things"),
+        (lambda d: d.assign(spend=np.inf), "spend is not a finite number"),
         (lambda d: d.assign(lifetime_ctr=-0.1), "lifetime_ctr is negative"),
         (lambda d: d.head(0), "no rows"),
     ],
@@ -174,6 +187,39 @@ def test_a_date_that_is_none_is_refused(data):
         load_experiment(data.assign(day="soon"), ExperimentSpec(date="day"))
     with pytest.raises(UserError, match="no column day"):
         load_experiment(data, ExperimentSpec(date="day"))
+
+
+@pytest.mark.parametrize("days", [3, 200])
+def test_two_rows_of_a_day_are_refused_with_an_example(data, days):
+    """Silently summed, they would count that day twice. 200 days do not fit into one machine word of bits."""
+    first = pd.Timestamp("2024-02-16")
+    panel = pd.concat([data.head(40).assign(day=first + pd.Timedelta(days=day)) for day in range(days)])
+    again = panel[(panel["day"] == first + pd.Timedelta(days=2)) & (panel["arm"] == "treatment")]
+    named = again["advertiser_id"].min()
+    assert load_experiment(panel, ExperimentSpec(date="day")).rows == 40 * days
+    with pytest.raises(UserError, match=rf"^{len(again)} advertiser.*the same day.*{named} 2 of 2024-02-18"):
+        load_experiment(pd.concat([panel, again]), ExperimentSpec(date="day"))
+
+
+def test_two_rows_of_a_numbered_week_are_refused(data):
+    weeks = pd.concat([data.assign(week=week) for week in (-1, 4, 4)])
+    with pytest.raises(UserError, match=r"^300 advertiser.*the same week.*adv-000000 2 of 4"):
+        load_experiment(weeks, ExperimentSpec(date="week"))
+
+
+@pytest.mark.parametrize(
+    ("far", "said"), [("1970-01-01", "from 1970-01-01 to 2024-02-16"), ("2099-12-31", "from 2024-02-16 to 2099-12-31")]
+)
+def test_a_date_far_off_is_refused(data, far, said):
+    dated = data.assign(day=pd.Timestamp("2024-02-16"))
+    with pytest.raises(UserError, match=said):
+        load_experiment(pd.concat([dated, dated.head(1).assign(day=pd.Timestamp(far))]), ExperimentSpec(date="day"))
+
+
+def test_seconds_are_no_days(data):
+    seconds = pd.concat([data.assign(at=at) for at in (1_700_000_000, 1_700_604_800)])
+    with pytest.raises(UserError, match="from 1700000000 to 1700604800"):
+        load_experiment(seconds, ExperimentSpec(date="at"))
 
 
 def test_numbered_weeks_are_periods(data):

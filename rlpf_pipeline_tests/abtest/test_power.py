@@ -86,11 +86,39 @@ def test_a_plan_from_a_file_sums_days_and_refuses_what_it_cannot_use(tmp_path):
     frame.drop(columns="clicks").to_csv(tmp_path / "no.csv", index=False)
     with pytest.raises(UserError, match="no column clicks"):
         planned_from(tmp_path / "no.csv")
-    frame.assign(clicks="x").to_csv(tmp_path / "bad.csv", index=False)
-    with pytest.raises(UserError, match="no numbers"):
-        planned_from(tmp_path / "bad.csv")
     with pytest.raises(UserError, match="too few"):
         expected_error(k[:5], n[:5])
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"clicks": "n/a"}, r"^7 row.*adv-000000: impressions \d+, clicks n/a"),
+        ({"impressions": None}, r"^7 row.*adv-000000: impressions None"),
+        ({"impressions": np.inf}, r"^7 row.*adv-000000"),
+        ({"clicks": -1}, r"^7 row.*adv-000000"),
+        ({"impressions": 10, "clicks": 11}, r"^7 row.*adv-000000: impressions 10(\.0)?, clicks 11"),
+        ({"advertiser_id": None}, r"^7 row.*advertiser None"),
+    ],
+)
+def test_rows_that_are_no_counts_are_refused_though_their_advertisers_have_others(tmp_path, broken, message):
+    frame = experiment(200, seed=3)[["advertiser_id", "impressions", "clicks"]]
+    pd.concat([frame, frame.head(7).assign(**broken)]).to_csv(tmp_path / "past.csv", index=False, na_rep="")
+    with pytest.raises(UserError, match=message):
+        planned_from(tmp_path / "past.csv")
+
+
+def test_a_broken_row_far_down_is_the_users_mistake(tmp_path):
+    lines = ["advertiser_id,impressions,clicks", *(f"a{i},100,3" for i in range(250_000)), "b,100,n/a"]
+    (tmp_path / "past.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="cannot be read to its end"):
+        planned_from(tmp_path / "past.csv")
+
+
+def test_a_plan_from_a_database_names_what_can_be_read(tmp_path):
+    with pytest.raises(UserError, match="CSV or Parquet") as refused:
+        planned_from(tmp_path / "past.duckdb")
+    assert "--query" not in str(refused.value)
 
 
 def test_a_plan_scales_with_the_root_of_advertisers():

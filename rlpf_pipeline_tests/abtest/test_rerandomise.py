@@ -8,9 +8,10 @@ from scipy import stats
 
 from rlpf_pipeline.abtest.design import build_design
 from rlpf_pipeline.abtest.frames import with_exposure
-from rlpf_pipeline.abtest.log_binomial import estimate, risk_from
+from rlpf_pipeline.abtest.log_binomial import estimate
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.rerandomise import SEED, Effects, certify, randomisation_test, rerandomise, wilson_interval
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
 
@@ -38,15 +39,67 @@ def even():
     return rerandomise(design_of(frame), assignments=300)
 
 
-def test_each_assignment_has_the_estimate_and_error_of_a_full_fit(design, effects):
+def full_fits(design, assignments):
+    """Log relative risk and HC3 of each assignment, one regression after the other; NaN where there is none."""
     rng = np.random.default_rng(SEED)
     counts, j = design.counts, design.position
-    for assignment in range(5):
+    found = np.full((2, assignments), np.nan)
+    for assignment in range(assignments):
         x = counts.x.copy()
         x[:, j] = rng.permutation(design.treated)
-        fit = estimate(counts._replace(x=x), design.names)
-        assert effects.log_risk[assignment] == pytest.approx(fit.beta[j], abs=1e-6)
-        assert effects.standard_error[assignment] == pytest.approx(fit.covariances["hc3"][j, j] ** 0.5, rel=1e-2)
+        try:
+            fit = estimate(counts._replace(x=x), design.names)
+        except UserError:
+            continue
+        found[:, assignment] = fit.beta[j], fit.covariances["hc3"][j, j] ** 0.5
+    return found
+
+
+def concentrated(share: float, ctr_ratio: float):
+    """The first of 600 advertisers has `share` times the impressions of all others, and so many times their CTR."""
+    frame = experiment(600, seed=21)
+    others = frame[["impressions", "clicks"]].iloc[1:].sum()
+    impressions = int(share * others["impressions"])
+    ctr = others["clicks"] / others["impressions"]
+    frame.loc[0, ["impressions", "clicks"]] = [impressions, int(ctr_ratio * ctr * impressions)]
+    return design_of(frame)
+
+
+def test_each_assignment_has_the_estimate_and_error_of_a_full_fit(design, effects):
+    log_risk, error = full_fits(design, 10)
+    assert effects.log_risk[:10] == pytest.approx(log_risk, abs=1e-6)
+    assert effects.standard_error[:10] == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("share", "ctr_ratio"), [(1.0, 4.0), (0.3, 2.0)])
+def test_so_it_has_where_one_advertiser_holds_much_of_the_impressions(share, ctr_ratio):
+    design = concentrated(share, ctr_ratio)
+    effects = rerandomise(design, assignments=60)
+    log_risk, error = full_fits(design, 60)
+    assert effects.log_risk == pytest.approx(log_risk, abs=1e-5)
+    assert effects.standard_error == pytest.approx(error, rel=1e-3)
+    quantile = np.quantile(np.abs(log_risk / error), 0.95)
+    assert randomisation_test(effects).critical_value == pytest.approx(quantile, rel=1e-3)
+
+
+def test_so_it_has_where_clicks_are_likely_and_steps_leave_the_domain():
+    """Means near 1, where a step of Newton's often goes beyond: those assignments are fitted in full."""
+    rng = np.random.default_rng(7)
+    frame = experiment(60, seed=21).assign(impressions=rng.integers(1, 9, 60))
+    frame["clicks"] = rng.binomial(frame["impressions"], 0.93)
+    design = design_of(frame[["advertiser_id", "arm", "impressions", "clicks"]])
+    effects = rerandomise(design, assignments=60)
+    log_risk, error = full_fits(design, 60)
+    assert effects.log_risk == pytest.approx(log_risk, abs=1e-5)
+    assert effects.standard_error == pytest.approx(error, rel=2e-3)
+
+
+def test_the_observed_z_is_computed_as_the_others_and_equals_the_headlines():
+    design = concentrated(1.0, 4.0)
+    fit = estimate(design.counts, design.names)
+    j = design.position
+    headline = fit.beta[j] / fit.covariances["hc3"][j, j] ** 0.5
+    assert rerandomise(design, assignments=10).observed_z == pytest.approx(headline, rel=1e-3)
 
 
 def test_five_percent_reject_and_intervals_cover(even):
@@ -66,23 +119,21 @@ def test_the_interval_of_a_share_equals_scipys():
 
 def test_randomisation_p_value_counts_assignments_at_least_as_large():
     """|z| of 1, 2, 3, 4; observed 2.5: two of four, so (1 + 2) / (1 + 4)."""
-    effects = Effects(np.array([1.0, -2.0, 3.0, -4.0]), np.ones(4))
-    test = randomisation_test(effects, risk_from(2.5, 1.0))
+    test = randomisation_test(Effects(np.array([1.0, -2.0, 3.0, -4.0]), np.ones(4), observed_z=-2.5))
     assert test.p_value == pytest.approx(0.6)
     assert test.critical_value == pytest.approx(3.85)
 
 
 def test_a_true_effect_is_found_by_randomisation_too(design, effects):
-    fit = estimate(design.counts, design.names)
-    observed = risk_from(float(fit.beta[design.position]), 0.02)
-    assert randomisation_test(effects, observed).p_value < 0.05
+    """A planted 1.067 makes z about 2 here; 1.2 would be found by any test."""
+    frame = experiment(2000, seed=21, relative_risk=1.2)
+    assert randomisation_test(rerandomise(design_of(frame), assignments=300)).p_value < 0.05
 
 
 def test_where_most_assignments_have_no_estimate_there_is_no_certificate():
-    """All clicks lie with two of twenty advertisers: half of the assignments put both into one arm."""
+    """All clicks lie with two of twenty advertisers, 15 to 5: both are in one arm in (15*14 + 5*4) / (20*19) = 61 %."""
     frame = experiment(20, seed=2)
-    frame["clicks"] = 0
-    frame.loc[[frame.index[frame["arm"] == arm][0] for arm in ("control", "treatment")], "clicks"] = 50
-    frame["impressions"] = 10_000
-    effects = rerandomise(design_of(frame), assignments=200)
-    assert effects is None or np.isfinite(effects.log_risk).all()
+    frame["arm"] = np.where(np.arange(20) < 15, "control", "treatment")
+    frame = frame.assign(clicks=0, impressions=10_000)
+    frame.loc[[0, 19], "clicks"] = [50, 60]
+    assert rerandomise(design_of(frame), assignments=200) is None

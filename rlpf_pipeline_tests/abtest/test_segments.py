@@ -21,7 +21,7 @@ from rlpf_pipeline_tests.abtest.experiment_data import experiment
 def found(frame: pd.DataFrame, segments: tuple[str, ...], spec: ExperimentSpec | None = None):
     loaded = load_experiment(frame, spec)
     exposed = with_exposure(loaded.advertisers)
-    return segment_effects(build_design(exposed, loaded.covariates), exposed, segments)
+    return segment_effects(build_design(exposed, loaded.covariates), loaded.covariates, segments)
 
 
 def test_adjusted_p_values_equal_scipys():
@@ -87,3 +87,52 @@ def test_a_level_with_few_advertisers_is_named_and_left_out():
     segments, notes = found(frame, ("industry",))
     assert "rare" not in [effect.level for effect in segments.effects]
     assert "rare" in notes[0]
+
+
+def poor_in_part() -> pd.DataFrame:
+    """Industry has a level of five advertisers; without them a level of budget has no clicks."""
+    frame = experiment(400, seed=3)
+    frame["industry"] = np.where(frame.index % 2, "A", "B")
+    frame.loc[:4, "industry"] = "rare"
+    frame["budget"] = np.where(frame.index % 3, "medium", "low")
+    frame.loc[[0, 1, 2, 20, 21, 22], "budget"] = "high"
+    frame.loc[20:22, "clicks"] = 0
+    return frame
+
+
+def test_a_covariate_that_the_usable_levels_cannot_carry_is_left_out_there_and_noted():
+    """What remains is a fit of its own: the same as on a table that never had the poor level nor that covariate."""
+    frame = poor_in_part()
+    segments, notes = found(frame, ("industry", "expertise"))
+    alone, _ = found(frame[frame["industry"] != "rare"].drop(columns="budget"), ("industry",))
+    assert [effect.risk for effect in segments.effects[:2]] == [effect.risk for effect in alone.effects]
+    assert {effect.segment for effect in segments.effects} == {"industry", "expertise"}
+    assert notes[1] == "Segment industry: not adjusted for budget, which the usable levels alone cannot carry."
+
+
+def test_a_segment_without_an_estimate_is_a_note_and_the_others_remain():
+    """Without the poor level, two flags differ only where nobody clicked, though each has clicks."""
+    frame = experiment(400, seed=3).assign(first=False, second=False)
+    frame["industry"] = np.where(frame.index % 2, "A", "B")
+    frame.loc[:4, "industry"] = "rare"
+    frame.loc[0, "first"] = frame.loc[1, "second"] = True
+    frame.loc[10:29, "first"] = frame.loc[10:24, "second"] = True
+    frame.loc[25:29, "clicks"] = 0
+    forms = {"first": "flag", "second": "flag", "industry": "category", "expertise": "category"}
+    spec = ExperimentSpec(covariates=forms)
+    segments, notes = found(frame, ("industry", "expertise"), spec)
+    assert {effect.segment for effect in segments.effects} == {"expertise"}
+    assert "Segment industry: no effect was estimated. There are no clicks where" in notes[1]
+    assert "first" in notes[1]
+
+
+def test_a_level_whose_ctr_does_not_vary_is_a_note_and_the_others_remain():
+    frame = experiment(400, seed=3)
+    still = frame["industry"] == "food"
+    frame.loc[still, ["impressions", "clicks"]] = [1000, 30]
+    segments, notes = found(frame, ("industry",), ExperimentSpec(covariates={"industry": "category"}))
+    assert [effect.level for effect in segments.effects] == ["games", "retail", "travel"]
+    assert segments.heterogeneity[0].degrees_of_freedom == 2
+    assert notes == [
+        "Segment industry: no effect was estimated for food (the click-through rate does not vary within an arm)."
+    ]

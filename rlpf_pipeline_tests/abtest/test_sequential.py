@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlpf_pipeline.abtest.log_binomial import risk_from
-from rlpf_pipeline.abtest.sequential import anytime_interval, anytime_p_value, critical_value
+from rlpf_pipeline.abtest.sequential import anytime_interval, anytime_p_value, critical_value, may_look
 
 
 def test_at_the_edge_of_the_interval_the_evidence_is_one_over_alpha():
@@ -24,6 +24,16 @@ def test_the_interval_is_around_the_estimate_on_the_log_scale():
     interval = anytime_interval(risk_from(0.1, 0.03))
     assert math.log(interval.low) + math.log(interval.high) == pytest.approx(0.2)
     assert interval.high / interval.low > math.exp(2 * 1.96 * 0.03)
+
+
+def test_a_look_needs_fifty_effective_advertisers_in_each_arm():
+    """Equal impressions count as many as they are; 99 of 1 and one of 40 count as 139^2 / (99 + 1600) = 11.4."""
+    treated = np.arange(200) < 100
+    assert may_look(np.where(np.arange(200) % 100 < 50, 7.0, 0.0), treated)
+    assert not may_look(np.where(np.arange(200) % 100 < 49, 7.0, 0.0), treated)
+    assert not may_look(np.where(np.arange(200) == 0, 40.0, 1.0), treated)
+    assert not may_look(np.where(np.arange(200) == 150, 40.0, 1.0), treated)
+    assert not may_look(np.where(treated, 1.0, 0.0), treated)
 
 
 def test_peeking_70_times_rejects_at_most_5_percent():

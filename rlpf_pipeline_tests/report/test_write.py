@@ -17,6 +17,8 @@ from rlpf_pipeline.report import write_report
 from rlpf_pipeline.report.wording import csv_cell
 from rlpf_pipeline.report.write import plain
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
+from rlpf_pipeline_tests.abtest.test_over_time import early_weeks, weekly
+from rlpf_pipeline_tests.abtest.test_segments import poor_in_part
 
 FILES = {"report.html", "report.md", "results.json", "effects.csv", "forest.svg", "forest.png", "segments.svg"}
 HOSTILE = "=travel<script>alert(1)</script>"
@@ -121,10 +123,30 @@ def test_a_panel_shows_the_effect_over_time(tmp_path):
         assert "Confidence sequence" in (tmp_path / name).read_text()
 
 
+def test_a_look_that_is_too_early_is_said_in_the_report(tmp_path):
+    write_report(analyse(early_weeks(), ExperimentSpec(date="week")), tmp_path, title="x", **MADE)
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert "too early" in text
+        assert "fewer than 50 advertisers" in text
+        assert "Every period is too early" not in text
+
+
+def test_a_report_that_is_too_early_throughout_says_so(tmp_path):
+    write_report(analyse(weekly([3.0] * 3, number=60), ExperimentSpec(date="week")), tmp_path, title="x", **MADE)
+    assert "Every period is too early for a look" in (tmp_path / "report.md").read_text()
+
+
 def test_few_advertisers_and_wide_intervals_are_drawn(tmp_path):
     analysis = analyse(experiment(12, seed=1))
     write_report(analysis, tmp_path, title="x", data_digest="0", command="c")
     assert "NaN" not in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_segment_lacks_is_said_in_the_report(tmp_path):
+    write_report(analyse(poor_in_part()), tmp_path, title="x", **MADE)
+    for name in ("report.html", "report.md"):
+        assert "Segment industry: not adjusted for budget" in (tmp_path / name).read_text()
 
 
 def test_the_same_analysis_gives_the_same_bytes(analysis, folder, tmp_path):
