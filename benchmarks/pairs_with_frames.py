@@ -26,6 +26,26 @@ class Clock:
         self.seconds[name], self.last = now - self.last, now
 
 
+def probability_of_better(z, left, right):
+    """P(CTR_left > CTR_right) as in sql/marts/pairs.sql; z: (pairs,); left, right: a and b, (pairs,) each."""
+    from scipy.special import gammaln, ndtr
+
+    (p, r), (q, s) = ((a * b / (a + b), b * b / (a + b + 1)) for a, b in (left, right))
+    low = np.maximum(left[0] / sum(left), right[0] / sum(right)) <= 0.3
+    skewed = low & (np.minimum(p, q) < 16)
+    better = ndtr(z)
+    p, r, q, s = p[skewed], r[skewed], q[skewed], s[skewed]
+    x, y, m, n = r / (r + s), s / (r + s), np.cbrt((p + 2) / r), np.cbrt((q + 2) / s)
+    larger_z = (m * (1 - 1 / (9 * p + 18)) - n * (1 - 1 / (9 * q + 18))) / np.sqrt(
+        m * m / (9 * p + 18) + n * n / (9 * q + 18)
+    )
+    over = np.exp(gammaln(p + q + 1) - gammaln(p + 1) - gammaln(q + 1) + p * np.log(x) + q * np.log(y)) * (
+        (p * x - q * y) / (p + q) + x * y * (p + q + 1) / ((p + 1) * (q + 1)) * ((p + 1) * x - (q + 1) * y)
+    )
+    better[skewed] = np.clip(ndtr(larger_z) + over, 0, 1)
+    return better
+
+
 def with_polars(given: Path, output: Path) -> dict[str, float]:
     import polars as pl
     from scipy.special import digamma, ndtr, polygamma
@@ -75,7 +95,10 @@ def with_polars(given: Path, output: Path) -> dict[str, float]:
     )
     a, b = odds["a"].to_numpy(), odds["b"].to_numpy()
     odds = odds.select("variant", "ad", "split", "impressions", "clicks").with_columns(
-        mean=pl.Series(digamma(a) - digamma(b)), variance=pl.Series(polygamma(1, a) + polygamma(1, b))
+        mean=pl.Series(digamma(a) - digamma(b)),
+        variance=pl.Series(polygamma(1, a) + polygamma(1, b)),
+        a=pl.Series(a),
+        b=pl.Series(b),
     )
     left_n, right_n, left_k, right_k = (
         pl.col(c) for c in ("impressions", "impressions_right", "clicks", "clicks_right")
@@ -94,15 +117,20 @@ def with_polars(given: Path, output: Path) -> dict[str, float]:
             pooled_z=(left_k / left_n - right_k / right_n).abs()
             / (pooled * (1 - pooled) * (1 / left_n + 1 / right_n)).sqrt(),
             split="split",
+            a="a",
+            b="b",
+            a_right="a_right",
+            b_right="b_right",
         )
         .sort("left_variant", "right_variant")
         .collect(engine="streaming")
     )
+    left, right = ((pairs[f"a{side}"].to_numpy(), pairs[f"b{side}"].to_numpy()) for side in ("", "_right"))
     pairs = pairs.with_columns(
-        p_left_better=pl.Series(ndtr(pairs["z"].to_numpy())),
+        p_left_better=pl.Series(probability_of_better(pairs["z"].to_numpy(), left, right)),
         p_value=pl.Series(2 * ndtr(-pairs["pooled_z"].fill_nan(0).to_numpy())),
         weight=(1 + pl.col("exposure")).log(),
-    ).drop("pooled_z")
+    ).drop("pooled_z", "a", "b", "a_right", "b_right")
     clock("pairs")
     for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
         table.write_parquet(output / f"{name}.parquet", compression="zstd")
@@ -140,7 +168,7 @@ def with_pandas(given: Path, output: Path) -> dict[str, float]:
     sums_of_ad = shown.groupby("ad")[["impressions", "clicks"]].transform("sum")
     centre = (sums_of_ad.clicks + 1) / (sums_of_ad.impressions + 1 / ctr)
     a, b = centre * strength + shown.clicks, (1 - centre) * strength + shown.impressions - shown.clicks
-    shown = shown.assign(mean=digamma(a) - digamma(b), variance=polygamma(1, a) + polygamma(1, b))
+    shown = shown.assign(mean=digamma(a) - digamma(b), variance=polygamma(1, a) + polygamma(1, b), a=a, b=b)
     pairs = shown.merge(shown.drop(columns="split"), on="ad", suffixes=("_left", "_right"))
     pairs = pairs[pairs.variant_left < pairs.variant_right]
     effect = pairs.mean_left - pairs.mean_right
@@ -157,7 +185,11 @@ def with_pandas(given: Path, output: Path) -> dict[str, float]:
             "exposure": exposure,
             "effect": effect,
             "z": z,
-            "p_left_better": ndtr(z),
+            "p_left_better": probability_of_better(
+                z.to_numpy(),
+                (pairs.a_left.to_numpy(), pairs.b_left.to_numpy()),
+                (pairs.a_right.to_numpy(), pairs.b_right.to_numpy()),
+            ),
             "p_value": 2 * ndtr(-pooled_z),
             "weight": np.log(1 + exposure),
             "split": pairs.split,

@@ -24,6 +24,27 @@ CREATE OR REPLACE TEMP MACRO erfcc(x, t) AS
 
 CREATE OR REPLACE TEMP MACRO upper_tail(z) AS least(0.5 * erfcc(z / sqrt(2e0), 1 / (1 + 0.5 * z / sqrt(2e0))), 0.5e0);
 
+-- P(Z < z): one branch per sign, so that the values of z and -z add up to 1 to the bit; one half at 0.
+CREATE OR REPLACE TEMP MACRO lower_tail(z) AS
+    CASE WHEN z = 0 THEN 0.5 WHEN z > 0 THEN 1 - upper_tail(z) ELSE upper_tail(-z) END::DOUBLE;
+
+-- Which of two gamma variables X and Y is larger, of shapes p, q and rates r, s. P(X > Y) is P(Z < z) of shapes p + 2 and
+-- q + 2, plus what two steps of the incomplete beta function's recurrence (Abramowitz & Stegun 26.5.15, 26.5.16) add,
+-- exactly. x = r / (r + s), y = s / (r + s).
+-- The cube root of a gamma variable of shape p and mean m^3 is nearly normal with mean m (1 - 1 / 9p) and variance m^2 / 9p
+-- (Wilson & Hilferty 1931).
+CREATE OR REPLACE TEMP MACRO cube_roots_z(p, m, q, n) AS
+    (m * (1 - 1 / (9 * p)) - n * (1 - 1 / (9 * q))) / sqrt(m * m / (9 * p) + n * n / (9 * q));
+
+CREATE OR REPLACE TEMP MACRO larger_gammas_z(p, r, q, s) AS
+    cube_roots_z(p + 2, cbrt((p + 2) / r), q + 2, cbrt((q + 2) / s));
+
+CREATE OR REPLACE TEMP MACRO over_larger_gammas_at(p, x, q, y) AS
+    exp(lgamma(p + q + 1) - (lgamma(p + 1) + lgamma(q + 1)) + (p * ln(x) + q * ln(y)))
+    * ((p * x - q * y) / (p + q) + x * y * (p + q + 1) / ((p + 1) * (q + 1)) * ((p + 1) * x - (q + 1) * y));
+
+CREATE OR REPLACE TEMP MACRO over_larger_gammas(p, r, q, s) AS over_larger_gammas_at(p, r / (r + s), q, s / (r + s));
+
 -- The value of a row's field as text, by its name as given or in lower case.
 CREATE OR REPLACE TEMP MACRO field(row, name) AS coalesce(row ->> name, row ->> lower(name));
 

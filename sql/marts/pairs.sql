@@ -3,9 +3,12 @@
 -- $min_effect, $max_p_value (null: none), $max_pairs_per_ad (null: all), $min_evenness: which pairs are kept.
 -- $weigh_evenness: whether weights also count how evenly the ad was delivered (marts/delivery.sql).
 --
--- p_left_better: with CTR ~ Beta(a, b), the log odds have mean digamma(a) - digamma(b) and variance
--- trigamma(a) + trigamma(b), exactly; their difference between two variants is taken as
--- normal. Against integration p is off by at most 0.01 where both a are 32 or more, by 0.05 where one is 2.
+-- With CTR ~ Beta(a, b), the log odds have mean digamma(a) - digamma(b) and variance trigamma(a) + trigamma(b), exactly;
+-- effect and z are of the difference between two variants.
+-- p_left_better: P(Z < z), except where a is small and the log odds are skewed: below shape 16 odds are taken for a gamma
+-- variable of shape a b / (a + b), and two of these are compared. Against integration p is off by at most 0.015, whatever
+-- strength, clicks and impressions (0.004 where an a is below 1). Where a posterior mean CTR is above 0.3 it is always
+-- P(Z < z): off by at most 0.03 where all a and b are 4 or more, 0.05 where they are 1 or more, 0.16 below.
 -- The prior (ctr_priors) is centred on the ad's own CTR, to which one click at the source's CTR is added.
 --
 -- Variants of an ad have consecutive numbers, so the right sides of a left one are the numbers up to the ad's last: each is
@@ -65,7 +68,9 @@ log_odds AS MATERIALIZED (
         possible_pairs,
         evenness,
         digamma(a) - digamma(b) AS mean,
-        trigamma(a) + trigamma(b) AS variance
+        trigamma(a) + trigamma(b) AS variance,
+        CASE WHEN a <= 0.3 * (a + b) THEN a * b / (a + b) END AS shape,
+        b * b / (a + b + 1) AS rate
     FROM posteriors
 ),
 
@@ -81,6 +86,9 @@ sides AS NOT MATERIALIZED (
         l.possible_pairs,
         l.mean - r.mean AS effect,
         (l.mean - r.mean) / sqrt(l.variance + r.variance) AS z,
+        CASE WHEN l.shape >= 16 AND r.shape >= 16 OR l.shape + r.shape IS NULL THEN z
+            ELSE larger_gammas_z(l.shape, l.rate, r.shape, r.rate) END AS normal_z,
+        CASE WHEN l.shape < 16 OR r.shape < 16 THEN over_larger_gammas(l.shape, l.rate, r.shape, r.rate) END AS over,
         l.clicks / l.impressions AS left_ctr,
         r.clicks / r.impressions AS right_ctr,
         (l.clicks + r.clicks) / (l.impressions + r.impressions) AS pooled_ctr,
@@ -102,8 +110,8 @@ pooled AS NOT MATERIALIZED (
 wanted AS NOT MATERIALIZED (
     SELECT
         *,
-        -- One branch per sign: exchanging the sides then turns p into 1 - p to the bit; equal posteriors give one half.
-        CASE WHEN z = 0 THEN 0.5 WHEN z > 0 THEN 1 - upper_tail(z) ELSE upper_tail(-z) END::DOUBLE AS p_left_better,
+        CASE WHEN over IS NULL THEN lower_tail(normal_z)
+            ELSE greatest(least(lower_tail(normal_z) + over, 1), 0) END AS p_left_better,
         -- No click at all, or a click on every impression: nothing speaks against equal CTRs.
         CASE WHEN coalesce(pooled_z, 0) = 0 THEN 1 ELSE 2 * upper_tail(pooled_z) END::DOUBLE AS p_value
     FROM pooled
