@@ -37,7 +37,7 @@ SELECT
     line,
     min(CASE WHEN fault > line_end THEN line_end ELSE line_byte_position END)::BIGINT - 1 AS first_byte,
     max(greatest(line_end, byte_position))::BIGINT - 1 AS last_byte,
-    CASE arg_min(error_type::VARCHAR, column_idx)
+    CASE min({'column': column_idx, 'type': error_type::VARCHAR}).type  -- the first column's; of several, by name
         WHEN 'INVALID ENCODING' THEN 'not valid UTF-8'
         WHEN 'TOO MANY COLUMNS' THEN 'malformed row: more fields than the header'
         WHEN 'MISSING COLUMNS' THEN 'malformed row: fewer fields than the header'
