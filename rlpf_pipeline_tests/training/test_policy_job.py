@@ -22,8 +22,9 @@ from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, RewardSettings
-from rlpf_pipeline.training.jobs.policy import read_task, work
+from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, PolicySettings, RewardSettings
+from rlpf_pipeline.training.jobs.policy import originals_out_of_reach, read_task, work
+from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import scored
 from rlpf_pipeline.training.rollout import Sampling, sample
@@ -123,6 +124,13 @@ def test_a_trained_policy_is_a_folder_that_writes(config: RunConfig, folder_by: 
         assert moved(folder, config) > 0
     assert load_writer(folder, config.settings.cache, CPU).settings.algorithm == algorithm
     assert judged_again(folder, config) == pytest.approx(read_manifest(folder).metrics["chosen_reward"], rel=1e-4)
+
+
+def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:
+    prompts = [Prompt("ad", None, "Bread.", [1], tokens) for tokens in (10, 35, 36, 80)]
+    settings = PolicySettings(max_new_tokens=28, shortest=0.8)  # .8 of 35 is 28
+    assert originals_out_of_reach(prompts, settings) == 0.5
+    assert originals_out_of_reach(prompts, settings.model_copy(update={"length": "linear"})) == 0.0
 
 
 def test_every_algorithm_starts_from_the_same_judgement(folder_by: FolderBy) -> None:

@@ -22,17 +22,20 @@ from rlpf_pipeline.artifacts import digest_of
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.best_of import BestOf, save_best_of
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.curves import plot_curve, plot_history
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
-from rlpf_pipeline.training.prompts import make_prompt
+from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored, text_terms
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
+
+WORTH_SAYING = 0.01
 
 
 class Task(NamedTuple):
@@ -43,14 +46,14 @@ class Task(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     reward_model: RewardModel
     ads: Sequence[Ad]
+    prompts: Sequence[Prompt]
     judges: Judges | None
 
     def ppo(self, policy: PeftModel) -> PPOTrainer:
         """PPO on a policy, which is also how a policy that another algorithm trained is judged."""
         settings = self.config.settings
-        prompts = [make_prompt(self.tokenizer, ad) for ad in self.ads]
         return PPOTrainer(
-            policy, self.tokenizer, self.reward_model, prompts, settings.policy, settings.seed, self.judges
+            policy, self.tokenizer, self.reward_model, self.prompts, settings.policy, settings.seed, self.judges
         )
 
 
@@ -67,6 +70,13 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     task, settings = read_task(config), config.settings.policy
     judged_on = len(task.judges.prompts) if task.judges else 0
     reporter.say(f"{settings.algorithm}: {len(task.ads)} prompts, judged on {judged_on} other originals")
+    out_of_reach = originals_out_of_reach(task.prompts, settings)
+    if out_of_reach > WORTH_SAYING:
+        reporter.say(
+            f"{out_of_reach:.0%} of the originals are so long that no text within policy.max_new_tokens "
+            f"({settings.max_new_tokens}) reaches {settings.shortest:g} of their length: all of theirs are penalised. "
+            "Raise policy.max_new_tokens."
+        )
     reporter.phase()
     if settings.algorithm == "ppo":
         trained = by_ppo(task, reporter)
@@ -88,7 +98,16 @@ def read_task(config: RunConfig) -> Task:
     snapshot = config.inputs["preference_snapshot"]
     held_out = shuffled(read_ads(snapshot, "validation"), settings.seed)[: settings.policy.judge_prompts]
     judges = Judges(evaluation_model, [make_prompt(tokenizer, ad) for ad in held_out]) if held_out else None
-    return Task(config, reference.to(device), tokenizer, reward_model, read_needed_ads(snapshot, "train"), judges)
+    ads = read_needed_ads(snapshot, "train")
+    prompts = [make_prompt(tokenizer, ad) for ad in ads]
+    return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
+
+
+def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
+    """Share of the originals whose band of lengths starts above what a policy may write; 0 where there is no band."""
+    if settings.length != "band":
+        return 0.0
+    return sum(settings.shortest * own.original_tokens > settings.max_new_tokens for own in prompts) / len(prompts)
 
 
 def by_ppo(task: Task, reporter: Reporter) -> Trained:
@@ -110,9 +129,15 @@ def by_trl(task: Task, reporter: Reporter) -> Trained:
     if settings.algorithm == "dpo":
         policy, history = train_on_pairs(task.reference, task.tokenizer, task.ads, settings, seed, reporter)
     else:
-        prompts = [make_prompt(task.tokenizer, ad) for ad in task.ads]
         policy, history = train_on_samples(
-            settings.algorithm, task.reference, task.tokenizer, task.reward_model, prompts, settings, seed, reporter
+            settings.algorithm,
+            task.reference,
+            task.tokenizer,
+            task.reward_model,
+            task.prompts,
+            settings,
+            seed,
+            reporter,
         )
     if task.judges is None:
         return Trained(policy, history, [], history[-1])
