@@ -10,6 +10,8 @@ advertiser holds half of the impressions. An assignment whose steps do not settl
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -86,12 +88,10 @@ def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED
     prepare = Prepared(design)
     if prepare.status != "converged":
         return None
-    blocks = []
-    for first in range(0, assignments, BLOCK):
-        number = min(BLOCK, assignments - first)
-        drawn = np.stack([rng.permutation(treated) for _ in range(number)])
-        blocks.append(prepare.effects(drawn.T.copy()))
-    log_risk, error = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    sizes = [min(BLOCK, assignments - first) for first in range(0, assignments, BLOCK)]
+    drawn = (np.stack([rng.permutation(treated) for _ in range(size)]).T.copy() for size in sizes)
+    with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        log_risk, error = (np.concatenate(parts) for parts in zip(*pool.map(prepare.effects, drawn), strict=True))
     usable = error > SMALLEST_ERROR
     if usable.sum() <= assignments / 2:
         return None
@@ -116,7 +116,7 @@ class Prepared:
     def effects(self, treated: Arms) -> tuple[Array, Array]:
         """Log relative risks and their HC3, by assignment; NaN where there is no estimate."""
         log_risk, error = np.full((2, treated.shape[1]), np.nan)
-        with one_thread(), np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             point, clicks = self.start(treated)
             estimable = (clicks > 0) & (clicks < self.k.sum())
             left, point = np.flatnonzero(estimable), point.of(estimable)
