@@ -30,6 +30,8 @@ from rlpf_pipeline.errors import UserError
 SQL = Path(__file__).resolve().parent.parent / "sql"
 IDENTIFIER = re.compile(r"[a-z_]+")
 PARAMETER = re.compile(r"\$([a-z_]+)")
+MEMORY_LIMIT = "3600MB"
+"""Of DuckDB, so that a process with it stays within 4 GiB."""
 LOCK_POLL_SECONDS = 0.5
 SAMPLE_ROWS = 5
 BATCH_ROWS = 1_000_000
@@ -51,7 +53,7 @@ class Warehouse:
     """
 
     def __init__(
-        self, path: Path, memory_limit: str = "3600MB", lock_timeout: float = 30.0, restoring: bool = False
+        self, path: Path, memory_limit: str = MEMORY_LIMIT, lock_timeout: float = 30.0, restoring: bool = False
     ) -> None:
         self.path = path
         self.memory_limit = memory_limit

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.evaluation.input_rows import load_rows, quoted
+from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
 
@@ -74,12 +74,7 @@ def ads_of(source: Path, text_column: str, context_columns: Sequence[str]) -> li
     """
     with duckdb.connect(config={"threads": 1}) as connection:
         load_rows(connection, source)
-        types = {str(name): str(kind) for name, kind, *_ in connection.execute("DESCRIBE input").fetchall()}
-        for column in (text_column, *context_columns):
-            if column not in types:
-                raise UserError(f"{source} has no column '{column}'. It has: {', '.join(types)}.")
-            if types[column] != "VARCHAR":
-                raise UserError(f"Column '{column}' of {source} holds {types[column]}, not text.")
+        require_columns(connection, source, (text_column, *context_columns))
         context = f"concat_ws(' ', {', '.join(map(quoted, context_columns))})" if context_columns else "NULL"
         statement = f"SELECT {context}, {quoted(text_column)} FROM input ORDER BY rowid"  # noqa: S608 (quoted names)
         ads = connection.execute(statement).fetchall()

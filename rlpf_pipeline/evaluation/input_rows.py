@@ -7,6 +7,7 @@ Columns of a CSV file stay text (an id 007 is no 7), strings of JSON Lines stay 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -60,6 +61,20 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         ) from error
     if connection.execute("SELECT 1 FROM input LIMIT 1").fetchone() is None:
         raise UserError(f"{path} holds no row below its header.")
+
+
+def require_columns(
+    connection: duckdb.DuckDBPyConnection, source: Path, texts: Sequence[str], others: Sequence[str] = ()
+) -> list[str]:
+    """All columns of `input`. Raises UserError where one of these is missing, or one of `texts` holds no text."""
+    types = {str(name): str(kind) for name, kind, *_ in connection.execute("DESCRIBE input").fetchall()}
+    for name in (*texts, *others):
+        if name not in types:
+            raise UserError(f"{source} has no column '{name}'. It has: {', '.join(types)}.")
+    for name in texts:
+        if types[name] != "VARCHAR":
+            raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text.")
+    return list(types)
 
 
 def header(path: Path, delimiter: str) -> list[str]:

@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.evaluation.input_rows import load_rows, quoted
+from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
 from rlpf_pipeline.evaluation.split import Scorer
 from rlpf_pipeline.warehouse import read_sql
 
@@ -137,16 +137,10 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
 
 def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreColumns, added: tuple[str, ...]) -> None:
     """Raises UserError where a column is missing, holds no text, or has the name of one that is added."""
-    types = {str(name): str(kind) for name, kind, *_ in connection.execute("DESCRIBE input").fetchall()}
-    for name in (columns.text, *columns.context, *columns.group):
-        if name not in types:
-            raise UserError(f"{source} has no column '{name}'. It has: {', '.join(types)}.")
-    for name in (columns.text, *columns.context):
-        if types[name] != "VARCHAR":
-            raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text, and cannot be scored as text.")
+    names = require_columns(connection, source, (columns.text, *columns.context), columns.group)
     # DuckDB counts the rows in a hidden column of that name, which one of the user's would cover.
     reserved = ("rowid", *added)
-    taken = [name for name in types if name.lower() in reserved]
+    taken = [name for name in names if name.lower() in reserved]
     if taken:
         raise UserError(f"{source} has the column(s) {', '.join(taken)} already. Rename or drop them first.")
 

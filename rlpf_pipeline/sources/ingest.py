@@ -24,12 +24,11 @@ from rlpf_pipeline.sources.generic import GENERIC
 from rlpf_pipeline.sources.google_ads import GOOGLE_ADS
 from rlpf_pipeline.sources.meta_ads import META_ADS
 from rlpf_pipeline.sources.upworthy import UPWORTHY
-from rlpf_pipeline.warehouse import read_sql
+from rlpf_pipeline.warehouse import MEMORY_LIMIT, read_sql
 
 DEFAULTS = IngestSettings()
 ACCEPTED_FILE = "multitext_ads.parquet"
 REJECTS_FILE = "rejects.parquet"
-MEMORY_LIMIT = "3600MB"
 FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, META_ADS, GOOGLE_ADS, GENERIC)}
 
 

@@ -15,6 +15,8 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 
 PRINT_EVERY = 2.0
 SEND_EVERY = 10.0
+WORTH_SAYING = 0.01
+"""Share of texts or originals that a setting does harm to, above which a job says so."""
 
 
 class Reporter:

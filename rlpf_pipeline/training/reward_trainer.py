@@ -26,7 +26,7 @@ from rlpf_pipeline.settings import RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.master_weights import MasterWeights
-from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.reward_batches import Part, RewardBatches
 from rlpf_pipeline.training.reward_loss import length_pull, part_loss
 from rlpf_pipeline.training.snapshot import Ad
@@ -34,8 +34,6 @@ from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, prior_draws,
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
-WORTH_SAYING = 0.01
-"""Share of texts that are cut, above which a line says so."""
 REFIT_GAIN = 0.001
 """Nats by which heads gain from learning from the validation ads too, by cross-validation (docs/reward-model.md)."""
 

@@ -30,12 +30,10 @@ from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt, make_prompt
-from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored, text_terms
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
-
-WORTH_SAYING = 0.01
 
 
 class Task(NamedTuple):
