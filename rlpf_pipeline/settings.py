@@ -235,6 +235,13 @@ class PolicySettings(Section):
     clip_ratio: float = 0.2
     clip_value: float = 0.2
     value_coefficient: float = 0.1
+    critic: Literal["linear", "reward-model"] = Field(
+        "linear",
+        description="what a text that is being written is worth: learned alone, or on top of its reward so far",
+    )
+    beginning_tokens: int = Field(
+        4, ge=1, description="tokens after which the reward model reads a text's beginning anew"
+    )
     gamma: float = 1.0
     lam: float = 0.95
     max_grad_norm: float = Field(1.0, gt=0)

@@ -2,9 +2,10 @@
 
 The reference is the same model with the adapter off: imitation v2, merged into the base before the adapter went on.
 The critic is a linear value head on the policy's hidden states, on top of a baseline per prompt: the mean score of the
-prompt's other samples. Samples of a prompt are packed behind it, so that scoring and updating encode the prompt once
-(`models/packing.py`); only response tokens get logits. The evaluation reward model stops the run and picks the policy
-(`judge.py`). A run that was killed goes on from its last checkpoint and ends with the same bytes.
+prompt's other samples; on request it starts from the reward of the text so far (`beginnings.py`). Samples of a prompt
+are packed behind it, so that scoring and updating encode the prompt once (`models/packing.py`); only response tokens
+get logits. The evaluation reward model stops the run and picks the policy (`judge.py`). A run that was killed goes on
+from its last checkpoint and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rlpf_pipeline.models.adapters import MergedCopy
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.beginnings import Beginnings, Trust, beginnings_of, by_token
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.judge import Judges, best_judgement, has_peaked, judgement
@@ -53,11 +55,12 @@ class Written(NamedTuple):
 
 class Rollout(NamedTuple):
     """Samples of one step as plain data, the same on every rank: prompts by number, token ids and the reward model's
-    gains, both [prompt][sample]."""
+    gains, both [prompt][sample]. beginnings: what a critic that starts from the reward model goes by; else empty."""
 
     prompts: list[int]
     responses: list[list[list[int]]]
     gains: list[list[list[float]]]
+    beginnings: Beginnings
 
 
 class PPOTrainer:
@@ -87,7 +90,7 @@ class PPOTrainer:
         self.learner = PPOUpdate(policy, settings, tokenizer.pad_token_id, self.accelerate)
         self.sampler, self.terms = MergedCopy(policy), reward_terms(settings)
         self.step, self.stopped = 0, False
-        self.kl_coefficient, self.moments = settings.kl_coefficient, RunningMoments()
+        self.kl_coefficient, self.moments, self.trust = settings.kl_coefficient, RunningMoments(), Trust()
         self.rollout: Rollout | None = None
         self.history: list[dict[str, float]] = []
         self.curve: list[dict[str, float]] = []
@@ -145,7 +148,9 @@ class PPOTrainer:
         numbers = self.next_prompts().tolist()
         prompts, k = [self.prompts[i] for i in numbers], self.settings.samples_per_prompt
         written = self.write(prompts, k, [2, self.step], [self.reward_model])
-        self.rollout = Rollout(numbers, [own.responses for own in written], [own.gains[0] for own in written])
+        responses, gains = [own.responses for own in written], [own.gains[0] for own in written]
+        read = self.settings.critic == "reward-model"
+        self.rollout = Rollout(numbers, responses, gains, self.read_beginnings(prompts, responses) if read else [])
         if self.settings.normalize_rewards:
             self.moments = self.moments.including(sum(weighted(self.terms, self.rolled_out(self.rollout)).values()))
 
@@ -158,7 +163,7 @@ class PPOTrainer:
         """
         tokens = self.settings.max_new_tokens
         uniform = np.random.default_rng([self.seed, *stream]).random((len(prompts), k, tokens), np.float32)
-        mine = np.array_split(np.arange(len(prompts)), self.accelerate.num_processes)[self.accelerate.process_index]
+        mine = self.share(len(prompts))
         own = [prompts[i] for i in mine]
         self.sampler.refresh()
         responses = self.draw(own, k, torch.from_numpy(uniform[mine].reshape(-1, tokens))) if own else []
@@ -167,13 +172,27 @@ class PPOTrainer:
         written = [Written(ids, [of_model[i] for of_model in gains]) for i, ids in enumerate(responses)]
         return gather_object(written)  # type: ignore[no-any-return]
 
+    def read_beginnings(self, prompts: Sequence[Prompt], responses: list[list[list[int]]]) -> Beginnings:
+        """Every rank reads its share and gets all."""
+        mine, every = self.share(len(prompts)), self.settings.beginning_tokens
+        own, written = [prompts[i] for i in mine], [responses[i] for i in mine]
+        read = beginnings_of(self.reward_model, self.tokenizer, own, written, self.terms, every) if own else []
+        return gather_object(read)  # type: ignore[no-any-return]
+
+    def share(self, prompts: int) -> np.ndarray:
+        """Which of so many prompts are this rank's."""
+        return np.array_split(np.arange(prompts), self.accelerate.num_processes)[self.accelerate.process_index]
+
     def learn(self, rollout: Rollout, reporter: Reporter) -> None:
         """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step."""
         samples, k = self.rolled_out(rollout), self.settings.samples_per_prompt
         terms = weighted(self.terms, samples)
-        groups = [Group(self.prompts[i].ids, r) for i, r in zip(rollout.prompts, rollout.responses, strict=True)]
-        advantage = leave_one_out(torch.tensor(self.shaped(sum(terms.values()))), k).view(-1, k)
-        metrics = described(samples, k) | self.learner.learn(groups, advantage, self.kl_coefficient)
+        rewards = self.shaped(sum(terms.values())).reshape(-1, k)
+        outcome = leave_one_out(torch.tensor(rewards.ravel()), k).view(-1, k)
+        known = self.known(rollout, rewards - outcome.numpy())
+        prior = torch.from_numpy(self.trust.slope * known)
+        metrics = described(samples, k) | self.learner.learn(self.groups(rollout), outcome, self.kl_coefficient, prior)
+        metrics["trust"], self.trust = self.trust.slope, self.trust.including(known, outcome.numpy()[..., None])
         metrics |= {f"term_{name}": float(values.mean()) for name, values in terms.items()}
         metrics["kl_coefficient"] = self.kl_coefficient
         if self.settings.kl_target is not None:
@@ -186,6 +205,14 @@ class PPOTrainer:
         drawn = (self.step * len(samples.texts), "samples")
         reporter.progress(self.step, self.settings.steps, rate=drawn, **shown)
         reporter.metrics(metrics, self.step)
+
+    def known(self, rollout: Rollout, others: np.ndarray) -> np.ndarray:
+        """What the reward model said before each token, less others' rewards: (prompts, samples, places), 0 behind the
+        text's end."""
+        shaped = [[self.shaped(np.array(own)).tolist() for own in of_prompt] for of_prompt in rollout.beginnings]
+        places, every = self.settings.max_new_tokens, self.settings.beginning_tokens
+        lengths = np.array([[len(ids) for ids in own] for own in rollout.responses])
+        return by_token(shaped, others, every, places) * (np.arange(places) < lengths[..., None])
 
     def next_prompts(self) -> np.ndarray:
         """Numbers of this step's prompts: the prompts in a random order, anew each time all have had their turn."""
@@ -202,6 +229,9 @@ class PPOTrainer:
     def rolled_out(self, rollout: Rollout) -> Samples:
         prompts = [self.prompts[i] for i in rollout.prompts]
         return samples_of(self.tokenizer, prompts, rollout.responses, flat(rollout.gains))
+
+    def groups(self, rollout: Rollout) -> list[Group]:
+        return [Group(self.prompts[i].ids, r) for i, r in zip(rollout.prompts, rollout.responses, strict=True)]
 
     def shaped(self, rewards: np.ndarray) -> np.ndarray:
         """The rewards as the settings want them: normalised, clipped."""
@@ -233,11 +263,11 @@ class PPOTrainer:
         self.learner.masters.restore(found.tensors)
         for name in STATE:
             setattr(self, name, found.state[name])
-        self.moments = RunningMoments(*self.moments)
+        self.moments, self.trust = RunningMoments(*self.moments), Trust(*self.trust)
         self.rollout = Rollout(*self.rollout) if self.rollout else None
 
 
-STATE = ("step", "stopped", "kl_coefficient", "moments", "rollout", "history", "curve")
+STATE = ("step", "stopped", "kl_coefficient", "moments", "trust", "rollout", "history", "curve")
 
 
 def flat(gains: list[list[list[float]]]) -> np.ndarray:

@@ -37,7 +37,8 @@ class Part(NamedTuple):
     """Prompts of one mini-batch encoded at once, and what the update holds fixed; tensors are (texts, longest text).
 
     share: of the mini-batch's tokens, on all ranks. below: states under the lowest adapter. told: the pass that gave
-    the estimates, with its graph, for one step to go on from; None where that would hold several graphs.
+    the estimates, with its graph, for one step to go on from; None where that would hold several graphs. prior: what
+    the value head's word is added to.
     """
 
     minibatch: int
@@ -48,6 +49,7 @@ class Part(NamedTuple):
     mask: Tensor
     log_probs: Tensor
     reference: Tensor
+    prior: Tensor
     values: Tensor
     advantages: Tensor
     returns: Tensor
@@ -65,20 +67,25 @@ class PPOUpdate:
         rates = [(self.actor.adapter, settings.learning_rate), (critic, settings.value_learning_rate)]
         self.masters = MasterWeights(rates, weight_decay=0.0)
 
-    def learn(self, groups: Sequence[Group], scores: Tensor, kl_coefficient: float) -> dict[str, float]:
+    def learn(
+        self, groups: Sequence[Group], scores: Tensor, kl_coefficient: float, prior: Tensor | None = None
+    ) -> dict[str, float]:
         """`epochs` x `minibatches` optimiser steps on a rollout; returns its KL per text and the steps' mean figures.
 
         groups: every prompt with its texts, on all ranks. scores: (prompts, samples), what a text's last token earns.
+        prior: (prompts, samples, places), where the critic starts from before each token; None: at 0.
         """
-        parts, updates = self.estimate(groups, scores, kl_coefficient), []
+        parts, updates = self.estimate(groups, scores, kl_coefficient, prior), []
         for number in list(range(self.settings.minibatches)) * self.settings.epochs:
             updates.append(self.update([part for part in parts if part.minibatch == number]))
             parts = [part._replace(told=None) for part in parts]
         kl = sum((kl_k1(part.log_probs, part.reference) * part.mask).sum().item() for part in parts)
         figures = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
-        return {"kl": self.summed([kl])[0] / scores.numel(), **figures}
+        return {"kl": self.summed([kl])[0] / scores.numel(), "explained": self.explained(parts), **figures}
 
-    def estimate(self, groups: Sequence[Group], scores: Tensor, kl_coefficient: float) -> list[Part]:
+    def estimate(
+        self, groups: Sequence[Group], scores: Tensor, kl_coefficient: float, prior: Tensor | None = None
+    ) -> list[Part]:
         """This rank's parts of the rollout, their advantages whitened over the whole of it."""
         settings, rank, ranks = self.settings, self.accelerate.process_index, self.accelerate.num_processes
         tokens = np.array([sum(map(len, group.texts)) for group in groups])
@@ -93,7 +100,8 @@ class PPOUpdate:
                 first_step = number == 0 and len(batches) == 1
                 with torch.set_grad_enabled(first_step):
                     told = self.actor(packed, below, with_entropy=first_step and self.with_entropy)
-                log_probs, values = told.log_probs.detach(), told.values.detach()
+                known = torch.zeros_like(mask) if prior is None else rows_of(prior, chosen, mask)
+                log_probs, values = told.log_probs.detach(), told.values.detach() + known
                 with torch.no_grad(), self.actor.reference():
                     reference = self.actor(packed, below).log_probs
                 own = scores[torch.from_numpy(chosen)].flatten().to(values)
@@ -101,7 +109,8 @@ class PPOUpdate:
                 estimates = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
                 share = float(tokens[chosen].sum() / tokens[minibatch].sum())
                 kept = told if first_step else None
-                parts.append(Part(number, share, packed, below, kept, mask, log_probs, reference, values, *estimates))
+                fixed = (mask, log_probs, reference, known, values, *estimates)
+                parts.append(Part(number, share, packed, below, kept, *fixed))
         return self.whitened(parts)
 
     def update(self, minibatch: Sequence[Part]) -> dict[str, float]:
@@ -125,7 +134,7 @@ class PPOUpdate:
         policy_loss, clipped = clipped_policy_loss(
             told.log_probs, part.log_probs, part.advantages, mask, settings.clip_ratio
         )
-        value_loss = clipped_value_loss(told.values, part.values, part.returns, mask, settings.clip_value)
+        value_loss = clipped_value_loss(told.values + part.prior, part.values, part.returns, mask, settings.clip_value)
         kl_loss = masked_mean(kl_k3(told.log_probs, part.reference), mask)
         loss = policy_loss + settings.value_coefficient * value_loss + settings.kl_loss_coefficient * kl_loss
         moved = masked_mean(part.log_probs - told.log_probs, mask)
@@ -134,6 +143,16 @@ class PPOUpdate:
             figures["entropy"] = masked_mean(told.entropy, mask)
             loss = loss - settings.entropy_coefficient * figures["entropy"]
         return loss, {name: figure.detach() for name, figure in (figures | {"kl_loss": kl_loss}).items()}
+
+    def explained(self, parts: Sequence[Part]) -> float:
+        """Share of the returns' variance over the rollout's tokens that the values explain; below 0 worse than none."""
+        token = [part.mask.bool() for part in parts]
+        returns = torch.cat([part.returns[own] for part, own in zip(parts, token, strict=True)]).double()
+        missed = returns - torch.cat([part.values[own] for part, own in zip(parts, token, strict=True)]).double()
+        moments = [(values**power).sum().item() for values in (returns, missed) for power in (1, 2)]
+        count, *sums = self.summed([len(returns), *moments])
+        variance, left = (square - total**2 / count for total, square in (sums[:2], sums[2:]))
+        return 1 - left / variance if variance > 0 else 0.0
 
     @torch.no_grad()
     def mean_kl(self, groups: Sequence[Group]) -> float:
@@ -177,3 +196,8 @@ class PPOUpdate:
             part._replace(advantages=torch.zeros_like(part.advantages).masked_scatter(part.mask.bool(), own))
             for part, own in zip(parts, split, strict=True)
         ]
+
+
+def rows_of(prior: Tensor, chosen: np.ndarray, mask: Tensor) -> Tensor:
+    """The prior of the chosen prompts' texts, in the shape of their mask: (texts, longest text), 0 behind the end."""
+    return prior[torch.from_numpy(chosen)].flatten(0, 1)[:, : mask.shape[1]].to(mask) * mask

@@ -52,6 +52,8 @@ class Term(NamedTuple):
     name: str
     weight: float
     value: Callable[[Samples], np.ndarray]
+    whole: bool = False
+    """Whether it means something of whole texts only, not of a beginning."""
 
 
 def reward_terms(settings: PolicySettings) -> list[Term]:
@@ -74,8 +76,8 @@ def text_terms(settings: PolicySettings) -> list[Term]:
 
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
     terms = (
-        Term("length", length_weight, tokens if settings.length == "linear" else outside_band),
-        Term("missing_eos", -settings.missing_eos_penalty, unfinished),
+        Term("length", length_weight, tokens if settings.length == "linear" else outside_band, whole=True),
+        Term("missing_eos", -settings.missing_eos_penalty, unfinished, whole=True),
         Term("repetition", -settings.repetition_penalty, repetition),
         Term("off_topic", -settings.off_topic_penalty, off_topic),
         Term("copy", -settings.copy_penalty, copied),

@@ -39,6 +39,8 @@ SETTINGS: dict[str, object] = {
     "patience": 9,
     "kl_target": 0.05,
     "normalize_rewards": True,
+    "critic": "reward-model",
+    "beginning_tokens": 2,
     "learning_rate": 5e-3,
     "temperature": 0.15,
 }

@@ -25,6 +25,8 @@ trainer = tiny_trainer(
     patience=9,
     kl_target=0.05,
     normalize_rewards=True,
+    critic="reward-model",
+    beginning_tokens=2,
     entropy_coefficient=0.01,
     temperature=0.5,
     learning_rate=1e-3,
@@ -36,5 +38,5 @@ if trainer.accelerate.is_main_process:
     moved, critic = trainer.learner.adapter - start, trainer.learner.masters.flat[1].detach()
     save_file({"moved": moved, "critic": critic}, output)
     ranks = trainer.accelerate.num_processes
-    figures = [trainer.history, trainer.curve, trainer.kl_coefficient, trainer.moments]
+    figures = [trainer.history, trainer.curve, trainer.kl_coefficient, trainer.moments, trainer.trust]
     output.with_suffix(".json").write_text(json.dumps({"ranks": ranks, "figures": figures}))

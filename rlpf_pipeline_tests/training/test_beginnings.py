@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlpf_pipeline.training.beginnings import Trust, beginnings_of, by_token
+from rlpf_pipeline.training.ppo_trainer import PPOTrainer
+from rlpf_pipeline.training.prompts import decode
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline_tests.training.tiny_ppo import PROMPTS, SHARP, Likes, likes_letter, tiny_trainer
+
+QUIET = Reporter("test")
+READS = {"critic": "reward-model", "beginning_tokens": 2}
+
+
+def step(ppo: PPOTrainer) -> dict[str, float]:
+    ppo.collect()
+    ppo.learn(ppo.rollout, QUIET)
+    return ppo.history[-1]
+
+
+def test_a_beginning_is_rewarded_for_what_it_has(cache: Path) -> None:
+    """Of texts of 5, 2 and 1 tokens, read every 2 tokens, the first alone has beginnings; ends are not asked for."""
+    settings = {"length": "linear", "length_penalty": 5.0, "missing_eos_penalty": 7.0, "repetition_penalty": 0.5}
+    ppo = tiny_trainer(cache, **settings)
+    word, space = ppo.tokenizer(" now")["input_ids"], ppo.tokenizer(" it")["input_ids"]
+    text = [*word, *word, *space, *word, *space]
+    read = beginnings_of(
+        Likes(lambda own: 10.0 * own.count("now")),
+        ppo.tokenizer,
+        PROMPTS[:2],
+        [[text, text[:2]], [text[:1]]],
+        ppo.terms,
+        2,
+    )
+    assert [decode(ppo.tokenizer, text[:end]) for end in (2, 4)] == ["now now", "now now it now"]
+    assert read == [[[20.0 - 0.5 * 1 / 2, 30.0 - 0.5 * 2 / 4], []], [[]]]
+
+
+def test_what_is_known_before_a_token_is_of_the_last_beginning_before_it() -> None:
+    known = by_token([[[3.0, 5.0], []]], np.array([[1.0, 2.0]]), every=2, places=6)
+    assert known.tolist() == [[[0, 0, 2, 2, 4, 4], [0, 0, 0, 0, 0, 0]]]
+
+
+def test_trust_is_the_slope_of_outcomes_on_beginnings() -> None:
+    x, y = np.array([1.0, -2.0, 3.0]), np.array([1.0, -1.0, 1.0])
+    assert Trust().slope == 0
+    assert Trust().including(x[:2], y[:2]).including(x[2:], y[2:]).slope == pytest.approx(6 / 14)
+    assert Trust().including(x, 9 * y).slope == 1
+    assert Trust().including(x, -y).slope == 0
+
+
+def test_the_first_rollout_is_not_judged_by_its_own_outcomes_and_later_ones_by_those_before(cache: Path) -> None:
+    ppo = tiny_trainer(cache, **SHARP, **READS)
+    rows = [step(ppo) for _ in range(3)]
+    assert rows[0]["trust"] == 0
+    assert 0.3 < rows[1]["trust"] <= 1
+    assert rows[2]["trust"] != rows[1]["trust"]
+
+
+def test_the_values_are_the_prior_plus_the_heads_word(cache: Path) -> None:
+    ppo = tiny_trainer(cache, **READS)
+    step(ppo)
+    ppo.collect()
+    known = torch.from_numpy(ppo.known(ppo.rollout, np.zeros((4, 8))))
+    assert known.abs().max() > 0.5
+    groups = ppo.groups(ppo.rollout)
+    scores = torch.tensor(ppo.rollout.gains)[..., 0]
+    (with_prior,), (without,) = (ppo.learner.estimate(groups, scores, 0.1, prior) for prior in (known, None))
+    longest = with_prior.mask.shape[1]
+    expected = without.values * without.mask + known.flatten(0, 1)[:, :longest].float()
+    torch.testing.assert_close(with_prior.values * with_prior.mask, expected, rtol=0, atol=1e-5)
+
+
+def test_a_text_that_ends_as_it_began_leaves_later_tokens_nothing_to_learn(cache: Path) -> None:
+    """Where the prior is the outcome, the advantages behind it are 0 (before whitening), at any lambda."""
+    ppo = tiny_trainer(cache)
+    ppo.collect()
+    groups, scores = ppo.groups(ppo.rollout), torch.linspace(-1, 1, 32).view(4, 8)
+    prior = scores[..., None].repeat(1, 1, 6)
+    ppo.learner.whitened = lambda parts: parts  # type: ignore[method-assign]
+    (part,) = ppo.learner.estimate(groups, scores, 0.0, prior)
+    assert (part.advantages * part.mask).abs().max() < 1e-5
+    (blind,) = ppo.learner.estimate(groups, scores, 0.0)
+    assert (blind.advantages * blind.mask).abs().max() > 0.5
+
+
+def test_the_critic_explains_more_when_it_reads_what_there_is(cache: Path) -> None:
+    """The letter's count so far foretells the whole text's: with it, less is left of the returns' variance."""
+    blind, reads = (
+        tiny_trainer(cache, likes_letter("e"), learning_rate=1e-9, samples_per_prompt=32, **own) for own in ({}, READS)
+    )
+    for ppo in (blind, reads):
+        for _ in range(3):
+            step(ppo)
+    assert reads.history[-1]["explained"] > blind.history[-1]["explained"] + 0.1
