@@ -287,6 +287,7 @@ SUGGESTIONS = Table(
         ),
         Column("reward", "DOUBLE", "Score by the reward model (optimised against)"),
         Column("evaluation_reward", "DOUBLE", "Score by the evaluation reward model (never optimised against)"),
+        Column("reward_spread", "DOUBLE", "Standard deviation over the reward model's heads of the reward", "log odds"),
         Column(
             "planted_ctr",
             "DOUBLE",

@@ -248,8 +248,9 @@ class PolicySettings(Section):
     normalize_rewards: bool = Field(False, description="rewards less their running mean, over their running deviation")
     clip_rewards: float | None = Field(None, gt=0, description="rewards are held within this of 0. None: as they are")
     spread_penalty: float = Field(
-        0.0, ge=0, description="reward lost per unit of the spread between the reward model's heads"
+        0.0, ge=0, description="reward lost per unit of spread between the reward model's heads beyond usual_spread"
     )
+    usual_spread: float = Field(0.0, ge=0, description="spread that costs nothing, as texts have that people write")
     length: Literal["none", "linear", "band"] = Field(
         "band", description="what costs: nothing, every token, or those outside the band around the original's length"
     )

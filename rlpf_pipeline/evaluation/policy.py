@@ -15,7 +15,7 @@ from rlpf_pipeline.settings import EvaluationSettings, PolicySettings
 from rlpf_pipeline.training.best_of import BestOf
 from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import Prompt, decode
-from rlpf_pipeline.training.rewards import gains
+from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
 
 SCORING_TOKENS = 4096
@@ -85,11 +85,12 @@ def text_log_probs(model: PreTrainedModel, groups: Sequence[Group], temperature:
 
 
 def add_rewards(suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: dict[str, RewardModel]) -> pd.DataFrame:
-    """Add each reward model's gain over the original as a column."""
+    """Add each reward model's gain over the original as a column, and `reward_spread`, over the heads of `reward`."""
     texts = suggestions.groupby("ad_id", sort=False)["text"].agg(list)
     own = [texts[prompt.ad_id] for prompt in prompts]
-    columns = {name: gains(model, prompts, own) for name, model in models.items()}
-    return suggestions.assign(**columns)
+    heads = {name: head_gains(model, prompts, own) for name, model in models.items()}
+    means = {name: of_model.mean(axis=1) for name, of_model in heads.items()}
+    return suggestions.assign(**means, reward_spread=heads["reward"].std(axis=1))
 
 
 def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
@@ -99,6 +100,7 @@ def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
     return {
         "reward": float(suggestions.reward.mean()),
         "evaluation_reward": float(suggestions.evaluation_reward.mean()),
+        "reward_spread": float(suggestions.reward_spread.mean()),
         "tokens": float(suggestions.tokens.mean()),
         "finished": float(suggestions.finished.mean()),
         "distinct": float(distinct.mean()),

@@ -58,7 +58,11 @@ class Term(NamedTuple):
 
 def reward_terms(settings: PolicySettings) -> list[Term]:
     """The terms of the settings; those of weight 0 are left out."""
-    of_model = (Term("gain", 1.0, mean_gain), Term("spread", -settings.spread_penalty, spread))
+
+    def doubt(samples: Samples) -> np.ndarray:
+        return excess_spread(samples, settings.usual_spread)
+
+    of_model = (Term("gain", 1.0, mean_gain), Term("spread", -settings.spread_penalty, doubt))
     return [*(term for term in of_model if term.weight), *text_terms(settings)]
 
 
@@ -142,9 +146,11 @@ def mean_gain(samples: Samples) -> np.ndarray:
     return samples.gains.mean(axis=1)
 
 
-def spread(samples: Samples) -> np.ndarray:
-    """Standard deviation over heads: what they disagree on is where over-optimisation goes (Coste et al. 2024)."""
-    return samples.gains.std(axis=1)
+def excess_spread(samples: Samples, usual: float) -> np.ndarray:
+    """Standard deviation over heads beyond the usual one: what heads disagree on more than on people's texts is where
+    over-optimisation goes (Coste et al. 2024). Without `usual` a copy of the original, about which no two heads differ,
+    would be the safest text."""
+    return np.maximum(0.0, samples.gains.std(axis=1) - usual)
 
 
 def tokens(samples: Samples) -> np.ndarray:

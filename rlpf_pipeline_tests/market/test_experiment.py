@@ -33,7 +33,7 @@ def suggestions(control=PLAIN, treatment=STRONG, originals=ORIGINALS) -> pa.Tabl
         {
             "ad_id": ad_id, "context": context, "original": original, "policy": policy, "sample": sample,
             "text": template.format(original), "tokens": 12, "finished": True, "log_ratio": 0.0, "reward": 0.0,
-            "evaluation_reward": 0.0, "planted_ctr": None, "relevance": None,
+            "evaluation_reward": 0.0, "reward_spread": 0.0, "planted_ctr": None, "relevance": None,
         }
         for (ad_id, context), original in originals.items()
         for policy, templates in (("imitation_v2", control), ("adllama", treatment))

@@ -18,7 +18,7 @@ from rlpf_pipeline.evaluation.jobs.policy import work as evaluate
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.models.reward_folders import save_reward_model
+from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.profiles import load_settings
@@ -156,6 +156,22 @@ def test_the_evaluation_lets_best_of_n_choose(config: RunConfig, folder_by: Fold
     n = config.settings.policy.samples_per_prompt
     assert metrics["adllama_kl"] == pytest.approx(np.log(n) - (n - 1) / n)
     assert metrics["reward_difference"] > 0
+
+
+def test_the_evaluation_says_how_much_the_heads_differ(config: RunConfig, folder_by: FolderBy, tmp_path: Path) -> None:
+    inputs = {**config.inputs, "adllama": folder_by("ppo")}
+    metrics = evaluate(config.model_copy(update={"inputs": inputs}), tmp_path, QUIET)
+    suggestions = pd.read_parquet(tmp_path / "suggestions.parquet")
+    model = load_reward_model(config.inputs["reward_model"], config.settings.cache)
+    spreads = []
+    for own in suggestions.itertuples():
+        text, original = model.score([(own.context, [own.text, own.original])])[0]
+        spreads.append((text - original).std())
+    assert max(spreads) > 0
+    assert suggestions.reward_spread.tolist() == pytest.approx(spreads, rel=1e-3, abs=1e-6)
+    assert metrics["adllama_reward_spread"] == pytest.approx(
+        suggestions[suggestions.policy == "adllama"].reward_spread.mean()
+    )
 
 
 @needs_minilm

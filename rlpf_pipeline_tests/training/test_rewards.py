@@ -31,6 +31,11 @@ def test_the_reward_is_the_mean_gain_less_lambda_times_the_spread_of_the_heads()
     assert terms["spread"] == [-0.5, 0.0, -0.5, -0.5]
 
 
+def test_the_usual_spread_costs_nothing() -> None:
+    assert terms_of(spread_penalty=2.0, usual_spread=0.75)["spread"] == [-0.5, 0.0, -0.5, -0.5]
+    assert terms_of(spread_penalty=2.0, usual_spread=1.5)["spread"] == [0.0, 0.0, 0.0, 0.0]
+
+
 def test_length_costs_only_outside_the_band() -> None:
     # free from 5 to 15 tokens, then half a point each
     assert terms_of(length_penalty=0.5, shortest=0.5, longest=1.5)["length"] == [-1.0, 0.0, 0.0, -1.5]

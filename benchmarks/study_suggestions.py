@@ -1,0 +1,61 @@
+"""What the planted people click among a policy's texts, and whether the reward model knows: a market run's suggestions.
+
+    python -m benchmarks.study_suggestions .rlpf/demo/evaluation/policy/suggestions.parquet
+
+Least squares of log planted CTR on what is known of a text without the truth, within originals: each coefficient is a
+difference of log CTR among texts for one original. Errors are clustered by original (several files count as one
+sample of the same originals). A coefficient of the spread says that the reward model's doubts are right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+MODELS = (("reward",), ("reward", "spread"), ("reward", "spread", "off topic", "finished"))
+LEAST_RELEVANCE = 0.5
+
+
+def main(
+    suggestions: Annotated[list[Path], typer.Argument(help="suggestions.parquet of policy evaluations.")],
+) -> None:
+    """Print a table. Example: python -m benchmarks.study_suggestions evaluation/policy/suggestions.parquet"""
+    table = Table("policy", "texts", "reward", "spread", "off topic", "finished", "R²", title="log planted CTR on")
+    every = pd.concat([pd.read_parquet(path).assign(file=str(path)) for path in suggestions])
+    if every.planted_ctr.isna().any():
+        raise typer.BadParameter("These texts have no planted CTR: only a simulated market has one.")
+    for policy, own in every.groupby("policy", sort=False):
+        for names in MODELS:
+            fit = within_originals(own, names)
+            cells = {name: f"{fit.params[name]:+.3f} ({fit.bse[name]:.3f})" for name in names}
+            shown = (cells.get(name, "") for name in MODELS[-1])
+            table.add_row(policy, str(len(own)), *shown, f"{fit.rsquared:.3f}")
+    Console().print(table)
+
+
+def within_originals(texts: pd.DataFrame, names: tuple[str, ...]) -> Any:
+    """The fit of statsmodels' OLS; all columns less their means among an original's texts in one file."""
+    import statsmodels.api as sm
+
+    columns = pd.DataFrame(
+        {
+            "log_ctr": np.log(texts.planted_ctr),
+            "reward": texts.reward,
+            "spread": texts.reward_spread,
+            "off topic": (LEAST_RELEVANCE - texts.relevance).clip(lower=0),
+            "finished": texts.finished.astype(float),
+        }
+    )
+    columns = columns - columns.groupby([texts.file, texts.ad_id]).transform("mean")
+    originals = {"groups": pd.factorize(texts.ad_id)[0]}
+    return sm.OLS(columns.log_ctr, columns[list(names)]).fit(cov_type="cluster", cov_kwds=originals)
+
+
+if __name__ == "__main__":
+    typer.run(main)
