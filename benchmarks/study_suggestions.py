@@ -4,7 +4,9 @@
 
 Least squares of log planted CTR on what is known of a text without the truth, within originals: each coefficient is a
 difference of log CTR among texts for one original. Errors are clustered by original (several files count as one
-sample of the same originals). A coefficient of the spread says that the reward model's doubts are right.
+sample of the same originals). A coefficient of the spread says that the reward model's doubts are right. The second
+table ranks what `rlpf generate` would offer (distinct, finished, no copies; at least three of an original) by reward
+less so many spreads.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from rich.table import Table
 
 MODELS = (("reward",), ("reward", "spread"), ("reward", "spread", "off topic", "finished"))
 LEAST_RELEVANCE = 0.5
+LEAST_OFFERED = 3
+SPREADS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def main(
@@ -27,7 +31,7 @@ def main(
 ) -> None:
     """Print a table. Example: python -m benchmarks.study_suggestions evaluation/policy/suggestions.parquet"""
     table = Table("policy", "texts", "reward", "spread", "off topic", "finished", "R²", title="log planted CTR on")
-    every = pd.concat([pd.read_parquet(path).assign(file=str(path)) for path in suggestions])
+    every = pd.concat([pd.read_parquet(path).assign(file=str(path)) for path in suggestions], ignore_index=True)
     if every.planted_ctr.isna().any():
         raise typer.BadParameter("These texts have no planted CTR: only a simulated market has one.")
     for policy, own in every.groupby("policy", sort=False):
@@ -36,6 +40,12 @@ def main(
             cells = {name: f"{fit.params[name]:+.3f} ({fit.bse[name]:.3f})" for name in names}
             shown = (cells.get(name, "") for name in MODELS[-1])
             table.add_row(policy, str(len(own)), *shown, f"{fit.rsquared:.3f}")
+    Console().print(table)
+    table = Table("policy", "spreads taken off", "first text's planted CTR less the mean's, points", "rank correlation")
+    for policy, own in every.groupby("policy", sort=False):
+        for spreads in SPREADS:
+            lift, error, correlation = ranking(own, spreads)
+            table.add_row(policy, f"{spreads:g}", f"{100 * lift:+.3f} ({100 * error:.3f})", f"{correlation:.3f}")
     Console().print(table)
 
 
@@ -55,6 +65,22 @@ def within_originals(texts: pd.DataFrame, names: tuple[str, ...]) -> Any:
     columns = columns - columns.groupby([texts.file, texts.ad_id]).transform("mean")
     originals = {"groups": pd.factorize(texts.ad_id)[0]}
     return sm.OLS(columns.log_ctr, columns[list(names)]).fit(cov_type="cluster", cov_kwds=originals)
+
+
+def ranking(texts: pd.DataFrame, spreads: float) -> tuple[float, float, float]:
+    """Planted CTR of the first text less that of all for its original, its standard error over originals, and the mean
+    of Spearman's correlation within originals."""
+    offered = texts[texts.finished & (texts.text.str.casefold() != texts.original.str.casefold())]
+    offered = offered.drop_duplicates(["file", "ad_id", "text"])
+    offered = offered.assign(rank_by=offered.reward - spreads * offered.reward_spread)
+    groups = [own for _, own in offered.groupby(["file", "ad_id"]) if len(own) >= LEAST_OFFERED]
+    lifts = pd.Series(
+        [own.planted_ctr[own.rank_by.idxmax()] - own.planted_ctr.mean() for own in groups],
+        index=[own.ad_id.iloc[0] for own in groups],
+    )
+    by_original = lifts.groupby(level=0).mean()
+    correlations = [own.rank_by.corr(own.planted_ctr, method="spearman") for own in groups]
+    return float(by_original.mean()), float(by_original.sem()), float(np.nanmean(correlations))
 
 
 if __name__ == "__main__":

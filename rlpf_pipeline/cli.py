@@ -225,7 +225,8 @@ def generate(
     output: Annotated[Path | None, typer.Option(help="Parquet file to write: a row a suggestion.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal suggestions.")] = 0,
 ) -> None:
-    """Write other texts for an ad, or for every row of a file: distinct, the best first where a reward model is given.
+    """Write other texts for an ad, or for every row of a file: distinct, the best first where a reward model is given,
+    by its reward (log odds to beat the original) less the spread of its heads.
 
     Example: rlpf generate --policy .rlpf/demo/models/adllama --text "Fresh bread every morning." -n 4
     --reward-model .rlpf/demo/models/reward_model --context "Industry: bakery"
@@ -266,7 +267,7 @@ def generate(
     elif text is not None:
         (suggestions,) = suggest(writer, [(context, text)], n, seed, judge)
         for own in suggestions:
-            print(own.text if own.reward is None else f"{own.reward:+.3f}  {own.text}")
+            print(own.text if own.reward is None else f"{own.reward:+.3f} ± {own.spread:.3f}  {own.text}")
         if len(suggestions) < n:
             print(f"Only {len(suggestions)} distinct finished texts were found.", file=sys.stderr)
 

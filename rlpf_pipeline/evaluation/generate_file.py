@@ -2,8 +2,9 @@
 
     rlpf generate --policy DIR --input ads.csv --text-column headline -n 4 --output suggestions.parquet
 
-The output has a row a suggestion: `row` of the input (the first is 1), `original`, `rank`, `text`, `reward` (null
-without a reward model). Equal texts of equal contexts are served once.
+The output has a row a suggestion: `row` of the input (the first is 1), `original`, `rank`, `text`, and by the reward
+model `reward` and `reward_spread` (null without one), which make the rank. Equal texts of equal contexts are served
+once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SUGGESTIONS = pa.schema(
         ("rank", pa.int32()),
         ("text", pa.string()),
         ("reward", pa.float64()),
+        ("reward_spread", pa.float64()),
     ]
 )
 
@@ -56,7 +58,14 @@ def generate_file(
     distinct = list(dict.fromkeys(ads))
     own = dict(zip(distinct, suggest(policy, distinct, n, seed, reward_model, on_progress), strict=True))
     rows = [
-        {"row": number, "original": ad[1], "rank": rank, "text": suggestion.text, "reward": suggestion.reward}
+        {
+            "row": number,
+            "original": ad[1],
+            "rank": rank,
+            "text": suggestion.text,
+            "reward": suggestion.reward,
+            "reward_spread": suggestion.spread,
+        }
         for number, ad in enumerate(ads, start=1)
         for rank, suggestion in enumerate(own[ad], start=1)
     ]

@@ -137,11 +137,6 @@ def head_gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Se
     return np.concatenate([own[1:] - own[:1] for own in scores])
 
 
-def gains(model: RewardModel, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
-    """The mean over heads: (prompts x samples,), log odds."""
-    return head_gains(model, prompts, texts).mean(axis=1)
-
-
 def mean_gain(samples: Samples) -> np.ndarray:
     return samples.gains.mean(axis=1)
 

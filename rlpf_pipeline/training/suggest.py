@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +21,7 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
-from rlpf_pipeline.training.rewards import gains
+from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
 
 ROUNDS = 5
@@ -38,10 +39,12 @@ class Policy(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """reward: gain over the original by the reward model, log odds; None without one."""
+    """reward: gain over the original by the reward model, log odds; spread: of it over the model's heads. None without
+    one."""
 
     text: str
     reward: float | None
+    spread: float | None
 
 
 def load_writer(folder: Path, cache: Path, device: torch.device) -> Policy:
@@ -65,7 +68,7 @@ def suggest(
     """Up to `n` suggestions for each ad's text: none twice, none a copy of the text, none cut off.
 
     ads: (context, text); the context is what reward models read before a text, where they were trained with one. Ranked
-    by the reward model, otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws of n texts gave no more.
+    by the reward model (`ranked`), otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws gave no more.
     on_progress: called with ads that are served and ads in all. Raises UserError for a text that is empty or too long.
     """
     prompts = [make_prompt(policy, context, text, number) for number, (context, text) in enumerate(ads, start=1)]
@@ -97,11 +100,17 @@ def suggest(
 
 
 def ranked(prompt: Prompt, texts: list[str], reward_model: RewardModel | None) -> list[Suggestion]:
-    """The texts with their gains over the original, the highest first; in their order without a reward model."""
+    """The texts with their gains over the original, that first whose gain less its spread over the heads is highest; in
+    their order without a reward model.
+
+    Heads disagree about texts unlike any that people wrote, and people click these less (docs/ppo.md).
+    """
     if reward_model is None or not texts:
-        return [Suggestion(text, None) for text in texts]
-    scored = zip(texts, gains(reward_model, [prompt], [texts]).tolist(), strict=True)
-    return sorted((Suggestion(text, gain) for text, gain in scored), key=lambda own: -own.reward)
+        return [Suggestion(text, None, None) for text in texts]
+    heads = head_gains(reward_model, [prompt], [texts])
+    mean, spread = heads.mean(axis=1), heads.std(axis=1)
+    best_first = np.argsort(spread - mean, kind="stable")
+    return [Suggestion(texts[i], float(mean[i]), float(spread[i])) for i in best_first]
 
 
 def make_prompt(policy: Policy, context: str | None, text: str, number: int) -> Prompt:

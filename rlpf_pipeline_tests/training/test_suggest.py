@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,7 +45,21 @@ def test_suggestions_are_distinct_finished_and_no_copies(policy: Policy, drawn: 
 def test_the_reward_model_ranks_by_the_gain_over_the_original(policy: Policy, drawn: list[list[str]]) -> None:
     drawn += [["a", "aaa", "aa"]]
     (own,) = suggest(policy, [(None, "aa b")], 3, 0, Likes(lambda text: text.count("a")))  # type: ignore[arg-type]
-    assert [tuple(suggestion) for suggestion in own] == [("aaa", 1.0), ("aa", 0.0), ("a", -1.0)]
+    assert [tuple(suggestion) for suggestion in own] == [("aaa", 1.0, 0.0), ("aa", 0.0, 0.0), ("a", -1.0, 0.0)]
+
+
+def test_a_gain_that_the_heads_disagree_about_comes_behind_a_smaller_one_that_they_share(
+    policy: Policy, drawn: list[list[str]]
+) -> None:
+    drawn += [["bold", "sure", "poor"]]
+    heads = {"Bread": [0.0, 0.0], "bold": [4.0, 0.0], "sure": [1.5, 0.5], "poor": [-1.0, -1.0]}
+
+    class Disagrees(Likes):
+        def score(self, ads):  # type: ignore[no-untyped-def]
+            return [np.array([heads[text] for text in texts], np.float32) for _, texts in ads]
+
+    (own,) = suggest(policy, [(None, "Bread")], 3, 0, Disagrees(len))  # type: ignore[arg-type]
+    assert [tuple(suggestion) for suggestion in own] == [("sure", 1.0, 0.5), ("bold", 2.0, 2.0), ("poor", -1.0, 0.0)]
 
 
 def test_fewer_come_back_where_the_policy_repeats_itself(policy: Policy, drawn: list[list[str]]) -> None:
@@ -69,7 +84,7 @@ def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], 
     output = tmp_path / "out.parquet"
     assert generate_file(policy, tmp_path / "ads.csv", "headline", 2, 0, output) == (2, 0)
     assert pq.read_table(output).to_pylist() == [
-        {"row": row, "original": "Bread", "rank": rank, "text": text, "reward": None}
+        {"row": row, "original": "Bread", "rank": rank, "text": text, "reward": None, "reward_spread": None}
         for row in (1, 2)
         for rank, text in ((1, "one"), (2, "two"))
     ]
