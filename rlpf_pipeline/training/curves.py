@@ -38,7 +38,7 @@ def plot_history(history: Sequence[dict[str, float]], path: Path) -> None:
 
 def plot_curve(curve: Sequence[Mapping[str, float]], chosen: int, path: Path) -> None:
     """Draw reward and evaluation reward over the KL of each judgement (Gao et al. 2023), and what picks the policy: the
-    evaluation reward less the text's own penalties. The chosen step is marked."""
+    evaluation reward less its penalties. The chosen step is marked."""
     names = {
         "reward": "reward model (optimised)",
         "evaluation_reward": "evaluation reward model (never optimised)",

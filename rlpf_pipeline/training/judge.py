@@ -10,6 +10,7 @@ curve.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,9 +35,11 @@ def judgement(
 ) -> dict[str, float]:
     """A row of the curve, of a policy's `k` samples for each of the judges' prompts; kl: of that policy, nats per text.
 
-    evaluation_gains: (texts, heads), of the evaluation reward model. terms: those whose sum is `penalties`.
+    evaluation_gains: (texts, heads), of the evaluation reward model. terms: those whose sum is `penalties`, with that
+    model's gains.
     """
-    penalties = sum(float(values.mean()) for values in weighted(terms, samples).values())
+    judged_by = replace(samples, gains=evaluation_gains)
+    penalties = sum(float(values.mean()) for values in weighted(terms, judged_by).values())
     judged = {"evaluation_reward": float(evaluation_gains.mean()), "penalties": penalties, "kl": kl}
     return {"step": step, **judged, **described(samples, k)}
 

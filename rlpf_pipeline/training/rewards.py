@@ -58,16 +58,15 @@ class Term(NamedTuple):
 
 def reward_terms(settings: PolicySettings) -> list[Term]:
     """The terms of the settings; those of weight 0 are left out."""
+    return [Term("gain", 1.0, mean_gain), *penalties(settings)]
+
+
+def penalties(settings: PolicySettings) -> list[Term]:
+    """What is taken off a text's gain, whichever reward model judges it: the doubts of its own heads, and what the text
+    alone shows."""
 
     def doubt(samples: Samples) -> np.ndarray:
         return excess_spread(samples, settings.usual_spread)
-
-    of_model = (Term("gain", 1.0, mean_gain), Term("spread", -settings.spread_penalty, doubt))
-    return [*(term for term in of_model if term.weight), *text_terms(settings)]
-
-
-def text_terms(settings: PolicySettings) -> list[Term]:
-    """Those that look at the text alone, and hold whoever judges it."""
 
     def outside_band(samples: Samples) -> np.ndarray:
         return tokens_outside_band(samples, settings.shortest, settings.longest)
@@ -80,6 +79,7 @@ def text_terms(settings: PolicySettings) -> list[Term]:
 
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
     terms = (
+        Term("spread", -settings.spread_penalty, doubt),
         Term("length", length_weight, tokens if settings.length == "linear" else outside_band, whole=True),
         Term("missing_eos", -settings.missing_eos_penalty, unfinished, whole=True),
         Term("repetition", -settings.repetition_penalty, repetition),

@@ -1,4 +1,9 @@
-from rlpf_pipeline.training.judge import best_judgement, has_peaked
+import numpy as np
+import pytest
+
+from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.judge import best_judgement, has_peaked, judgement
+from rlpf_pipeline.training.rewards import Samples, penalties
 
 
 def curve(*points: tuple[float, float], penalties: float = 0.0) -> list[dict[str, float]]:
@@ -28,3 +33,14 @@ def test_a_run_peaks_when_patience_judgements_bring_nothing_better() -> None:
 
 def test_what_lies_beyond_the_budget_counts_as_nothing_better() -> None:
     assert has_peaked(curve((0.0, 0.0), (0.5, 6.0), (0.9, 8.0)), 5.0, patience=2)
+
+
+def test_the_judge_takes_off_its_own_heads_doubts_and_what_the_text_shows() -> None:
+    gains, evaluation_gains = np.array([[9.0, -9.0], [9.0, -9.0]]), np.array([[3.0, 1.0], [2.0, 2.0]])
+    length, finished = np.array([5, 5]), np.array([True, False])
+    samples = Samples(gains, ["one", "two"], ["a", "a"], length, length, finished)
+    terms = penalties(PolicySettings(spread_penalty=2.0, usual_spread=0.25, missing_eos_penalty=3.0))
+    row = judgement(6, samples, evaluation_gains, terms, k=2, kl=0.5)
+    # the heads of the first text differ by 1 in standard deviation, .75 more than usual; the second is unfinished
+    assert row["penalties"] == pytest.approx((-2.0 * 0.75 - 3.0) / 2)
+    assert (row["evaluation_reward"], row["reward"], row["kl"]) == (2.0, 0.0, 0.5)

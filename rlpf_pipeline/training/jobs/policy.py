@@ -31,7 +31,7 @@ from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
-from rlpf_pipeline.training.rewards import decoded, head_gains, scored, text_terms
+from rlpf_pipeline.training.rewards import decoded, head_gains, penalties, scored
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
 
@@ -158,7 +158,7 @@ def by_best_of_n(task: Task, reporter: Reporter) -> Trained:
     responses = best_of.pick(prompts, [own.responses for own in written])
     samples = scored(task.reward_model, task.tokenizer, prompts, responses)
     evaluation_gains = head_gains(task.judges.model, prompts, decoded(task.tokenizer, responses))
-    row = judgement(1, samples, evaluation_gains, text_terms(settings), settings.judge_samples, best_of.kl)
+    row = judgement(1, samples, evaluation_gains, penalties(settings), settings.judge_samples, best_of.kl)
     return Trained(None, [], [*trainer.curve, row], row)
 
 
