@@ -27,7 +27,7 @@ from torch import Tensor
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.training.jobs.policy import read_task
-from rlpf_pipeline.training.losses import generalized_advantages, leave_one_out, masked_mean, shaped_rewards, whiten
+from rlpf_pipeline.training.losses import generalized_advantages, masked_mean, shaped_rewards, whiten
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.ppo_update import Part
 from rlpf_pipeline.training.rewards import weighted
@@ -40,11 +40,11 @@ PLAIN = (0.0, 1.0)
 
 
 class Case(NamedTuple):
-    """A rollout: its packed texts, what each earned less the others of its prompt, and what is known before a token."""
+    """A rollout: its packed texts with what is known before each token (`part.prior`), and what each text earned less
+    the others of its prompt."""
 
     part: Part
     outcome: Tensor
-    known: Tensor
 
 
 def main(
@@ -81,18 +81,18 @@ def make_trainer(home: Path) -> PPOTrainer:
     )
     config = config.model_copy(update={"settings": config.settings.model_copy(update={"policy": settings})})
     task = read_task(config)
+    torch.manual_seed(config.settings.seed)
     return task.ppo(attach_lora(task.reference, lora))
 
 
 def cases(trainer: PPOTrainer, rollouts: int) -> Iterator[Case]:
     for trainer.step in range(rollouts):
         trainer.collect()
-        rollout, k = trainer.rollout, trainer.settings.samples_per_prompt
-        rewards = sum(weighted(trainer.terms, trainer.rolled_out(rollout)).values()).reshape(-1, k)
-        outcome = leave_one_out(torch.from_numpy(rewards.ravel()), k).view(-1, k)
-        known = torch.from_numpy(trainer.known(rollout, rewards - outcome.numpy()))
-        (part,) = trainer.learner.estimate(trainer.groups(rollout), outcome, 0.0)
-        yield Case(part, outcome.flatten().to(part.mask), known.flatten(0, 1)[:, : part.mask.shape[1]].to(part.mask))
+        rollout = trainer.rollout
+        rewards = sum(weighted(trainer.terms, trainer.rolled_out(rollout)).values())
+        outcome, known = trainer.beside_others(rollout, rewards)
+        (part,) = trainer.learner.estimate(trainer.groups(rollout), outcome, 0.0, torch.from_numpy(known))
+        yield Case(part, outcome.flatten().to(part.mask))
 
 
 def gradients(trainer: PPOTrainer, case: Case) -> Iterator[tuple[tuple[float, float], Tensor]]:
@@ -102,7 +102,7 @@ def gradients(trainer: PPOTrainer, case: Case) -> Iterator[tuple[tuple[float, fl
     rewards = shaped_rewards(case.outcome, torch.zeros_like(mask), mask, 0.0)
     for trust in TRUSTS:
         for lam in LAMBDAS:
-            advantages, _ = generalized_advantages(rewards, trust * case.known, mask, 1.0, lam)
+            advantages, _ = generalized_advantages(rewards, trust * case.part.prior, mask, 1.0, lam)
             gained = masked_mean(told.log_probs * whiten(advantages, mask), mask)
             own = torch.autograd.grad(gained, actor.adapter, retain_graph=True)
             yield (trust, lam), torch.cat([gradient.flatten() for gradient in own]).float()

@@ -20,8 +20,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rlpf_pipeline.evaluation.policy import are_copies
+from rlpf_pipeline.settings import PolicySettings
+
 MODELS = (("reward",), ("reward", "spread"), ("reward", "spread", "off topic", "finished"))
-LEAST_RELEVANCE = 0.5
 LEAST_OFFERED = 3
 SPREADS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -58,7 +60,7 @@ def within_originals(texts: pd.DataFrame, names: tuple[str, ...]) -> Any:
             "log_ctr": np.log(texts.planted_ctr),
             "reward": texts.reward,
             "spread": texts.reward_spread,
-            "off topic": (LEAST_RELEVANCE - texts.relevance).clip(lower=0),
+            "off topic": (PolicySettings().least_relevance - texts.relevance).clip(lower=0),
             "finished": texts.finished.astype(float),
         }
     )
@@ -70,7 +72,7 @@ def within_originals(texts: pd.DataFrame, names: tuple[str, ...]) -> Any:
 def ranking(texts: pd.DataFrame, spreads: float) -> tuple[float, float, float]:
     """Planted CTR of the first text less that of all for its original, its standard error over originals, and the mean
     of Spearman's correlation within originals."""
-    offered = texts[texts.finished & (texts.text.str.casefold() != texts.original.str.casefold())]
+    offered = texts[texts.finished & ~are_copies(texts)]
     offered = offered.drop_duplicates(["file", "ad_id", "text"])
     offered = offered.assign(rank_by=offered.reward - spreads * offered.reward_spread)
     groups = [own for _, own in offered.groupby(["file", "ad_id"]) if len(own) >= LEAST_OFFERED]

@@ -96,7 +96,6 @@ def add_rewards(suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: di
 def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
     """Means over the suggestions of one policy; `distinct` is the share of different texts within an original."""
     distinct = suggestions.groupby("ad_id")["text"].agg(lambda texts: texts.nunique() / len(texts))
-    copies = suggestions.text.str.casefold() == suggestions.original.str.casefold()
     return {
         "reward": float(suggestions.reward.mean()),
         "evaluation_reward": float(suggestions.evaluation_reward.mean()),
@@ -104,9 +103,14 @@ def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
         "tokens": float(suggestions.tokens.mean()),
         "finished": float(suggestions.finished.mean()),
         "distinct": float(distinct.mean()),
-        "copies": float(copies.mean()),
+        "copies": float(are_copies(suggestions).mean()),
         "kl": float(suggestions.log_ratio.mean()),
     }
+
+
+def are_copies(suggestions: pd.DataFrame) -> pd.Series:
+    """Whether each says what its original says, whatever the case."""
+    return suggestions.text.str.casefold() == suggestions.original.str.casefold()
 
 
 def paired_difference(suggestions: pd.DataFrame, column: str) -> tuple[float, float | None]:

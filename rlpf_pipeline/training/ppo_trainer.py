@@ -187,9 +187,7 @@ class PPOTrainer:
         """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step."""
         samples, k = self.rolled_out(rollout), self.settings.samples_per_prompt
         terms = weighted(self.terms, samples)
-        rewards = self.shaped(sum(terms.values())).reshape(-1, k)
-        outcome = leave_one_out(torch.tensor(rewards.ravel()), k).view(-1, k)
-        known = self.known(rollout, rewards - outcome.numpy())
+        outcome, known = self.beside_others(rollout, sum(terms.values()))
         prior = torch.from_numpy(self.trust.slope * known)
         metrics = described(samples, k) | self.learner.learn(self.groups(rollout), outcome, self.kl_coefficient, prior)
         metrics["trust"], self.trust = self.trust.slope, self.trust.including(known, outcome.numpy()[..., None])
@@ -205,6 +203,14 @@ class PPOTrainer:
         drawn = (self.step * len(samples.texts), "samples")
         reporter.progress(self.step, self.settings.steps, rate=drawn, **shown)
         reporter.metrics(metrics, self.step)
+
+    def beside_others(self, rollout: Rollout, rewards: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """What each text earned less the prompt's other samples, (prompts, samples), and what was known of it before
+        each token, less the same."""
+        k = self.settings.samples_per_prompt
+        shaped = self.shaped(rewards).reshape(-1, k)
+        outcome = leave_one_out(torch.tensor(shaped.ravel()), k).view(-1, k)
+        return outcome, self.known(rollout, shaped - outcome.numpy())
 
     def known(self, rollout: Rollout, others: np.ndarray) -> np.ndarray:
         """What the reward model said before each token, less others' rewards: (prompts, samples, places), 0 behind the

@@ -5,19 +5,19 @@ import pytest
 import torch
 
 from rlpf_pipeline.training.beginnings import Trust, beginnings_of, by_token
-from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import decode
-from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline_tests.training.tiny_ppo import PROMPTS, SHARP, Likes, likes_letter, tiny_trainer
+from rlpf_pipeline_tests.training.tiny_ppo import (
+    PROMPTS,
+    SHARP,
+    Likes,
+    groups_of,
+    likes_letter,
+    scores_of,
+    step,
+    tiny_trainer,
+)
 
-QUIET = Reporter("test")
 READS = {"critic": "reward-model", "beginning_tokens": 2}
-
-
-def step(ppo: PPOTrainer) -> dict[str, float]:
-    ppo.collect()
-    ppo.learn(ppo.rollout, QUIET)
-    return ppo.history[-1]
 
 
 def test_a_beginning_is_rewarded_for_what_it_has(cache: Path) -> None:
@@ -62,11 +62,9 @@ def test_the_first_rollout_is_not_judged_by_its_own_outcomes_and_later_ones_by_t
 def test_the_values_are_the_prior_plus_the_heads_word(cache: Path) -> None:
     ppo = tiny_trainer(cache, **READS)
     step(ppo)
-    ppo.collect()
+    groups, scores = groups_of(ppo), scores_of(ppo)
     known = torch.from_numpy(ppo.known(ppo.rollout, np.zeros((4, 8))))
     assert known.abs().max() > 0.5
-    groups = ppo.groups(ppo.rollout)
-    scores = torch.tensor(ppo.rollout.gains)[..., 0]
     (with_prior,), (without,) = (ppo.learner.estimate(groups, scores, 0.1, prior) for prior in (known, None))
     longest = with_prior.mask.shape[1]
     expected = without.values * without.mask + known.flatten(0, 1)[:, :longest].float()
@@ -76,8 +74,7 @@ def test_the_values_are_the_prior_plus_the_heads_word(cache: Path) -> None:
 def test_a_text_that_ends_as_it_began_leaves_later_tokens_nothing_to_learn(cache: Path) -> None:
     """Where the prior is the outcome, the advantages behind it are 0 (before whitening), at any lambda."""
     ppo = tiny_trainer(cache)
-    ppo.collect()
-    groups, scores = ppo.groups(ppo.rollout), torch.linspace(-1, 1, 32).view(4, 8)
+    groups, scores = groups_of(ppo), torch.linspace(-1, 1, 32).view(4, 8)
     prior = scores[..., None].repeat(1, 1, 6)
     ppo.learner.whitened = lambda parts: parts  # type: ignore[method-assign]
     (part,) = ppo.learner.estimate(groups, scores, 0.0, prior)

@@ -10,29 +10,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import require_plain_logits
-from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
-from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline_tests.training.tiny_ppo import PROMPTS, SHARP, Likes, likes_letter, tiny_trainer
-
-QUIET = Reporter("test")
-
-
-def step(ppo: PPOTrainer) -> dict[str, float]:
-    """One PPO step: rollout and update."""
-    ppo.collect()
-    ppo.learn(ppo.rollout, QUIET)
-    return ppo.history[-1]
-
-
-def groups_of(ppo: PPOTrainer) -> list[Group]:
-    ppo.collect()
-    return [Group(ppo.prompts[i].ids, own) for i, own in zip(ppo.rollout.prompts, ppo.rollout.responses, strict=True)]
-
-
-def scores_of(ppo: PPOTrainer) -> torch.Tensor:
-    return torch.tensor(ppo.rollout.gains)[..., 0]
+from rlpf_pipeline_tests.training.tiny_ppo import (
+    PROMPTS,
+    QUIET,
+    SHARP,
+    Likes,
+    groups_of,
+    likes_letter,
+    scores_of,
+    step,
+    tiny_trainer,
+)
 
 
 def test_the_policy_starts_at_its_reference_and_its_first_ratio_is_one(cache: Path) -> None:

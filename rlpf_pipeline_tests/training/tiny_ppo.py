@@ -10,11 +10,14 @@ import torch
 
 from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import LoraSettings, PolicySettings
 from rlpf_pipeline.training.ppo_trainer import Judges, PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt
+from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline_tests.conftest import TINY
 
+QUIET = Reporter("test")
 PROMPTS = [Prompt(f"ad{i}", None, "Bread.", [1, 30 + i, 31 + i], 4) for i in range(4)]
 HELD_OUT = [Prompt(f"other{i}", None, "Bread.", [1, 40 + i, 31 + i], 4) for i in range(6)]
 # The tiny model's hidden states are short, so its distribution is close to uniform whatever it learns; a low
@@ -56,3 +59,20 @@ def tiny_trainer(
     ppo = PolicySettings.model_validate(defaults | settings)
     judges = Judges(judge, HELD_OUT) if judge else None  # type: ignore[arg-type]
     return PPOTrainer(policy, load_tokenizer(TINY, cache), reward or likes_letter("e"), prompts, ppo, 1, judges)  # type: ignore[arg-type]
+
+
+def step(ppo: PPOTrainer) -> dict[str, float]:
+    """One PPO step: rollout and update."""
+    ppo.collect()
+    ppo.learn(ppo.rollout, QUIET)
+    return ppo.history[-1]
+
+
+def groups_of(ppo: PPOTrainer) -> list[Group]:
+    """Of fresh samples."""
+    ppo.collect()
+    return ppo.groups(ppo.rollout)
+
+
+def scores_of(ppo: PPOTrainer) -> torch.Tensor:
+    return torch.tensor(ppo.rollout.gains)[..., 0]
