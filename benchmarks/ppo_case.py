@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from pydantic import BaseModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from benchmarks.memory import peak_gib
+from benchmarks.wall_clock import now
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, PolicySettings
 from rlpf_pipeline.training.prompts import Prompt, prompt_ids
@@ -143,9 +143,3 @@ class Clock:
         seconds, processor = now() - self.started, time.process_time() - self.processor
         texts = (self.step - 1) * texts_per_step
         return Timed(texts, seconds, processor, self.parts, self.tokens, self.places, peak_gib())
-
-
-def now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.monotonic()

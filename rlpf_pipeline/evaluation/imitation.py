@@ -21,7 +21,8 @@ from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.example_filter import is_copy, new_names, new_numbers
 from rlpf_pipeline.training.prompts import chat_ids, decode, messages, prompt_ids
-from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
+from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, request
 
 Figures = dict[str, float | None]

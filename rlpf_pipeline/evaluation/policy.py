@@ -16,7 +16,8 @@ from rlpf_pipeline.training.best_of import BestOf
 from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import Prompt, decode
 from rlpf_pipeline.training.rewards import head_gains
-from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
+from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.sampling import Sampling
 
 SCORING_TOKENS = 4096
 

@@ -63,7 +63,7 @@ def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
 
 def lora_config(model: PreTrainedModel, lora: LoraSettings) -> LoraConfig:
     """Which layers of `model` the settings adapt, and how."""
-    name, layers = _layer_list(model)
+    name, layers = _named_layers(model)
     top = min(lora.top_layers or len(layers), len(layers))
     kinds = (nn.Linear, Conv1D)
     linear = {path.rpartition(".")[2] for path, module in layers.named_modules() if isinstance(module, kinds)}
@@ -77,7 +77,11 @@ def lora_config(model: PreTrainedModel, lora: LoraSettings) -> LoraConfig:
     )
 
 
-def _layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def layers_of(model: PreTrainedModel | PeftModel) -> nn.ModuleList:
+    return _named_layers(model.get_base_model() if isinstance(model, PeftModel) else model)[1]
+
+
+def _named_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The model's list of layers, whatever its architecture calls it: `layers` in a Llama, `layer` in a BERT."""
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:

@@ -3,7 +3,8 @@
 A mask over rows of several ads computes every product of tokens that may not see each other, and then drops them. Here
 each text's queries meet the keys of its prefix and its own, gathered from the packed row: the same sums over far fewer
 products (for ads of four headlines about a fifteenth). Registered with transformers as an attention implementation;
-where a model runs without `blocks`, it is plain scaled-dot-product attention.
+where a model runs without `blocks`, it is plain scaled-dot-product attention. On an accelerator, in half precision, the
+pieces are runs for flash attention (`run_attention.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from rlpf_pipeline.models.run_attention import KERNEL_DTYPES, Runs, run_attention
 
 NAME = "rlpf_blocks"
 
@@ -25,7 +27,7 @@ class Blocks(NamedTuple):
 
     own: (pieces, longest piece) and prefix: (groups, longest prefix), the places of their tokens, -1 behind the end.
     of_own, of_prefix: (places,), their inverses: where a place stands in them, flat, or -1. group: (pieces,), a piece's
-    group. is_text: (pieces,), False for prefixes.
+    group. is_text: (pieces,), False for prefixes. runs: the same for flash attention; None on a CPU.
     """
 
     own: Tensor
@@ -34,6 +36,7 @@ class Blocks(NamedTuple):
     of_prefix: Tensor
     group: Tensor
     is_text: Tensor
+    runs: Runs | None
 
     def mask(self) -> Tensor:
         """True where a piece's token sees a key: (pieces, 1, longest piece, longest prefix + longest piece).
@@ -83,6 +86,9 @@ def block_attention(
     if blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     rows, heads, length, size = query.shape
+    scale = size**-0.5 if scaling is None else scaling
+    if blocks.runs is not None and query.dtype in KERNEL_DTYPES:
+        return run_attention(query, key, value, blocks.runs, scale), None
     q = _by_piece(query, blocks.own, blocks.of_own)
     k, v = (
         torch.cat(
@@ -94,7 +100,6 @@ def block_attention(
         )
         for states in (key, value)
     )
-    scale = size**-0.5 if scaling is None else scaling
     flat = _attend(q, k, v, attention_mask, scale).reshape(-1, heads * size)
     return _Rearrange.apply(flat, blocks.of_own, blocks.own.flatten()).view(rows, length, heads, size), None
 
@@ -109,14 +114,9 @@ def _by_piece(states: Tensor, places: Tensor, of_places: Tensor) -> Tensor:
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
     """softmax(query key' x scale) value. All (pieces, length, heads, size), keys of fewer heads are shared by several.
 
-    On a CPU as two batched products: with pieces this short torch's own kernel takes four times as long.
+    Two batched products: with pieces this short torch's own kernel takes four times as long on a CPU, and on an
+    accelerator it knows no mask together with shared keys.
     """
-    if query.device.type != "cpu":
-        query, key, value = (states.transpose(1, 2) for states in (query, key, value))
-        gqa = query.shape[1] != key.shape[1]
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=gqa).transpose(
-            1, 2
-        )
     pieces, length, heads, size = query.shape
     keys, shared = key.shape[1], key.shape[2]
     q = (query * scale).view(pieces, length, shared, -1, size).permute(0, 2, 3, 1, 4).reshape(pieces * shared, -1, size)

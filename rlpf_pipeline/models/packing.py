@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rlpf_pipeline.models.block_attention import NAME, Blocks
+from rlpf_pipeline.models.run_attention import has_flash_attention, runs_of
 
 PADDING = 0.04
 ROW_STEP, SHAPE_STEP = 64, 8
@@ -119,7 +120,10 @@ def pack(
 
     `one_row`, for attention text by text, to which rows mean nothing: sizes are rounded up, so that batches of a token
     budget have a handful of shapes. Kernels are prepared and kept for every shape they meet, and memory grows with it.
+    Always so on an accelerator, where texts attend in runs of the row.
     """
+    in_runs = not bidirectional and has_flash_attention(device)
+    one_row = one_row or in_runs
     if bidirectional and any(len(group.texts) > 1 for group in groups):
         raise ValueError("a bidirectional encoder takes groups of one text")
     lengths = [group.length for group in groups]
@@ -157,7 +161,8 @@ def pack(
         prefix, of_prefix = _grid(of_group, at, prefixes, (row * length + column)[is_prefix], rows * length)
         unused = (0, len(own) - len(size))
         arrays = (own, prefix, of_own, of_prefix, np.pad(group, unused), np.pad(head != np.arange(len(size)), unused))
-        blocks = Blocks(*(torch.from_numpy(values).to(device) for values in arrays))
+        runs = runs_of(size, head, length, device) if in_runs else None
+        blocks = Blocks(*(torch.from_numpy(values).to(device) for values in arrays), runs)
     return Packed(
         ids.masked_fill(segment[0] < 0, pad_id),
         positions.clamp(min=0),

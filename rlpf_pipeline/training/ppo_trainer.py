@@ -43,7 +43,8 @@ from rlpf_pipeline.training.rewards import (
     samples_of,
     weighted,
 )
-from rlpf_pipeline.training.rollout import Sampling, sample
+from rlpf_pipeline.training.rollout import Sampler
+from rlpf_pipeline.training.sampling import Sampling
 
 
 class Written(NamedTuple):
@@ -88,7 +89,8 @@ class PPOTrainer:
                 "policy.prompts_per_step or lower policy.minibatches."
             )
         self.learner = PPOUpdate(policy, settings, tokenizer.pad_token_id, self.accelerate)
-        self.sampler, self.terms = MergedCopy(policy), reward_terms(settings)
+        self.merged, self.terms = MergedCopy(policy), reward_terms(settings)
+        self.sampler = Sampler(self.merged.model, Sampling.of(tokenizer, settings))
         self.step, self.stopped = 0, False
         self.kl_coefficient, self.moments, self.trust = settings.kl_coefficient, RunningMoments(), Trust()
         self.rollout: Rollout | None = None
@@ -165,8 +167,9 @@ class PPOTrainer:
         uniform = np.random.default_rng([self.seed, *stream]).random((len(prompts), k, tokens), np.float32)
         mine = self.share(len(prompts))
         own = [prompts[i] for i in mine]
-        self.sampler.refresh()
-        responses = self.draw(own, k, torch.from_numpy(uniform[mine].reshape(-1, tokens))) if own else []
+        self.merged.refresh()
+        numbers = torch.from_numpy(uniform[mine].reshape(-1, tokens))
+        responses = self.sampler.sample([prompt.ids for prompt in own], k, numbers) if own else []
         texts = decoded(self.tokenizer, responses)
         gains = [head_gains(model, own, texts).reshape(len(own), k, -1).tolist() for model in models if own]
         written = [Written(ids, [of_model[i] for of_model in gains]) for i, ids in enumerate(responses)]
@@ -226,11 +229,6 @@ class PPOTrainer:
         places = np.arange(self.step * self.prompts_per_step, (self.step + 1) * self.prompts_per_step)
         orders = {turn: np.random.default_rng([self.seed, 0, turn]).permutation(every) for turn in set(places // every)}
         return np.array([orders[place // every][place % every] for place in places])
-
-    def draw(self, prompts: Sequence[Prompt], samples: int, uniform: torch.Tensor) -> list[list[list[int]]]:
-        """Texts for each prompt, as token ids."""
-        sampling = Sampling.of(self.tokenizer, self.settings)
-        return sample(self.sampler.model, [prompt.ids for prompt in prompts], samples, sampling, uniform)
 
     def rolled_out(self, rollout: Rollout) -> Samples:
         prompts = [self.prompts[i] for i in rollout.prompts]

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import layers_of
 from rlpf_pipeline.models.frozen_layers import StateFile, cut_trunk
 from rlpf_pipeline.models.packing import Packed, encode
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -91,6 +92,9 @@ class RewardTrainer:
         self.model, self.settings, self.seed, self.states = model, settings, seed, states
         self.accelerate: Accelerator = accelerator()
         model.to(self.accelerate.device)
+        if settings.compile:
+            for layer in layers_of(model.trunk):
+                layer.compile(dynamic=True)
         self.train = RewardBatches(model, ads, settings, seed)
         self.validation = RewardBatches(model, validation, settings, seed) if validation else None
         self.cut = cut_trunk(model.trunk, self.train.part(0).pieces[0])

@@ -22,7 +22,8 @@ from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
 from rlpf_pipeline.training.rewards import head_gains
-from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
+from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.sampling import Sampling
 
 ROUNDS = 5
 """Times that texts are drawn for an original which has too few distinct ones."""

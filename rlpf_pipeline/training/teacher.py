@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.prompts import chat_ids, decode
-from rlpf_pipeline.training.rollout import Sampling, sample_in_batches
+from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.sampling import Sampling
 
 SHORTEN = "Rephrase and shorten this ad"
 QUESTION = "Turn this ad into a question"

@@ -1,10 +1,11 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rlpf_pipeline.models import block_attention
+from rlpf_pipeline.models import block_attention, packing, run_attention
 from rlpf_pipeline.models.base import load_trunk
 from rlpf_pipeline.models.packing import Group, batches_by_tokens, encode, pack
 from rlpf_pipeline_tests.conftest import TINY
@@ -33,6 +34,30 @@ def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache:
             torch.autograd.grad(states.square().sum(), weight, retain_graph=True)[0] for states in (together, alone)
         )
         torch.testing.assert_close(by_packing, by_singles, rtol=0, atol=1e-10)
+
+
+def attention_run_by_run(q, k, v, query_ends, key_ends, longest_query, longest_key, *, scale, window_size, **_):  # type: ignore[no-untyped-def]
+    """What flash attention computes, one run at a time: causal, counted from the runs' ends."""
+    assert window_size == (-1, 0)
+    assert longest_query == query_ends.diff().max()
+    assert longest_key == key_ends.diff().max()
+    k, v = (states.repeat_interleave(q.shape[1] // k.shape[1], 1) for states in (k, v))
+    mixed = []
+    for (a, b), (c, d) in zip(pairwise(query_ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        products = torch.einsum("qhd,khd->hqk", q[a:b], k[c:d]) * scale
+        seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))
+        mixed.append(torch.einsum("hqk,khd->qhd", products.masked_fill(~seen, -torch.inf).softmax(-1), v[c:d]))
+    return torch.cat(mixed)
+
+
+@pytest.mark.usefixtures("double_norm")
+def test_runs_of_tokens_have_the_states_and_gradients_of_texts_on_their_own(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "has_flash_attention", lambda device: True)
+    monkeypatch.setattr(block_attention, "KERNEL_DTYPES", (torch.float64,))
+    monkeypatch.setattr(run_attention, "varlen_attn", attention_run_by_run)
+    test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache, block_attention.NAME)
 
 
 def test_every_text_token_knows_its_predecessor() -> None:

@@ -27,8 +27,9 @@ from rlpf_pipeline.training.jobs.policy import originals_out_of_reach, read_task
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import scored
-from rlpf_pipeline.training.rollout import Sampling, sample
+from rlpf_pipeline.training.rollout import Sampler
 from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.suggest import load_writer
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.conftest import TINY, needs_minilm
@@ -97,13 +98,9 @@ def judged_again(folder: Path, config: RunConfig) -> float:
     shape = (len(task.judges.prompts), settings.judge_samples * (writer.best_of.n if writer.best_of else 1))
     tokens = settings.max_new_tokens
     uniform = np.random.default_rng([config.settings.seed, 1]).random((*shape, tokens), np.float32)
-    responses = sample(
-        writer.model,
-        [prompt.ids for prompt in task.judges.prompts],
-        shape[1],
-        Sampling.of(writer.tokenizer, settings),
-        torch.from_numpy(uniform.reshape(-1, tokens)),
-    )
+    sampler = Sampler(writer.model, Sampling.of(writer.tokenizer, settings))
+    prompts = [prompt.ids for prompt in task.judges.prompts]
+    responses = sampler.sample(prompts, shape[1], torch.from_numpy(uniform.reshape(-1, tokens)))
     if writer.best_of:
         responses = writer.best_of.pick(task.judges.prompts, responses)
     return float(scored(task.reward_model, writer.tokenizer, task.judges.prompts, responses).gains.mean())
