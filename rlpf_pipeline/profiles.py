@@ -46,11 +46,12 @@ MIDDLE_OF_SMOLLM2 = RewardSettings(
 )
 """Texts read where the base knows most of them (docs/reward-model.md)."""
 
-ON_TOPIC = PolicySettings(off_topic_penalty=4.0)
-"""At a cosine of 0.2, below nearly all that people write for an ad, 1.2 of log odds: more than straying was seen to
-gain by the reward model (docs/ppo.md)."""
-ON_TOPIC_NO_COPY = ON_TOPIC.model_copy(update={"copy_penalty": 1.0})
-"""For originals that people wrote well: there, copying them was the best that PPO found."""
+LOYAL = PolicySettings(
+    steps=27, critic="reward-model", kl_budget=10.0, spread_penalty=2.0, copy_penalty=3.0, off_topic_penalty=4.0
+)
+"""Texts that the reward model is sure of, that are no copies, and about the same thing as the original (docs/ppo.md).
+At a cosine of 0.2, below nearly all that people write for an ad, 1.2 of log odds are lost: more than straying was seen
+to gain by the reward model."""
 
 PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     "tiny": {
@@ -74,7 +75,7 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     "demo": {
         "imitation": ImitationSettings(lora=TOP_LAYERS),
         "reward": MIDDLE_OF_SMOLLM2,
-        "policy": ON_TOPIC.model_copy(update={"lora": TOP_LAYERS}),
+        "policy": LOYAL.model_copy(update={"lora": TOP_LAYERS}),
     },
     "upworthy": {
         "source": "upworthy",
@@ -89,9 +90,9 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
                 "max_context_tokens": 0,
             }
         ),
-        "policy": ON_TOPIC_NO_COPY.model_copy(update={"lora": TOP_LAYERS}),
+        "policy": LOYAL.model_copy(update={"lora": TOP_LAYERS}),
     },
-    "production": {"source": "generic", "reward": MIDDLE_OF_SMOLLM2, "policy": ON_TOPIC_NO_COPY},
+    "production": {"source": "generic", "reward": MIDDLE_OF_SMOLLM2, "policy": LOYAL},
 }
 
 

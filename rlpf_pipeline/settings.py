@@ -254,7 +254,11 @@ class PolicySettings(Section):
     spread_penalty: float = Field(
         0.0, ge=0, description="reward lost per unit of spread between the reward model's heads beyond usual_spread"
     )
-    usual_spread: float = Field(0.0, ge=0, description="spread that costs nothing, as texts have that people write")
+    usual_spread: float | None = Field(
+        None,
+        ge=0,
+        description="spread that costs nothing. None: as much as nine tenths of the validation ads' own texts have",
+    )
     length: Literal["none", "linear", "band"] = Field(
         "band", description="what costs: nothing, every token, or those outside the band around the original's length"
     )

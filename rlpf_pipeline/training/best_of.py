@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from rlpf_pipeline.artifacts import read_manifest
 from rlpf_pipeline.models.adapters import ModelCard
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -62,7 +63,9 @@ def load_best_of(
     folder: Path, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings, cache: Path, device: torch.device
 ) -> BestOf | None:
     """How the policy of a model folder chooses among its texts; None where it keeps what it draws."""
-    n = ModelCard.read(folder).best_of
+    n, manifest = ModelCard.read(folder).best_of, read_manifest(folder)
     if n is None:
         return None
+    if settings.usual_spread is None and manifest is not None:
+        settings = settings.model_copy(update={"usual_spread": manifest.metrics["usual_spread"]})
     return BestOf(n, load_reward_model(folder / REWARD_MODEL, cache).to(device), tokenizer, settings)

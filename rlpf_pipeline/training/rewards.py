@@ -66,6 +66,8 @@ def penalties(settings: PolicySettings) -> list[Term]:
     alone shows."""
 
     def doubt(samples: Samples) -> np.ndarray:
+        if settings.usual_spread is None:
+            raise ValueError("usual_spread has to be measured or given before a spread can cost anything")
         return excess_spread(samples, settings.usual_spread)
 
     def outside_band(samples: Samples) -> np.ndarray:

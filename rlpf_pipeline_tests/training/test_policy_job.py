@@ -30,6 +30,7 @@ from rlpf_pipeline.training.rewards import scored
 from rlpf_pipeline.training.rollout import Sampler
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.sampling import Sampling
+from rlpf_pipeline.training.snapshot import original_of, read_needed_ads
 from rlpf_pipeline.training.suggest import load_writer
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.conftest import TINY, needs_minilm
@@ -41,10 +42,11 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A PPO run of the profile `tiny` on models that were never trained; the reward models' heads are random, and
-    nothing but their gain counts."""
+    nothing but their gain and its spread counts."""
     home = tmp_path_factory.mktemp("home")
     settings = load_settings("tiny", (), home)
-    policy = settings.policy.model_copy(update={"length": "none", "missing_eos_penalty": 0.0})
+    penalties = {"length": "none", "missing_eos_penalty": 0.0, "spread_penalty": 0.5}
+    policy = settings.policy.model_copy(update=penalties)
     settings = settings.model_copy(update={"base": TINY, "policy": policy})
     pq.write_table(simulate_history(MarketSettings(advertisers=40)), home / "raw.parquet")
     with Warehouse(home / "w.duckdb") as warehouse:
@@ -121,6 +123,19 @@ def test_a_trained_policy_is_a_folder_that_writes(config: RunConfig, folder_by: 
         assert moved(folder, config) > 0
     assert load_writer(folder, config.settings.cache, CPU).settings.algorithm == algorithm
     assert judged_again(folder, config) == pytest.approx(read_manifest(folder).metrics["chosen_reward"], rel=1e-4)
+
+
+def test_what_spread_is_usual_is_asked_of_people_s_own_texts(config: RunConfig, folder_by: FolderBy) -> None:
+    task = read_task(config)
+    spreads = []
+    for ad in read_needed_ads(config.inputs["preference_snapshot"], "validation"):
+        scores = task.reward_model.score([(ad.context, ad.texts)])[0]
+        original = ad.texts.index(original_of(ad))
+        spreads += [own.std() for i, own in enumerate(scores - scores[original]) if i != original]
+    usual = task.config.settings.policy.usual_spread
+    assert usual == pytest.approx(np.quantile(spreads, 0.9), rel=1e-5)
+    assert usual > 0
+    assert read_manifest(folder_by("ppo")).metrics["usual_spread"] == usual
 
 
 def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:

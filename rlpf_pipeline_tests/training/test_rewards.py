@@ -25,7 +25,7 @@ def terms_of(**settings: object) -> dict[str, list[float]]:
 
 
 def test_the_reward_is_the_mean_gain_less_lambda_times_the_spread_of_the_heads() -> None:
-    terms = terms_of(spread_penalty=0.5)
+    terms = terms_of(spread_penalty=0.5, usual_spread=0.0)
     assert terms["gain"] == [2.0, 0.5, 1.0, 0.0]
     # half the distance of two heads is their standard deviation: 1, 0, 1, 1
     assert terms["spread"] == [-0.5, 0.0, -0.5, -0.5]

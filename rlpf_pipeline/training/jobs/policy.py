@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
@@ -65,7 +66,8 @@ class Trained(NamedTuple):
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
-    task, settings = read_task(config), config.settings.policy
+    task = read_task(config)
+    settings = task.config.settings.policy
     judged_on = len(task.judges.prompts) if task.judges else 0
     reporter.say(f"{settings.algorithm}: {len(task.ads)} prompts, judged on {judged_on} other originals")
     out_of_reach = originals_out_of_reach(task.prompts, settings)
@@ -83,7 +85,11 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     else:
         trained = by_trl(task, reporter)
     save(trained, task, folder)
-    return {"steps_done": len(trained.history), **{f"chosen_{k}": v for k, v in trained.kept.items() if k in SHOWN}}
+    return {
+        "steps_done": len(trained.history),
+        "usual_spread": settings.usual_spread,
+        **{f"chosen_{k}": v for k, v in trained.kept.items() if k in SHOWN},
+    }
 
 
 def read_task(config: RunConfig) -> Task:
@@ -94,11 +100,20 @@ def read_task(config: RunConfig) -> Task:
         for name in ("reward_model", "evaluation_reward_model")
     )
     snapshot = config.inputs["preference_snapshot"]
-    held_out = shuffled(read_ads(snapshot, "validation"), settings.seed)[: settings.policy.judge_prompts]
-    judges = Judges(evaluation_model, [make_prompt(tokenizer, ad) for ad in held_out]) if held_out else None
-    ads = read_needed_ads(snapshot, "train")
-    prompts = [make_prompt(tokenizer, ad) for ad in ads]
+    validation, ads = shuffled(read_ads(snapshot, "validation"), settings.seed), read_needed_ads(snapshot, "train")
+    held_out, prompts = ([make_prompt(tokenizer, ad) for ad in own] for own in (validation, ads))
+    if settings.policy.spread_penalty and settings.policy.usual_spread is None:
+        usual = usual_spread(reward_model, *((held_out, validation) if held_out else (prompts, ads)))
+        policy = settings.policy.model_copy(update={"usual_spread": usual})
+        config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
+    judges = Judges(evaluation_model, held_out[: settings.policy.judge_prompts]) if held_out else None
     return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
+
+
+def usual_spread(model: RewardModel, prompts: Sequence[Prompt], ads: Sequence[Ad]) -> float:
+    """Spread over heads that nine tenths of the gains of the ads' own texts do not exceed; of ASKED ads at most."""
+    people = [[text for text in ad.texts if text != own.original] for own, ad in zip(prompts, ads, strict=True)]
+    return float(np.quantile(head_gains(model, prompts[:ASKED], people[:ASKED]).std(axis=1), USUAL))
 
 
 def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
@@ -184,6 +199,7 @@ def save(trained: Trained, task: Task, folder: Path) -> None:
         plot_curve(trained.curve, int(trained.kept["step"]), folder / "curve.svg")
 
 
+ASKED, USUAL = 500, 0.9
 SHOWN = ("step", "reward", "evaluation_reward", "penalties", "kl", "tokens", "finished", "distinct")
 
 
