@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import joblib
 import yaml
 
 from rlpf_pipeline.artifacts import PACKAGE, write_atomically
@@ -69,10 +70,10 @@ def accelerate_config() -> Path:
 
 
 def threads_of_a_process(config: Path) -> int:
-    """The machine's cores, shared by its processes."""
+    """The cores that this process may use, shared by the job's processes."""
     settings = yaml.safe_load(config.read_text())
     machines, processes = settings.get("num_machines", 1), settings.get("num_processes", 1)
-    return max(1, (os.cpu_count() or 1) * machines // processes)
+    return max(1, joblib.cpu_count() * machines // processes)
 
 
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
@@ -96,15 +97,16 @@ def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -
         accelerate_config()
 
 
-@pytest.mark.parametrize(("name", "processes"), [("cpu", 1), ("gpu", 1), ("gpus-8", 8)])
+@pytest.mark.parametrize(("name", "processes", "threads"), [("cpu", 1, 16), ("gpu", 1, 16), ("gpus-8", 8, 2)])
 def test_shipped_configurations_are_named_and_accelerate_reads_them(
-    name: str, processes: int, monkeypatch: pytest.MonkeyPatch
+    name: str, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLPF_ACCELERATE", name)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     config = load_config_from_file(str(accelerate_config()))
     assert (config.num_processes, config.num_machines, config.mixed_precision) == (processes, 1, "no")
     assert config.use_cpu is (name == "cpu")
-    assert threads_of_a_process(accelerate_config()) == max(1, os.cpu_count() // processes)
+    assert threads_of_a_process(accelerate_config()) == threads
 
 
 def is_alive(pid: int) -> bool:
