@@ -1,6 +1,5 @@
 """The launcher: a job's output appears whole or not at all, its reason reaches us, and nothing outlives us."""
 
-import os
 import signal
 import subprocess
 import sys
