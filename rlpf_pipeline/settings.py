@@ -210,7 +210,19 @@ class RewardSettings(Section):
     average_adapters: bool = Field(
         False, description="keep one model of their mean weights (WARM), which costs what one costs, not the ensemble"
     )
-    lora: LoraSettings = LoraSettings()
+    lora: LoraSettings | None = Field(
+        LoraSettings(),
+        description="None: full fine-tuning, of all weights of the base; it wants a tenth of the learning rate or less",
+    )
+
+    @model_validator(mode="after")
+    def _an_ensemble_shares_its_base(self) -> RewardSettings:
+        if self.lora is None and self.adapters > 1 and not self.average_adapters:
+            raise ValueError(
+                "an ensemble stands on one base, which full fine-tuning (reward.lora: null) changes; keep the members' "
+                "mean weights (reward.average_adapters) or train one"
+            )
+        return self
 
 
 class PolicySettings(Section):

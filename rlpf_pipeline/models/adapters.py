@@ -4,6 +4,7 @@
     adapters/<name>/           LoRA weights (safetensors) and configuration, applied and merged in order; of an
                                ensemble of reward models, each a member's
     head.safetensors           reward models: the score head
+    trunk/                     reward models, after full fine-tuning: all weights below the head, and no adapters
     tokenizer files, manifest.json
 
 AdLlama's folder holds imitation v2's adapter and, on top of the merged result, its own: it is complete without the

@@ -2,7 +2,7 @@
 
 Members of one recipe, trained with different seeds, become an ensemble (`models/reward_ensemble.py`) or one model of
 their mean weights (WARM, Ramé et al. 2024), which costs what one costs: the mean of the products B A is the product of
-the stacked factors, an adapter of as many times the rank.
+the stacked factors, an adapter of as many times the rank. After full fine-tuning it is the mean of all weights.
 """
 
 from __future__ import annotations
@@ -28,10 +28,17 @@ from rlpf_pipeline.models.tokens import fingerprint
 
 Ads = Sequence[tuple[str | None, Sequence[str]]]
 HEAD, WEIGHTS, CONFIG = "head.safetensors", "adapter_model.safetensors", "adapter_config.json"
+TRUNK = "trunk"
 
 
 def save_reward_model(model: RewardModel, folder: Path) -> None:
-    save_model(folder, model.card, model.trunk, model.tokenizer)
+    """The adapter and the head; after full fine-tuning the whole trunk instead of the adapter."""
+    if model.card.adapters:
+        save_model(folder, model.card, model.trunk, model.tokenizer)
+    else:
+        model.trunk.save_pretrained(folder / TRUNK)
+        model.tokenizer.save_pretrained(folder)
+        (folder / "model.json").write_text(model.card.model_dump_json(indent=2))
     head = {"weight": model.head.weight.detach().contiguous().cpu(), "center": model.center.cpu()}
     save_file(head, folder / HEAD)
 
@@ -51,7 +58,8 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
             "than it learned from, and its scores would mean nothing. Restore the folder's tokenizer files, or train "
             "the reward model again."
         )
-    trunk = load_trunk(card.base, cache, card.layers)
+    whole = card.base.model_copy(update={"name": str(folder / TRUNK)})
+    trunk = load_trunk(card.base, cache, card.layers) if card.adapters else load_trunk(whole, cache)
     if card.ensemble:
         model: RewardModel = RewardEnsemble(_side_by_side(trunk, folder, card), tokenizer, card)
     else:
@@ -98,18 +106,40 @@ def join_members(members: Sequence[Path], folder: Path) -> None:
 
 def average_members(members: Sequence[Path], folder: Path) -> None:
     """Write the reward model of the members' mean weights to `folder`; of a single member, that one."""
-    (name,) = ModelCard.read(members[0]).adapters
     _copy_tokenizer(members[0], folder)
-    (folder / "adapters" / name).mkdir(parents=True)
-    tensors = [load_file(member / "adapters" / name / WEIGHTS) for member in members]
-    stacked = {key: _stacked(key, [own[key] for own in tensors]) for key in tensors[0]}
-    save_file(stacked, folder / "adapters" / name / WEIGHTS, metadata={"format": "pt"})
-    config = json.loads((members[0] / "adapters" / name / CONFIG).read_text())
-    config["r"] *= len(members)
-    (folder / "adapters" / name / CONFIG).write_text(json.dumps(config, indent=2))
-    heads = [load_file(member / HEAD) for member in members]
-    save_file({key: torch.stack([head[key] for head in heads]).mean(0) for key in heads[0]}, folder / HEAD)
+    adapters = ModelCard.read(members[0]).adapters
+    if adapters:
+        _average_adapters([member / "adapters" / adapters[0] for member in members], folder / "adapters" / adapters[0])
+    else:
+        _average_trunks([member / TRUNK for member in members], folder / TRUNK)
+    save_file(_mean([member / HEAD for member in members]), folder / HEAD)
     shutil.copy(members[0] / "model.json", folder)
+
+
+def _average_adapters(members: Sequence[Path], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    tensors = [load_file(member / WEIGHTS) for member in members]
+    stacked = {key: _stacked(key, [own[key] for own in tensors]) for key in tensors[0]}
+    save_file(stacked, folder / WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((members[0] / CONFIG).read_text())
+    config["r"] *= len(members)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2))
+
+
+def _average_trunks(members: Sequence[Path], folder: Path) -> None:
+    """File by file, since the weights of a large base are several."""
+    shutil.copytree(members[0], folder)
+    for file in folder.glob("*.safetensors"):
+        save_file(_mean([member / file.name for member in members]), file, metadata={"format": "pt"})
+
+
+def _mean(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Means of tensors by name, in their own precision."""
+    tensors = [load_file(file) for file in files]
+    return {
+        name: torch.stack([own[name].float() for own in tensors]).mean(0).to(first)
+        for name, first in tensors[0].items()
+    }
 
 
 def _stacked(name: str, factors: Sequence[Tensor]) -> Tensor:
@@ -121,5 +151,5 @@ def _stacked(name: str, factors: Sequence[Tensor]) -> Tensor:
 
 
 def _copy_tokenizer(member: Path, folder: Path) -> None:
-    weights = shutil.ignore_patterns("adapters", "model.json", "manifest.json", HEAD)
+    weights = shutil.ignore_patterns("adapters", TRUNK, "model.json", "manifest.json", HEAD)
     shutil.copytree(member, folder, ignore=weights, dirs_exist_ok=True)

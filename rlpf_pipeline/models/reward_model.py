@@ -170,14 +170,14 @@ def first_position(trunk: nn.Module) -> int:
 
 
 def new_reward_model(
-    base: BaseModelSettings, settings: RewardSettings, lora: LoraSettings, name: str, cache: Path
+    base: BaseModelSettings, settings: RewardSettings, lora: LoraSettings | None, name: str, cache: Path
 ) -> RewardModel:
-    """An untrained reward model on the base model, ready for training."""
+    """An untrained reward model on the base model, ready for training: an adapter called `name`, or all of the base."""
     tokenizer = load_tokenizer(base, cache)
     card = ModelCard(
         kind="reward",
         base=base,
-        adapters=[name],
+        adapters=[name] if lora else [],
         max_context_tokens=settings.max_context_tokens,
         max_text_tokens=settings.max_text_tokens,
         objective=settings.objective,
@@ -190,7 +190,7 @@ def new_reward_model(
     trunk = load_trunk(base, cache, card.layers)
     if settings.gradient_checkpointing:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
-    model = RewardModel(attach_lora(trunk, lora), tokenizer, card)
+    model = RewardModel(attach_lora(trunk, lora) if lora else trunk, tokenizer, card)
     check_packing(model)
     return model
 

@@ -44,6 +44,19 @@ def test_a_reloaded_reward_model_scores_the_same(cache: Path, tmp_path: Path) ->
     assert not [path for path in tmp_path.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
 
 
+def test_a_fully_tuned_reward_model_keeps_its_whole_trunk(cache: Path, tmp_path: Path) -> None:
+    settings = RewardSettings(layers=2, lora=None)
+    model = new_reward_model(TINY, settings, settings.lora, "reward_model", cache)
+    perturb(model)
+    save_reward_model(model, tmp_path)
+    np.testing.assert_array_equal(
+        np.concatenate(load_reward_model(tmp_path, cache / "empty").score(ADS)), np.concatenate(model.score(ADS))
+    )
+    assert {path.name for path in tmp_path.iterdir()} >= {"trunk", "head.safetensors", "tokenizer.json"}
+    assert not (tmp_path / "adapters").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in {".bin", ".pt", ".pkl"}]
+
+
 def test_a_score_does_not_depend_on_its_neighbours(cache: Path) -> None:
     model = reward_model(cache)
     perturb(model)

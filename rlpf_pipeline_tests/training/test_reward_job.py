@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from rlpf_pipeline.artifacts import Recipe
+from rlpf_pipeline.artifacts import Recipe, publish
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings, Settings
 from rlpf_pipeline.training.jobs import reward
@@ -18,6 +20,7 @@ from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline_tests.conftest import TINY
 from rlpf_pipeline_tests.training.reward_ads import make_ads
 
+TOP_LAYER = LoraSettings(top_layers=1)
 SPLITS = {"train": make_ads(12, seed=1), "validation": make_ads(6, seed=2)}
 
 
@@ -27,10 +30,8 @@ def _ads(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reward, name, lambda snapshot, split: SPLITS[split])
 
 
-def config_of(home: Path, cache: Path, **changes: object) -> RunConfig:
-    settings = RewardSettings(
-        heads=2, adapters=2, epochs=1, tokens_per_batch=100, lora=LoraSettings(top_layers=1), **changes
-    )
+def config_of(home: Path, cache: Path, lora: LoraSettings | None = TOP_LAYER, **changes: object) -> RunConfig:
+    settings = RewardSettings(heads=2, adapters=2, epochs=1, tokens_per_batch=100, lora=lora, **changes)
     return RunConfig(
         settings=Settings(profile="tiny", home=cache.parent, base=TINY, reward=settings),
         recipe=Recipe(stage="reward_model"),
@@ -98,3 +99,22 @@ def test_adapters_differ_and_score_side_by_side_or_as_their_mean(cache: Path, tm
     config = config_of(tmp_path / "mean", cache, average_adapters=True)
     run(config, Reporter("test"))
     assert np.concatenate(load_reward_model(config.output, cache).score(ads)).shape[1] == 2
+
+
+def test_fully_tuned_members_become_their_mean_and_no_ensemble(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="average_adapters"):
+        config_of(tmp_path, cache, lora=None)
+    config = config_of(tmp_path / "mean", cache, lora=None, average_adapters=True)
+    members = []
+
+    def watched(member: Path, recipe: Recipe) -> AbstractContextManager[tuple[Path, dict[str, object]]]:
+        members.append(member)
+        return publish(member, recipe)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reward, "publish", watched)
+        run(config, Reporter("test"))
+    first, second = (dict(load_reward_model(member, cache).named_parameters()) for member in members)
+    for name, weight in load_reward_model(config.output, cache).named_parameters():
+        torch.testing.assert_close(weight, (first[name] + second[name]) / 2, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(first["head.weight"], second["head.weight"])

@@ -54,6 +54,21 @@ def test_it_learns_what_the_labels_say(cache: Path, states: StateFile) -> None:
     assert figures["padding_share"] <= 0.15  # batches of 400 tokens, rounded up to 50
 
 
+def test_full_fine_tuning_moves_every_weight(cache: Path, states: StateFile) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 8, "patience": 8, "lora": None, "learning_rate": 1e-3})
+    model, untrained = make_model(cache, settings), make_model(cache, settings)
+    figures = train(model, settings, states, validation=VALIDATION)
+    assert figures["validation_accuracy"] > 0.75
+    assert figures["validation_loss"] < math.log(2)
+    assert states.bytes == 0, "no layer is frozen"
+    unmoved = [
+        name
+        for (name, weight), before in zip(model.trunk.named_parameters(), untrained.trunk.parameters(), strict=True)
+        if torch.equal(weight, before)
+    ]
+    assert unmoved == []
+
+
 def test_scores_of_the_training_texts_have_mean_0(cache: Path, states: StateFile) -> None:
     model = make_model(cache, SETTINGS)
     train(model, SETTINGS, states)
@@ -149,9 +164,11 @@ def test_a_split_without_any_pair_that_counts_is_refused(cache: Path, states: St
     RewardTrainer(make_model(cache, settings), train, settings, 1, states, train)
 
 
-@pytest.mark.parametrize("solve_heads", [False, True])
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cache: Path, tmp_path: Path, solve_heads: bool) -> None:
-    settings = SETTINGS.model_copy(update={"solve_heads": solve_heads})
+@pytest.mark.parametrize("changes", [{}, {"solve_heads": True}, {"lora": None}], ids=["lora", "solved heads", "full"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    cache: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    settings = SETTINGS.model_copy(update=changes)
 
     def finish(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
         checkpoints = Checkpoints(tmp_path / f".{name}.checkpoint", "recipe")
@@ -370,5 +387,4 @@ def test_two_ranks_give_what_one_gives(cache: Path, tmp_path: Path, start: str) 
 
 def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a reward model's folder."""
-    files = ("adapters/reward_model/adapter_model.safetensors", "head.safetensors")
-    return {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
+    return {name: own for file in folder.rglob("*.safetensors") for name, own in load_file(file).items()}
