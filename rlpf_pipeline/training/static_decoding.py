@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, StaticCache
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import StaticLayer
 
 from rlpf_pipeline.training.sampling import Sampling, draw
 
@@ -20,7 +21,8 @@ class StaticDecoder:
     def __init__(self, model: PreTrainedModel, rows: int, width: int, sampling: Sampling) -> None:
         self.model, self.rows, self.width, self.sampling = model, rows, width, sampling
         device, columns = model.device, width + sampling.max_new_tokens
-        self.cache = StaticCache(config=model.config, max_cache_len=columns)
+        layers = range(model.config.num_hidden_layers)
+        self.cache = Cache(layers=[StaticLayer(max_cache_len=columns) for _ in layers])
         self.seen = torch.zeros(rows, 1, 1, columns, dtype=torch.bool, device=device)
         self.uniform = torch.zeros(rows, sampling.max_new_tokens, device=device)
         self.ids = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)

@@ -54,6 +54,13 @@ def test_it_learns_what_the_labels_say(cache: Path, states: StateFile) -> None:
     assert figures["padding_share"] <= 0.15  # batches of 400 tokens, rounded up to 50
 
 
+@pytest.mark.slow
+def test_compiled_layers_learn_what_plain_ones_learn(cache: Path, states: StateFile) -> None:
+    plain, compiled = (SETTINGS.model_copy(update={"compile": chosen, "epochs": 1}) for chosen in (False, True))
+    figures = [train(make_model(cache, own), own, states) for own in (plain, compiled)]
+    assert figures[1] == pytest.approx(figures[0], abs=1e-5)
+
+
 def test_full_fine_tuning_moves_every_weight(cache: Path, states: StateFile) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 8, "patience": 8, "lora": None, "learning_rate": 1e-3})
     model, untrained = make_model(cache, settings), make_model(cache, settings)
