@@ -18,9 +18,7 @@ def hidden_one_by_one(trunk: torch.nn.Module) -> list[torch.Tensor]:
     return [trunk(input_ids=ids).last_hidden_state[0, -1] for ids in singles]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", block_attention.NAME])
-@pytest.mark.usefixtures("double_norm")
-def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache: Path, attention: str) -> None:
+def require_states_and_gradients_of_texts_on_their_own(cache: Path, attention: str) -> None:
     trunk = load_trunk(TINY, cache).double()
     alone = torch.stack(hidden_one_by_one(trunk))
     trunk.set_attn_implementation(attention)
@@ -51,13 +49,19 @@ def attention_run_by_run(q, k, v, query_ends, key_ends, longest_query, longest_k
 
 
 @pytest.mark.usefixtures("double_norm")
+@pytest.mark.parametrize("attention", ["sdpa", block_attention.NAME])
+def test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache: Path, attention: str) -> None:
+    require_states_and_gradients_of_texts_on_their_own(cache, attention)
+
+
+@pytest.mark.usefixtures("double_norm")
 def test_runs_of_tokens_have_the_states_and_gradients_of_texts_on_their_own(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "has_flash_attention", lambda device: True)
     monkeypatch.setattr(block_attention, "KERNEL_DTYPES", (torch.float64,))
     monkeypatch.setattr(run_attention, "varlen_attn", attention_run_by_run)
-    test_packed_texts_have_the_states_and_gradients_of_texts_on_their_own(cache, block_attention.NAME)
+    require_states_and_gradients_of_texts_on_their_own(cache, block_attention.NAME)
 
 
 def test_every_text_token_knows_its_predecessor() -> None:
