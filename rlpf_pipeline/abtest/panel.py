@@ -22,7 +22,13 @@ from rlpf_pipeline.warehouse import read_sql
 if TYPE_CHECKING:
     import pandas as pd
 
-MEMORY_LIMIT = "2GB"
+CONNECTION = {
+    "memory_limit": "2GB",
+    "preserve_insertion_order": False,
+    # What reads tables is built in. Nothing is to be fetched for a file's sake, and looking for it costs milliseconds.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 DATABASES = (".duckdb", ".db")
 MOST_DAYS = 3653
 """Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
@@ -96,7 +102,7 @@ def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[
     Raises UserError as `load_experiment` does.
     """
     columns = f"* EXCLUDE ({', '.join(map(quoted, without))})" if without else "*"
-    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}) as connection:
+    with duckdb.connect(config=CONNECTION) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         with readable_to_its_end():
