@@ -49,6 +49,7 @@ def policy_table(settings: Settings) -> Table:
         ("evaluation reward", "evaluation_reward", figure),
         ("length, tokens", "tokens", figure),
         ("distinct suggestions, share", "distinct", figure),
+        ("that begin with the same word, share", "same_first_word", figure),
         ("copies of the original, share", "copies", figure),
     ]
     if "adllama_relevance" in metrics:

@@ -95,7 +95,8 @@ def add_rewards(suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: di
 
 
 def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
-    """Means over the suggestions of one policy; `distinct` is the share of different texts within an original."""
+    """Means over the suggestions of one policy; `distinct` is the share of different texts within an original,
+    `same_first_word` the share of all texts that begin with the word most of them begin with."""
     distinct = suggestions.groupby("ad_id")["text"].agg(lambda texts: texts.nunique() / len(texts))
     return {
         "reward": float(suggestions.reward.mean()),
@@ -104,9 +105,15 @@ def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
         "tokens": float(suggestions.tokens.mean()),
         "finished": float(suggestions.finished.mean()),
         "distinct": float(distinct.mean()),
+        "same_first_word": float(first_words(suggestions).value_counts(normalize=True, dropna=False).max()),
         "copies": float(are_copies(suggestions).mean()),
         "kl": float(suggestions.log_ratio.mean()),
     }
+
+
+def first_words(suggestions: pd.DataFrame) -> pd.Series:
+    """Whatever their case; NaN for an empty text."""
+    return suggestions.text.str.casefold().str.split().str[0]
 
 
 def are_copies(suggestions: pd.DataFrame) -> pd.Series:

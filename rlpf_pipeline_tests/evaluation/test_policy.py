@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rlpf_pipeline.evaluation.policy import paired_difference, text_log_probs
+from rlpf_pipeline.evaluation.policy import paired_difference, summarise, text_log_probs
 from rlpf_pipeline.models.base import load_causal_lm
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline_tests.conftest import TINY
@@ -29,3 +29,14 @@ def test_policies_are_compared_within_originals() -> None:
     # differences 1 and 3: mean 2, standard deviation sqrt(2), over two originals
     assert paired_difference(table, "reward") == pytest.approx((2.0, 1.0))
     assert paired_difference(table[:2], "reward") == (1.0, None)
+
+
+def test_a_policy_that_has_one_formula_for_all_originals_is_found_out() -> None:
+    texts = ["You can", "you want", "Bread", "", "You, too"]
+    table = pd.DataFrame({"ad_id": list("xyxyz"), "text": texts, "original": "Bread"}).assign(
+        reward=1.0, evaluation_reward=1.0, reward_spread=0.0, tokens=3, finished=True, log_ratio=0.5
+    )
+    summary = summarise(table)
+    assert summary["same_first_word"] == 0.4  # two of five: "you,", with its comma, is another word
+    assert summary["copies"] == 0.2
+    assert summary["distinct"] == 1.0
