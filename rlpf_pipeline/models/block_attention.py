@@ -66,7 +66,9 @@ class _Rearrange(torch.autograd.Function):
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    return values.index_select(0, index.clamp(min=0)).masked_fill_((index < 0)[:, None], 0)
+    # A row of zeros to take where there is none: filling them in afterwards takes five times as long on a CPU.
+    rows = torch.cat([values, values.new_zeros(1, values.shape[1])])
+    return rows.index_select(0, torch.where(index < 0, len(values), index))
 
 
 def block_attention(
@@ -123,7 +125,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: floa
     k, v = (states.transpose(1, 2).reshape(pieces * shared, keys, size) for states in (key, value))
     products = torch.bmm(q, k.transpose(1, 2)).view(pieces, heads, length, keys)
     precise = products.to(torch.promote_types(products.dtype, torch.float32))
-    chances = precise.masked_fill(~mask, -torch.inf).softmax(-1).to(value.dtype)
+    unseen = torch.zeros_like(mask, dtype=precise.dtype).masked_fill_(~mask, -torch.inf)
+    chances = precise.add_(unseen).softmax(-1).to(value.dtype)
     mixed = torch.bmm(chances.view(pieces * shared, -1, keys), v).view(pieces, shared, -1, length, size)
     return mixed.permute(0, 3, 1, 2, 4).reshape(pieces, length, heads, size)
 
