@@ -22,7 +22,7 @@ from rlpf_pipeline.warehouse import read_sql
 if TYPE_CHECKING:
     import pandas as pd
 
-CONNECTION = {
+CONNECTION: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "2GB",
     "preserve_insertion_order": False,
     # What reads tables is built in. Nothing is to be fetched for a file's sake, and looking for it costs milliseconds.
