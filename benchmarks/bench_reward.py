@@ -34,6 +34,7 @@ from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.reward_trainer import RewardTrainer
 from rlpf_pipeline.training.snapshot import Ad, read_needed_ads
 
@@ -224,7 +225,7 @@ def gpu(
         base = BaseModelSettings(name=str(seven_b_folder(home)) if name == SEVEN_B else name)
         tokens = seven_b_tokens if name == SEVEN_B else tokens_per_step
         settings = Case(None, 0, 1, 10**6, tokens).settings(heads=5).model_copy(update={"compile": compiled})
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        with accelerator().device:
             model = new_reward_model(base, settings, settings.lora, "reward_model", home / "cache")
         ads = synthetic_ads((steps + 3) * tokens // 150, 1)
         with TemporaryDirectory() as scratch, StateFile(Path(scratch) / "states", 0) as states:
@@ -258,7 +259,7 @@ def seven_b_folder(home: Path) -> Path:
         tokenizer = load_tokenizer(BASE, home / "cache")
         config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
         torch.set_default_dtype(torch.bfloat16)
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        with accelerator().device:
             model = LlamaForCausalLM(config)
         torch.set_default_dtype(torch.float32)
         model.save_pretrained(folder)

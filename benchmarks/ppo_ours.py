@@ -13,6 +13,7 @@ from benchmarks.ppo_case import Case, Clock, Timed
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.reporter import Reporter
 
@@ -61,7 +62,7 @@ def make_trainer(case: Case, cache: Path, reward_model: RewardModel | Taste) -> 
     torch.manual_seed(case.seed)
     tokenizer = load_tokenizer(case.base, cache)
     prompts = case.make_prompts(tokenizer)
-    policy = attach_lora(load_causal_lm(case.base, cache).to(device()), case.lora)
+    policy = attach_lora(load_causal_lm(case.base, cache).to(accelerator().device), case.lora)
     return PPOTrainer(policy, tokenizer, reward_model, prompts, case.policy_settings(prompts), case.seed)
 
 
@@ -70,8 +71,4 @@ def random_scorer(case: Case, cache: Path) -> RewardModel:
     card = ModelCard(kind="reward", base=case.base, adapters=[])
     model = RewardModel(load_trunk(case.base, cache), load_tokenizer(case.base, cache), card)
     nn.init.normal_(model.head.weight)
-    return model.to(device())
-
-
-def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(accelerator().device)

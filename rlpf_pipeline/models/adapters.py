@@ -108,6 +108,11 @@ def save_model(
             raise ValueError(f"adapter '{name}' needs the folder it comes from")
         shutil.copytree(below / "adapters" / name, folder / "adapters" / name)
     _save_adapter(model, folder / "adapters" / card.adapters[-1], card.base)
+    save_card(folder, card, tokenizer)
+
+
+def save_card(folder: Path, card: ModelCard, tokenizer: PreTrainedTokenizerBase) -> None:
+    """What a model folder holds beside weights."""
     tokenizer.save_pretrained(folder)
     (folder / "model.json").write_text(card.model_dump_json(indent=2))
 

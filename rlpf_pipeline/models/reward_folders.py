@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import ModelCard, merge_adapters, save_model
+from rlpf_pipeline.models.adapters import ModelCard, merge_adapters, save_card, save_model
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -37,8 +37,7 @@ def save_reward_model(model: RewardModel, folder: Path) -> None:
         save_model(folder, model.card, model.trunk, model.tokenizer)
     else:
         model.trunk.save_pretrained(folder / TRUNK)
-        model.tokenizer.save_pretrained(folder)
-        (folder / "model.json").write_text(model.card.model_dump_json(indent=2))
+        save_card(folder, model.card, model.tokenizer)
     head = {"weight": model.head.weight.detach().contiguous().cpu(), "center": model.center.cpu()}
     save_file(head, folder / HEAD)
 

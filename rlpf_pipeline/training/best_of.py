@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.artifacts import read_manifest
-from rlpf_pipeline.models.adapters import ModelCard
+from rlpf_pipeline.models.adapters import ModelCard, save_card
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
@@ -54,9 +54,7 @@ def save_best_of(folder: Path, imitation: Path, reward_model: Path, n: int, toke
     """Write the model folder from the folders of the imitation model and the reward model."""
     shutil.copytree(imitation / "adapters", folder / "adapters")
     shutil.copytree(reward_model, folder / REWARD_MODEL)
-    tokenizer.save_pretrained(folder)
-    card = ModelCard.read(imitation).model_copy(update={"best_of": n})
-    (folder / "model.json").write_text(card.model_dump_json(indent=2))
+    save_card(folder, ModelCard.read(imitation).model_copy(update={"best_of": n}), tokenizer)
 
 
 def load_best_of(

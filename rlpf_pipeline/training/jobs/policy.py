@@ -101,19 +101,22 @@ def read_task(config: RunConfig) -> Task:
     )
     snapshot = config.inputs["preference_snapshot"]
     validation, ads = shuffled(read_ads(snapshot, "validation"), settings.seed), read_needed_ads(snapshot, "train")
-    held_out, prompts = ([make_prompt(tokenizer, ad) for ad in own] for own in (validation, ads))
+    held_out, prompts = (
+        [make_prompt(tokenizer, ad) for ad in own] for own in (validation[: settings.policy.judge_prompts], ads)
+    )
     if settings.policy.spread_penalty and settings.policy.usual_spread is None:
-        usual = usual_spread(reward_model, *((held_out, validation) if held_out else (prompts, ads)))
+        usual = usual_spread(reward_model, tokenizer, (validation or ads)[:ASKED])
         policy = settings.policy.model_copy(update={"usual_spread": usual})
         config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
-    judges = Judges(evaluation_model, held_out[: settings.policy.judge_prompts]) if held_out else None
+    judges = Judges(evaluation_model, held_out) if held_out else None
     return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
 
 
-def usual_spread(model: RewardModel, prompts: Sequence[Prompt], ads: Sequence[Ad]) -> float:
-    """Spread over heads that nine tenths of the gains of the ads' own texts do not exceed; of ASKED ads at most."""
+def usual_spread(model: RewardModel, tokenizer: PreTrainedTokenizerBase, ads: Sequence[Ad]) -> float:
+    """Spread over heads that nine tenths of the gains of the ads' own texts do not exceed."""
+    prompts = [make_prompt(tokenizer, ad) for ad in ads]
     people = [[text for text in ad.texts if text != own.original] for own, ad in zip(prompts, ads, strict=True)]
-    return float(np.quantile(head_gains(model, prompts[:ASKED], people[:ASKED]).std(axis=1), USUAL))
+    return float(np.quantile(head_gains(model, prompts, people).std(axis=1), USUAL))
 
 
 def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
