@@ -234,8 +234,8 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
         raise UserError("There are no clicks at all: there is no rate to compare. Check the column of successes.")
     if (counts.k == counts.n).all():
         raise UserError("Every trial is a success: there is no rate to compare. Check the column of trials.")
-    if np.linalg.eigvalsh(product_of(counts.x, clicked))[0] > 1e-6 * len(clicked):
-        return  # of full rank by far (the columns are orthonormal over all rows): no such direction
+    if is_of_full_rank(counts.x, clicked):
+        return  # no such direction
     from scipy import linalg, optimize  # heavy, and rarely needed
 
     directions = linalg.null_space(triangle_of(counts.x[clicked]), rcond=1e-9)
@@ -258,11 +258,15 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
     )
 
 
-def product_of(x: Array, chosen: npt.NDArray[np.bool_]) -> Array:
-    """x'x of the chosen rows, (columns, columns), without a copy of them."""
+def is_of_full_rank(x: Array, chosen: npt.NDArray[np.bool_]) -> bool:
+    """Whether the chosen rows are so by far; x: orthonormal over all rows. Rows are added until they are enough."""
     weight = chosen.astype(np.float64)
-    products = [x[rows].T @ (x[rows] * weight[rows, None]) for rows in blocks(len(x))]
-    return np.asarray(np.sum(products, axis=0))
+    products = np.zeros((x.shape[1], x.shape[1]))
+    for rows in blocks(len(x)):
+        products += x[rows].T @ (x[rows] * weight[rows, None])
+        if np.linalg.eigvalsh(products)[0] > 1e-6 * len(x):
+            return True
+    return False
 
 
 def poisson_maximum(counts: Counts) -> Maximum:

@@ -27,7 +27,7 @@ QUADRATIC_ZONE = 1e-4
 """Squared length below which full steps are taken: rounding hides the gain that a line search would look for."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
-CHUNK = 1 << 12
+CHUNK = 1 << 11
 """Rows worked on at once: temporaries stay in the processor's cache."""
 
 
