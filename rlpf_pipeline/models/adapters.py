@@ -29,6 +29,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.models.lora_linear import fuse_lora
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -59,7 +60,9 @@ class ModelCard(BaseModel):
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """Freeze `model` and put a fresh LoRA adapter (zero at the start) on its linear layers."""
-    return get_peft_model(model, lora_config(model, lora), autocast_adapter_dtype=False)
+    adapted = get_peft_model(model, lora_config(model, lora), autocast_adapter_dtype=False)
+    fuse_lora(adapted)
+    return adapted
 
 
 def lora_config(model: PreTrainedModel, lora: LoraSettings) -> LoraConfig:
