@@ -287,6 +287,12 @@ class PolicySettings(Section):
     least_relevance: float = Field(0.5, ge=-1, le=1, description="to this cosine, from which on nothing is lost")
     copy_penalty: float = Field(0.0, ge=0, description="reward lost by a copy of the original; in part by a near one")
     most_relevance: float = Field(0.9, ge=-1, lt=1, description="cosine up to which a text is no near copy")
+    formula_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="reward lost by a text with a word pair (or the first word) that all other originals' texts have "
+        "too; in proportion to their share",
+    )
     judge_every: int = Field(6, ge=1, description="steps between judgements by the evaluation reward model")
     judge_prompts: int = Field(32, ge=1, description="originals of the validation split that it judges on")
     judge_samples: int = Field(2, ge=1, description="texts for each of them")

@@ -7,6 +7,8 @@ each a weight and a small function of the samples, each logged on its own.
 
 from __future__ import annotations
 
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +55,7 @@ class Term(NamedTuple):
     weight: float
     value: Callable[[Samples], np.ndarray]
     whole: bool = False
-    """Whether it means something of whole texts only, not of a beginning."""
+    """Whether it is of whole texts only: it means nothing of a beginning, or looks at all texts of a step."""
 
 
 def reward_terms(settings: PolicySettings) -> list[Term]:
@@ -87,6 +89,7 @@ def penalties(settings: PolicySettings) -> list[Term]:
         Term("repetition", -settings.repetition_penalty, repetition),
         Term("off_topic", -settings.off_topic_penalty, off_topic),
         Term("copy", -settings.copy_penalty, copied),
+        Term("formula", -settings.formula_penalty, shared_wording, whole=True),
     )
     return [term for term in terms if term.weight]
 
@@ -190,3 +193,28 @@ def excess_relevance(samples: Samples, most: float) -> np.ndarray:
     A copy's gain is 0, which is more than what a small policy's own texts earn where people wrote the originals well.
     """
     return np.maximum(0.0, (samples.relevance - most) / (1.0 - most))
+
+
+def shared_wording(samples: Samples) -> np.ndarray:
+    """The largest share of the other originals' texts that hold one of a text's word pairs, a first word being a pair
+    with the beginning; 0 where there is no other original.
+
+    A formula that pleases whatever the ad is ("You can …") is no fault of a single text, so no reward model sees it.
+    """
+    pairs = [word_pairs(text) for text in samples.texts]
+    holding, texts_of = Counter(pair for own in pairs for pair in own), Counter(samples.originals)
+    holding_of: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for original, own in zip(samples.originals, pairs, strict=True):
+        holding_of[original].update(own)
+
+    def share(original: str, own: set[tuple[str, str]]) -> float:
+        others = len(pairs) - texts_of[original]
+        return max((holding[pair] - holding_of[original][pair] for pair in own), default=0) / max(others, 1)
+
+    return np.array([share(original, own) for original, own in zip(samples.originals, pairs, strict=True)])
+
+
+def word_pairs(text: str) -> set[tuple[str, str]]:
+    """Neighbouring words, whatever their case, and the first one with ""; "you'll" is two words."""
+    words = re.findall(r"\w+", text.casefold())
+    return set(zip(["", *words], words, strict=False))
