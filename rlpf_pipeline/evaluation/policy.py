@@ -18,6 +18,7 @@ from rlpf_pipeline.training.prompts import Prompt, decode
 from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import sample_in_batches
 from rlpf_pipeline.training.sampling import Sampling
+from rlpf_pipeline.training.wording import shared_wording
 
 SCORING_TOKENS = 4096
 
@@ -96,7 +97,8 @@ def add_rewards(suggestions: pd.DataFrame, prompts: Sequence[Prompt], models: di
 
 def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
     """Means over the suggestions of one policy; `distinct` is the share of different texts within an original,
-    `same_first_word` the share of all texts that begin with the word most of them begin with."""
+    `shared_wording` says how far they are of one formula (`wording.py`), `same_first_word` which share of all texts
+    begins with the word most of them begin with."""
     distinct = suggestions.groupby("ad_id")["text"].agg(lambda texts: texts.nunique() / len(texts))
     return {
         "reward": float(suggestions.reward.mean()),
@@ -105,6 +107,7 @@ def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
         "tokens": float(suggestions.tokens.mean()),
         "finished": float(suggestions.finished.mean()),
         "distinct": float(distinct.mean()),
+        "shared_wording": float(shared_wording(suggestions.text, suggestions.ad_id).mean()),
         "same_first_word": float(first_words(suggestions).value_counts(normalize=True, dropna=False).max()),
         "copies": float(are_copies(suggestions).mean()),
         "kl": float(suggestions.log_ratio.mean()),

@@ -7,8 +7,6 @@ each a weight and a small function of the samples, each logged on its own.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +19,7 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.sentence_embeddings import cosines
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import Prompt, decode
+from rlpf_pipeline.training.wording import shared_wording
 
 Responses = Sequence[Sequence[list[int]]]
 """Token ids of sampled texts, [prompt][sample]."""
@@ -89,7 +88,7 @@ def penalties(settings: PolicySettings) -> list[Term]:
         Term("repetition", -settings.repetition_penalty, repetition),
         Term("off_topic", -settings.off_topic_penalty, off_topic),
         Term("copy", -settings.copy_penalty, copied),
-        Term("formula", -settings.formula_penalty, shared_wording, whole=True),
+        Term("formula", -settings.formula_penalty, formula, whole=True),
     )
     return [term for term in terms if term.weight]
 
@@ -195,26 +194,6 @@ def excess_relevance(samples: Samples, most: float) -> np.ndarray:
     return np.maximum(0.0, (samples.relevance - most) / (1.0 - most))
 
 
-def shared_wording(samples: Samples) -> np.ndarray:
-    """The largest share of the other originals' texts that hold one of a text's word pairs, a first word being a pair
-    with the beginning; 0 where there is no other original.
-
-    A formula that pleases whatever the ad is ("You can …") is no fault of a single text, so no reward model sees it.
-    """
-    pairs = [word_pairs(text) for text in samples.texts]
-    holding, texts_of = Counter(pair for own in pairs for pair in own), Counter(samples.originals)
-    holding_of: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for original, own in zip(samples.originals, pairs, strict=True):
-        holding_of[original].update(own)
-
-    def share(original: str, own: set[tuple[str, str]]) -> float:
-        others = len(pairs) - texts_of[original]
-        return max((holding[pair] - holding_of[original][pair] for pair in own), default=0) / max(others, 1)
-
-    return np.array([share(original, own) for original, own in zip(samples.originals, pairs, strict=True)])
-
-
-def word_pairs(text: str) -> set[tuple[str, str]]:
-    """Neighbouring words, whatever their case, and the first one with ""; "you'll" is two words."""
-    words = re.findall(r"\w+", text.casefold())
-    return set(zip(["", *words], words, strict=False))
+def formula(samples: Samples) -> np.ndarray:
+    """How much of the other originals' texts a text is worded like (`wording.py`)."""
+    return shared_wording(samples.texts, samples.originals)

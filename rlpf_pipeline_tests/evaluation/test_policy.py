@@ -38,5 +38,7 @@ def test_a_policy_that_has_one_formula_for_all_originals_is_found_out() -> None:
     )
     summary = summarise(table)
     assert summary["same_first_word"] == 0.4  # two of five: "you,", with its comma, is another word
+    # beginning with "you" of three texts for other originals two, twice, and of four two; two texts share nothing
+    assert summary["shared_wording"] == pytest.approx((2 / 3 + 2 / 3 + 2 / 4) / 5)
     assert summary["copies"] == 0.2
     assert summary["distinct"] == 1.0

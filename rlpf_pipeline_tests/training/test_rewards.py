@@ -6,7 +6,7 @@ import pytest
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training import rewards
 from rlpf_pipeline.training.prompts import Prompt
-from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, shared_wording, weighted
+from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, weighted
 from rlpf_pipeline_tests.conftest import needs_minilm
 
 SAMPLES = Samples(
@@ -67,17 +67,10 @@ def test_a_copy_costs_all_and_a_near_one_in_part(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_formula_costs_the_share_of_other_originals_texts_that_have_it() -> None:
-    texts = ["You can bake.", "You'll bake at home", "you can run, you can", "A new coach.", "", "Home can bake"]
-    samples = replace(SAMPLES, texts=texts, originals=["bread", "bread", "run", "run", "none", "home"])
-    # of four others one begins with "you", one holds "can bake"; one with "you"; of four others two begin with "you";
-    # nothing shared; no word; one of five others holds "can bake"
-    values = weighted(reward_terms(PolicySettings(formula_penalty=4.0, length="none")), samples)["formula"]
-    assert values.tolist() == [-1.0, -1.0, -2.0, 0.0, 0.0, -0.8]
-
-
-def test_texts_of_one_original_share_no_formula_with_others() -> None:
-    same = replace(SAMPLES, texts=["You can", "You can"], originals=["bread", "bread"])
-    assert shared_wording(same).tolist() == [0.0, 0.0]
+    shared = replace(SAMPLES, texts=["You can", "You will", "Bake.", ""], originals=["a", "b", "b", "c"])
+    # one of three others begins with "you", one of two others does; nothing is shared; there is no word
+    values = weighted(reward_terms(PolicySettings(formula_penalty=3.0)), shared)["formula"]
+    assert values.tolist() == [-1.0, -1.5, 0.0, 0.0]
 
 
 @needs_minilm
