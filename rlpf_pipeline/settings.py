@@ -271,10 +271,18 @@ class PolicySettings(Section):
         ge=0,
         description="spread that costs nothing. None: as much as nine tenths of the validation ads' own texts have",
     )
-    length: Literal["none", "linear", "band"] = Field(
-        "band", description="what costs: nothing, every token, or those outside the band around the original's length"
+    length: Literal["none", "linear", "band", "curve"] = Field(
+        "band",
+        description="what costs: nothing, every token, those outside the band around the original's length, or a "
+        "length that people's texts seldom have beside the original's",
     )
-    length_penalty: float = Field(0.1, ge=0, description="reward lost per token that costs")
+    length_penalty: float = Field(0.1, ge=0, description="reward lost per token that costs; curve: per nat")
+    usual_length: float | None = Field(
+        None,
+        gt=0,
+        description="curve: standard deviation of log(tokens / original's tokens). None: that of the validation ads' "
+        "own texts",
+    )
     shortest: float = Field(0.8, description="lower end of the band, times the original's tokens")
     longest: float = Field(1.3, description="upper end of the band, times the original's tokens")
     missing_eos_penalty: float = Field(1.0, ge=0, description="reward lost by a text cut off at the limit")

@@ -23,6 +23,7 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.rewards import Responses, reward_terms, scored, weighted
+from rlpf_pipeline.training.usual import as_measured
 
 REWARD_MODEL = "reward_model"
 
@@ -64,6 +65,6 @@ def load_best_of(
     n, manifest = ModelCard.read(folder).best_of, read_manifest(folder)
     if n is None:
         return None
-    if settings.usual_spread is None and manifest is not None:
-        settings = settings.model_copy(update={"usual_spread": manifest.metrics["usual_spread"]})
+    if manifest is not None:
+        settings = as_measured(settings, manifest.metrics)
     return BestOf(n, load_reward_model(folder / REWARD_MODEL, cache).to(device), tokenizer, settings)

@@ -80,10 +80,16 @@ def penalties(settings: PolicySettings) -> list[Term]:
     def copied(samples: Samples) -> np.ndarray:
         return excess_relevance(samples, settings.most_relevance)
 
+    def unlikely(samples: Samples) -> np.ndarray:
+        if settings.usual_length is None:
+            raise ValueError("usual_length has to be measured or given before an unlikely length can cost anything")
+        return length_surprise(samples, settings.usual_length)
+
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
+    lengths = {"none": tokens, "linear": tokens, "band": outside_band, "curve": unlikely}
     terms = (
         Term("spread", -settings.spread_penalty, doubt),
-        Term("length", length_weight, tokens if settings.length == "linear" else outside_band, whole=True),
+        Term("length", length_weight, lengths[settings.length], whole=True),
         Term("missing_eos", -settings.missing_eos_penalty, unfinished, whole=True),
         Term("repetition", -settings.repetition_penalty, repetition),
         Term("off_topic", -settings.off_topic_penalty, off_topic),
@@ -164,6 +170,12 @@ def tokens_outside_band(samples: Samples, shortest: float, longest: float) -> np
     lacking = np.maximum(0, shortest * samples.original_tokens - samples.tokens)
     excess = np.maximum(0, samples.tokens - longest * samples.original_tokens)
     return lacking + excess
+
+
+def length_surprise(samples: Samples, usual: float) -> np.ndarray:
+    """Nats by which a length is less likely beside the original's than the same length: z^2 / 2, z the log of their
+    ratio over its standard deviation among people's texts for the same ad (`usual.py`)."""
+    return (np.log(samples.tokens / samples.original_tokens) / usual) ** 2 / 2
 
 
 def unfinished(samples: Samples) -> np.ndarray:

@@ -32,6 +32,7 @@ from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.snapshot import original_of, read_needed_ads
 from rlpf_pipeline.training.suggest import load_writer
+from rlpf_pipeline.training.usual import LEAST_DEVIATION, usual_length
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.conftest import TINY, needs_minilm
 
@@ -136,6 +137,25 @@ def test_what_spread_is_usual_is_asked_of_people_s_own_texts(config: RunConfig, 
     assert usual == pytest.approx(np.quantile(spreads, 0.9), rel=1e-5)
     assert usual > 0
     assert read_manifest(folder_by("ppo")).metrics["usual_spread"] == usual
+
+
+def test_what_length_is_usual_is_asked_of_people_s_own_texts(config: RunConfig) -> None:
+    policy = config.settings.policy.model_copy(update={"length": "curve"})
+    config = config.model_copy(update={"settings": config.settings.model_copy(update={"policy": policy})})
+    task, ratios = read_task(config), []
+    for ad in read_needed_ads(config.inputs["preference_snapshot"], "validation"):
+        lengths = [len(task.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ad.texts]
+        original = ad.texts.index(original_of(ad))
+        ratios += [np.log(own / lengths[original]) for i, own in enumerate(lengths) if i != original]
+    usual = task.config.settings.policy.usual_length
+    assert usual == pytest.approx(np.sqrt(np.mean(np.square(ratios))))
+    assert usual > LEAST_DEVIATION
+
+
+def test_texts_of_equal_length_leave_others_possible(config: RunConfig) -> None:
+    ads = read_needed_ads(config.inputs["preference_snapshot"], "validation")
+    same = [ad._replace(texts=("a", "b")) for ad in ads[:2]]
+    assert usual_length(load_tokenizer(TINY, config.settings.cache), same) == LEAST_DEVIATION
 
 
 def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:

@@ -45,6 +45,15 @@ def test_linear_length_costs_every_token() -> None:
     assert terms_of(length="linear", length_penalty=0.1)["length"] == pytest.approx([-0.3, -0.5, -1.5, -1.8])
 
 
+def test_a_length_costs_the_nats_by_which_people_s_texts_seldom_have_it() -> None:
+    double = replace(SAMPLES, tokens=np.array([10, 20, 5, 40]))
+    # z of the same length, twice, half and four times it, at a deviation of log 2: 0, 1, -1, 2
+    settings = PolicySettings(length="curve", length_penalty=3.0, usual_length=float(np.log(2)))
+    assert weighted(reward_terms(settings), double)["length"].tolist() == pytest.approx([0.0, -1.5, -1.5, -6.0])
+    with pytest.raises(ValueError, match="usual_length"):
+        weighted(reward_terms(PolicySettings(length="curve")), double)
+
+
 def test_an_unfinished_text_is_penalised() -> None:
     assert terms_of(missing_eos_penalty=2.0)["missing_eos"] == [0.0, 0.0, 0.0, -2.0]
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
@@ -35,6 +34,7 @@ from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, penalties, scored
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
+from rlpf_pipeline.training.usual import MEASURED, with_usual
 
 
 class Task(NamedTuple):
@@ -87,7 +87,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     save(trained, task, folder)
     return {
         "steps_done": len(trained.history),
-        "usual_spread": settings.usual_spread,
+        **{name: getattr(settings, name) for name in MEASURED},
         **{f"chosen_{k}": v for k, v in trained.kept.items() if k in SHOWN},
     }
 
@@ -104,19 +104,10 @@ def read_task(config: RunConfig) -> Task:
     held_out, prompts = (
         [make_prompt(tokenizer, ad) for ad in own] for own in (validation[: settings.policy.judge_prompts], ads)
     )
-    if settings.policy.spread_penalty and settings.policy.usual_spread is None:
-        usual = usual_spread(reward_model, tokenizer, (validation or ads)[:ASKED])
-        policy = settings.policy.model_copy(update={"usual_spread": usual})
-        config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
+    policy = with_usual(settings.policy, reward_model, tokenizer, validation or ads)
+    config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
     judges = Judges(evaluation_model, held_out) if held_out else None
     return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
-
-
-def usual_spread(model: RewardModel, tokenizer: PreTrainedTokenizerBase, ads: Sequence[Ad]) -> float:
-    """Spread over heads that nine tenths of the gains of the ads' own texts do not exceed."""
-    prompts = [make_prompt(tokenizer, ad) for ad in ads]
-    people = [[text for text in ad.texts if text != own.original] for own, ad in zip(prompts, ads, strict=True)]
-    return float(np.quantile(head_gains(model, prompts, people).std(axis=1), USUAL))
 
 
 def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
@@ -202,7 +193,6 @@ def save(trained: Trained, task: Task, folder: Path) -> None:
         plot_curve(trained.curve, int(trained.kept["step"]), folder / "curve.svg")
 
 
-ASKED, USUAL = 500, 0.9
 SHOWN = ("step", "reward", "evaluation_reward", "penalties", "kl", "tokens", "finished", "distinct")
 
 
