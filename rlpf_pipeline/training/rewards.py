@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -47,12 +47,15 @@ class Samples:
         return cosines(self.texts, self.originals)
 
 
+Value = Callable[[Samples], np.ndarray]
+
+
 class Term(NamedTuple):
     """A part of the reward: `weight` times `value`, (texts,)."""
 
     name: str
     weight: float
-    value: Callable[[Samples], np.ndarray]
+    value: Value
     whole: bool = False
     """Whether it is of whole texts only: it means nothing of a beginning, or looks at all texts of a step."""
 
@@ -63,40 +66,33 @@ def reward_terms(settings: PolicySettings) -> list[Term]:
 
 
 def penalties(settings: PolicySettings) -> list[Term]:
-    """What is taken off a text's gain, whichever reward model judges it: the doubts of its own heads, and what the text
-    alone shows."""
-
-    def doubt(samples: Samples) -> np.ndarray:
-        if settings.usual_spread is None:
-            raise ValueError("usual_spread has to be measured or given before a spread can cost anything")
-        return excess_spread(samples, settings.usual_spread)
-
-    def outside_band(samples: Samples) -> np.ndarray:
-        return tokens_outside_band(samples, settings.shortest, settings.longest)
-
-    def off_topic(samples: Samples) -> np.ndarray:
-        return lacking_relevance(samples, settings.least_relevance)
-
-    def copied(samples: Samples) -> np.ndarray:
-        return excess_relevance(samples, settings.most_relevance)
-
-    def unlikely(samples: Samples) -> np.ndarray:
-        if settings.usual_length is None:
-            raise ValueError("usual_length has to be measured or given before an unlikely length can cost anything")
-        return length_surprise(samples, settings.usual_length)
-
+    """What is taken off a text's gain, whichever reward model judges it: the doubts of its own heads, and what texts
+    alone show. Raises ValueError where one needs what people's texts are like, and nobody has measured that."""
+    require_measured(settings)
+    lengths: dict[str, Value] = {
+        "none": tokens,
+        "linear": tokens,
+        "band": partial(tokens_outside_band, shortest=settings.shortest, longest=settings.longest),
+        "curve": partial(length_surprise, usual=settings.usual_length),
+    }
     length_weight = 0.0 if settings.length == "none" else -settings.length_penalty
-    lengths = {"none": tokens, "linear": tokens, "band": outside_band, "curve": unlikely}
     terms = (
-        Term("spread", -settings.spread_penalty, doubt),
+        Term("spread", -settings.spread_penalty, partial(excess_spread, usual=settings.usual_spread)),
         Term("length", length_weight, lengths[settings.length], whole=True),
         Term("missing_eos", -settings.missing_eos_penalty, unfinished, whole=True),
         Term("repetition", -settings.repetition_penalty, repetition),
-        Term("off_topic", -settings.off_topic_penalty, off_topic),
-        Term("copy", -settings.copy_penalty, copied),
+        Term("off_topic", -settings.off_topic_penalty, partial(lacking_relevance, least=settings.least_relevance)),
+        Term("copy", -settings.copy_penalty, partial(excess_relevance, most=settings.most_relevance)),
         Term("formula", -settings.formula_penalty, formula, whole=True),
     )
     return [term for term in terms if term.weight]
+
+
+def require_measured(settings: PolicySettings) -> None:
+    needed = {"usual_spread": settings.spread_penalty > 0, "usual_length": settings.length == "curve"}
+    for name, used in needed.items():
+        if used and getattr(settings, name) is None:
+            raise ValueError(f"{name} has to be measured or given before anything beyond it can cost (usual.py)")
 
 
 def samples_of(

@@ -38,7 +38,7 @@ def with_usual(
 
 def as_measured(settings: PolicySettings, metrics: Mapping[str, Any]) -> PolicySettings:
     """The settings with what a policy's manifest says was measured, where nothing is set."""
-    return settings.model_copy(update={n: metrics[n] for n in MEASURED if getattr(settings, n) is None})
+    return settings.model_copy(update={n: metrics.get(n) for n in MEASURED if getattr(settings, n) is None})
 
 
 def usual_spread(model: RewardModel, tokenizer: PreTrainedTokenizerBase, ads: Sequence[Ad]) -> float:

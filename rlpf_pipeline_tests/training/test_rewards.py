@@ -50,8 +50,15 @@ def test_a_length_costs_the_nats_by_which_people_s_texts_seldom_have_it() -> Non
     # z of the same length, twice, half and four times it, at a deviation of log 2: 0, 1, -1, 2
     settings = PolicySettings(length="curve", length_penalty=3.0, usual_length=float(np.log(2)))
     assert weighted(reward_terms(settings), double)["length"].tolist() == pytest.approx([0.0, -1.5, -1.5, -6.0])
-    with pytest.raises(ValueError, match="usual_length"):
-        weighted(reward_terms(PolicySettings(length="curve")), double)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("usual_length", {"length": "curve"}), ("usual_spread", {"spread_penalty": 1.0})]
+)
+def test_what_is_usual_has_to_be_known(name: str, settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=name):
+        reward_terms(PolicySettings.model_validate(settings))
+    assert reward_terms(PolicySettings.model_validate({**settings, name: 0.5}))
 
 
 def test_an_unfinished_text_is_penalised() -> None:
