@@ -255,6 +255,11 @@ class PolicySettings(Section):
         "linear",
         description="what a text that is being written is worth: learned alone, or on top of its reward so far",
     )
+    critic_states: Literal["policy", "own"] = Field(
+        "policy",
+        description="what the critic reads: the policy's states, or those of an adapter of its own on the same base, "
+        "with the policy's LoRA settings and learning rate",
+    )
     beginning_tokens: int = Field(
         4, ge=1, description="tokens after which the reward model reads a text's beginning anew"
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -149,6 +149,17 @@ def load_policy(folder: Path, cache: Path) -> tuple[PreTrainedModel, PreTrainedT
     return merge_adapters(load_causal_lm(card.base, cache), folder, card), load_tokenizer(card.base, cache)
 
 
+def plain_copy(model: PeftModel, apart: Container[int] = ()) -> PreTrainedModel:
+    """An adapted model without its adapter. All weights are shared with it but those whose id is in `apart`."""
+    plain = model.get_base_model()
+    shared = {id(p): p for p in plain.parameters() if id(p) not in apart}
+    copied: PreTrainedModel = copy.deepcopy(plain, shared)  # type: ignore[arg-type]
+    for name, _ in list(_lora_layers(copied)):
+        _replace_by_linear(copied, name)
+    vars(copied).pop("peft_config", None)
+    return copied.eval()
+
+
 class MergedCopy:
     """A plain copy of an adapted model for fast decoding; `refresh` brings the adapter's present state into it.
 
@@ -156,12 +167,9 @@ class MergedCopy:
     """
 
     def __init__(self, model: PeftModel) -> None:
-        plain = model.get_base_model()
-        adapted = {id(layer.base_layer.weight) for _, layer in _lora_layers(model)}
-        shared = {id(p): p for p in plain.parameters() if id(p) not in adapted}
-        self.model: PreTrainedModel = copy.deepcopy(plain, shared)  # type: ignore[arg-type]
-        self._pairs = [(layer, _replace_by_linear(self.model, name)) for name, layer in _lora_layers(plain)]
-        self.model.eval()
+        layers = dict(_lora_layers(model.get_base_model()))
+        self.model = plain_copy(model, {id(layer.base_layer.weight) for layer in layers.values()})
+        self._pairs = [(layer, self.model.get_submodule(name)) for name, layer in layers.items()]
         self.refresh()
 
     @torch.no_grad()
@@ -174,9 +182,8 @@ def _lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
-def _replace_by_linear(model: nn.Module, name: str) -> nn.Linear:
+def _replace_by_linear(model: nn.Module, name: str) -> None:
     parent, _, attribute = name.rpartition(".")
     linear: nn.Linear = model.get_submodule(name).base_layer  # type: ignore[assignment]
     linear.requires_grad_(False)
     setattr(model.get_submodule(parent), attribute, linear)
-    return linear

@@ -14,9 +14,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from rlpf_pipeline.models import block_attention
+from rlpf_pipeline.models.adapters import attach_lora, plain_copy
 from rlpf_pipeline.models.base import require_plain_logits
-from rlpf_pipeline.models.frozen_layers import cut_trunk
+from rlpf_pipeline.models.frozen_layers import Cut, cut_trunk
 from rlpf_pipeline.models.packing import Group, Packed, encode, pack
+from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.losses import token_log_probs, token_log_probs_and_entropy
 
 
@@ -31,11 +33,12 @@ class Told(NamedTuple):
 class ActorCritic(nn.Module):
     """One frozen base, one adapter, a linear critic on the adapted hidden states, zero at the start.
 
-    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count. Raises
-    UserError for a model whose logits are more than states times output weights.
+    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count. critic: LoRA of
+    an adapter of the critic's own on the same base; None: it reads the policy's states. Raises UserError for a model
+    whose logits are more than states times output weights.
     """
 
-    def __init__(self, policy: PeftModel, temperature: float) -> None:
+    def __init__(self, policy: PeftModel, temperature: float, critic: LoraSettings | None = None) -> None:
         super().__init__()
         self.policy, self.temperature = policy, temperature
         self.model = policy.get_base_model()
@@ -45,11 +48,18 @@ class ActorCritic(nn.Module):
         self.value_head = nn.Linear(hidden, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
-        self.cut = cut_trunk(self.model.model, pack([Group([5, 6], [[7, 8, 9]])], 0, policy.device))
+        probe = pack([Group([5, 6], [[7, 8, 9]])], 0, policy.device)
+        self.cut = cut_trunk(self.model.model, probe)
+        self.critic = attach_lora(plain_copy(policy), critic) if critic else None
+        self.critic_cut = cut_trunk(self.critic.get_base_model().model, probe) if self.critic else None
 
     @property
     def adapter(self) -> list[nn.Parameter]:
-        return [p for p in self.policy.parameters() if p.requires_grad]
+        return trained(self.policy)
+
+    @property
+    def critic_adapter(self) -> list[nn.Parameter]:
+        return trained(self.critic) if self.critic else []
 
     def reference(self) -> AbstractContextManager[None]:
         """Within it, the actor speaks as the reference policy."""
@@ -61,14 +71,32 @@ class ActorCritic(nn.Module):
 
     def forward(self, packed: Packed, below: Tensor | None, with_entropy: bool = False) -> Told:
         """`below`: what `below(packed)` gave."""
-        states = encode(self.model.model, packed) if below is None else self.cut.above(below, packed)
-        hidden = states[packed.row, packed.predictor]
-        logits_of = (hidden, self.model.lm_head.weight, packed.targets, self.temperature)
+        hidden = predicting(self.model.model, self.cut, packed, below)
         entropy = None
         if with_entropy:
-            log_probs, flat = token_log_probs_and_entropy(*logits_of)
+            log_probs, flat = token_log_probs_and_entropy(*self.logits_of(hidden, packed))
             entropy = packed.by_text(flat)
         else:
-            log_probs = token_log_probs(*logits_of)
+            log_probs = token_log_probs(*self.logits_of(hidden, packed))
+        if self.critic:
+            hidden = predicting(self.critic.get_base_model().model, self.critic_cut, packed, below)
         values = self.value_head(hidden.float()).squeeze(-1) * hidden.shape[-1] ** -0.5
         return Told(packed.by_text(log_probs), packed.by_text(values), entropy)
+
+    def log_probs(self, packed: Packed, below: Tensor | None) -> Tensor:
+        """`forward`'s log-probabilities alone."""
+        hidden = predicting(self.model.model, self.cut, packed, below)
+        return packed.by_text(token_log_probs(*self.logits_of(hidden, packed)))
+
+    def logits_of(self, hidden: Tensor, packed: Packed) -> tuple[Tensor, Tensor, Tensor, float]:
+        return hidden, self.model.lm_head.weight, packed.targets, self.temperature
+
+
+def predicting(model: nn.Module, cut: Cut | None, packed: Packed, below: Tensor | None) -> Tensor:
+    """The states before each response token: (tokens, hidden)."""
+    states = encode(model, packed) if cut is None or below is None else cut.above(below, packed)
+    return states[packed.row, packed.predictor]
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]

@@ -61,10 +61,13 @@ class PPOUpdate:
     def __init__(self, policy: PeftModel, settings: PolicySettings, pad_id: int, accelerate: Accelerator) -> None:
         self.settings, self.pad_id, self.accelerate = settings, pad_id, accelerate
         self.with_entropy = settings.entropy_coefficient > 0
-        self.actor = ActorCritic(policy, settings.temperature)
+        own = settings.lora if settings.critic_states == "own" else None
+        self.actor = ActorCritic(policy, settings.temperature, own)
         self.actor.eval()  # no dropout: what learns is what was sampled from
-        critic = list(self.actor.value_head.parameters())
-        rates = [(self.actor.adapter, settings.learning_rate), (critic, settings.value_learning_rate)]
+        head = list(self.actor.value_head.parameters())
+        rates = [(self.actor.adapter, settings.learning_rate), (head, settings.value_learning_rate)]
+        if self.actor.critic:
+            rates.append((self.actor.critic_adapter, settings.learning_rate))
         self.masters = MasterWeights(rates, weight_decay=0.0)
 
     def learn(
@@ -103,7 +106,7 @@ class PPOUpdate:
                 known = torch.zeros_like(mask) if prior is None else rows_of(prior, chosen, mask)
                 log_probs, values = told.log_probs.detach(), told.values.detach() + known
                 with torch.no_grad(), self.actor.reference():
-                    reference = self.actor(packed, below).log_probs
+                    reference = self.actor.log_probs(packed, below)
                 own = scores[torch.from_numpy(chosen)].flatten().to(values)
                 rewards = shaped_rewards(own, kl_k1(log_probs, reference), mask, kl_coefficient)
                 estimates = generalized_advantages(rewards, values, mask, settings.gamma, settings.lam)
@@ -162,9 +165,9 @@ class PPOUpdate:
         for places in batches_by_tokens([group.length for group in mine], self.settings.tokens_per_forward):
             packed = self.pack([mine[i] for i in places])
             below = self.actor.below(packed)
-            log_probs = self.actor(packed, below).log_probs
+            log_probs = self.actor.log_probs(packed, below)
             with self.actor.reference():
-                total += kl_k1(log_probs, self.actor(packed, below).log_probs).sum().item()
+                total += kl_k1(log_probs, self.actor.log_probs(packed, below)).sum().item()
         return self.summed([total])[0] / sum(len(group.texts) for group in groups)
 
     @property

@@ -40,6 +40,7 @@ SETTINGS: dict[str, object] = {
     "kl_target": 0.05,
     "normalize_rewards": True,
     "critic": "reward-model",
+    "critic_states": "own",
     "beginning_tokens": 2,
     "learning_rate": 5e-3,
     "temperature": 0.15,

@@ -26,6 +26,7 @@ trainer = tiny_trainer(
     kl_target=0.05,
     normalize_rewards=True,
     critic="reward-model",
+    critic_states="own",
     beginning_tokens=2,
     entropy_coefficient=0.01,
     temperature=0.5,
@@ -35,8 +36,8 @@ start = trainer.learner.adapter
 while not trainer.finished:
     trainer.advance(Reporter("test"))
 if trainer.accelerate.is_main_process:
-    moved, critic = trainer.learner.adapter - start, trainer.learner.masters.flat[1].detach()
-    save_file({"moved": moved, "critic": critic}, output)
+    _, head, critic = (flat.detach() for flat in trainer.learner.masters.flat)
+    save_file({"moved": trainer.learner.adapter - start, "head": head, "critic": critic}, output)
     ranks = trainer.accelerate.num_processes
     figures = [trainer.history, trainer.curve, trainer.kl_coefficient, trainer.moments, trainer.trust]
     output.with_suffix(".json").write_text(json.dumps({"ranks": ranks, "figures": figures}))

@@ -136,7 +136,7 @@ def test_the_first_step_goes_on_from_the_pass_of_the_estimates(
     """Two passes over each part for the estimates, then one for each step; none for the first step, if of one part."""
     ppo = tiny_trainer(cache, **settings)
     groups, scores, seen = groups_of(ppo), scores_of(ppo), []
-    ppo.learner.actor.register_forward_hook(lambda *_: seen.append(1))
+    ppo.learner.actor.model.model.register_forward_hook(lambda *_: seen.append(1))
     ppo.learner.learn(groups, scores, 0.1)
     assert len(seen) == passes
 
@@ -149,6 +149,35 @@ def test_frozen_layers_run_once_and_change_nothing(cache: Path) -> None:
     for ppo in (cut, whole):
         step(ppo)
     torch.testing.assert_close(cut.learner.adapter, whole.learner.adapter, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("lora", [LoraSettings(), LoraSettings(top_layers=2)])
+def test_a_critic_with_an_adapter_of_its_own_leaves_the_policy_s_alone(cache: Path, lora: LoraSettings) -> None:
+    """The value loss moves the critic's weights and not the policy's, and the other way round."""
+    ppo = tiny_trainer(cache, lora=lora, critic_states="own", value_coefficient=1.0)
+    learner, held = ppo.learner, tiny_trainer(cache, lora=lora).learner
+    (part,) = learner.estimate(groups_of(ppo), scores_of(ppo), 0.1)
+    torch.nn.init.ones_(learner.actor.value_head.weight)
+    told = learner.actor(part.packed, part.below)
+    adapters = (learner.actor.adapter, learner.actor.critic_adapter)
+    for word, (moved, still) in ((told.log_probs, adapters), (told.values, adapters[::-1])):
+        gradients = torch.autograd.grad(word.sum(), moved + still, retain_graph=True, allow_unused=True)
+        assert any(own.abs().max() > 0 for own in gradients[: len(moved)])
+        assert gradients[len(moved) :] == (None,) * len(still)
+    step(ppo)
+    assert len(learner.masters.flat) == len(held.masters.flat) + 1
+    base = [p.data_ptr() for p in ppo.learner.actor.critic.parameters() if not p.requires_grad]
+    assert set(base) <= {p.data_ptr() for p in ppo.learner.actor.policy.parameters()}
+
+
+def test_a_critic_with_an_adapter_of_its_own_explains_more_of_the_same_rollout(cache: Path) -> None:
+    explained = []
+    for states in ("policy", "own"):
+        ppo = tiny_trainer(cache, critic_states=states, value_coefficient=1.0, **SHARP | {"epochs": 1})
+        groups, scores = groups_of(ppo), scores_of(ppo)
+        explained.append([ppo.learner.learn(groups, scores, 0.0)["explained"] for _ in range(15)])
+    assert [own[0] for own in explained] == pytest.approx([0, 0], abs=1e-6)
+    assert explained[1][-1] > max(0.05, 3 * explained[0][-1])
 
 
 def test_gradients_are_clipped_to_the_norm_of_the_settings(cache: Path) -> None:
