@@ -55,7 +55,8 @@ LOYAL = PolicySettings(
     copy_penalty=3.0,
     formula_penalty=2.0,
 )
-"""Texts that the reward model is sure of, about the same thing as the original, no copies, and no formula (docs/ppo.md).
+"""Texts that the reward model is sure of, about the same thing as the original, neither copies nor one formula
+(docs/ppo.md).
 At a cosine of 0.2, below nearly all that people write for an ad, 1.2 of log odds are lost: more than straying was seen
 to gain by the reward model."""
 
