@@ -50,7 +50,7 @@ def policy_table(settings: Settings) -> Table:
         ("length, tokens", "tokens", figure),
         ("distinct suggestions, share", "distinct", figure),
         ("that begin with the same word, share", "same_first_word", figure),
-        ("texts of other originals with the same wording, share", "shared_wording", figure),
+        ("wording shared across originals, share", "shared_wording", figure),
         ("copies of the original, share", "copies", figure),
     ]
     if "adllama_relevance" in metrics:
