@@ -29,7 +29,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.models.lora_linear import fuse_lora
+from rlpf_pipeline.models.lora_linear import ADAPTER, fuse_lora
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -60,7 +60,16 @@ class ModelCard(BaseModel):
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """Freeze `model` and put a fresh LoRA adapter (zero at the start) on its linear layers."""
-    adapted = get_peft_model(model, lora_config(model, lora), autocast_adapter_dtype=False)
+    return _adapted(model, lora_config(model, lora))
+
+
+def sibling(model: PeftModel) -> PeftModel:
+    """The same frozen base, its weights shared, under a fresh adapter of the same shape."""
+    return _adapted(plain_copy(model), copy.deepcopy(model.peft_config[ADAPTER]))
+
+
+def _adapted(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
     fuse_lora(adapted)
     return adapted
 
@@ -79,6 +88,11 @@ def lora_config(model: PreTrainedModel, lora: LoraSettings) -> LoraConfig:
         layers_pattern=name,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.modules()),
     )
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """What an optimiser moves: the adapter's weights, or all where everything is trained."""
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def layers_of(model: PreTrainedModel | PeftModel) -> nn.ModuleList:
@@ -122,9 +136,9 @@ def save_card(folder: Path, card: ModelCard, tokenizer: PreTrainedTokenizerBase)
 
 def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> None:
     # peft would record the cache's folder as the base; the name is what means something elsewhere.
-    model.peft_config["default"].base_model_name_or_path = base.name
+    adapter = model.peft_config[ADAPTER]
+    adapter.base_model_name_or_path = base.name
     # peft holds the targets as a set, whose order would reach the file: equal recipes must give equal bytes.
-    adapter = model.peft_config["default"]
     adapter.target_modules = _in_order(adapter.target_modules)
     # Embeddings are never trained; without saying so, peft asks the hub whether they were.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
@@ -175,7 +189,7 @@ class MergedCopy:
     @torch.no_grad()
     def refresh(self) -> None:
         for layer, linear in self._pairs:
-            linear.weight.copy_(layer.base_layer.weight + layer.get_delta_weight("default"))
+            linear.weight.copy_(layer.base_layer.weight + layer.get_delta_weight(ADAPTER))
 
 
 def _lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:

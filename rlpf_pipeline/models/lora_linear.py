@@ -13,6 +13,7 @@ from peft.tuners import lora
 from torch import Tensor, nn
 
 ADAPTER = "default"
+"""peft's name for the one adapter that a model is trained with."""
 
 
 class LoraLinear(lora.Linear):

@@ -14,11 +14,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from rlpf_pipeline.models import block_attention
-from rlpf_pipeline.models.adapters import attach_lora, plain_copy
+from rlpf_pipeline.models.adapters import sibling, trained_parameters
 from rlpf_pipeline.models.base import require_plain_logits
 from rlpf_pipeline.models.frozen_layers import Cut, cut_trunk
 from rlpf_pipeline.models.packing import Group, Packed, encode, pack
-from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.losses import token_log_probs, token_log_probs_and_entropy
 
 
@@ -33,12 +32,12 @@ class Told(NamedTuple):
 class ActorCritic(nn.Module):
     """One frozen base, one adapter, a linear critic on the adapted hidden states, zero at the start.
 
-    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count. critic: LoRA of
-    an adapter of the critic's own on the same base; None: it reads the policy's states. Raises UserError for a model
-    whose logits are more than states times output weights.
+    temperature: of the distribution that is sampled from, and so the one whose log-probabilities count. own_critic: the
+    critic reads the states of an adapter of its own, of the policy's shape, instead of the policy's. Raises UserError
+    for a model whose logits are more than states times output weights.
     """
 
-    def __init__(self, policy: PeftModel, temperature: float, critic: LoraSettings | None = None) -> None:
+    def __init__(self, policy: PeftModel, temperature: float, own_critic: bool = False) -> None:
         super().__init__()
         self.policy, self.temperature = policy, temperature
         self.model = policy.get_base_model()
@@ -50,16 +49,12 @@ class ActorCritic(nn.Module):
         nn.init.zeros_(self.value_head.bias)
         probe = pack([Group([5, 6], [[7, 8, 9]])], 0, policy.device)
         self.cut = cut_trunk(self.model.model, probe)
-        self.critic = attach_lora(plain_copy(policy), critic) if critic else None
+        self.critic = sibling(policy) if own_critic else None
         self.critic_cut = cut_trunk(self.critic.get_base_model().model, probe) if self.critic else None
 
     @property
     def adapter(self) -> list[nn.Parameter]:
-        return trained(self.policy)
-
-    @property
-    def critic_adapter(self) -> list[nn.Parameter]:
-        return trained(self.critic) if self.critic else []
+        return trained_parameters(self.policy)
 
     def reference(self) -> AbstractContextManager[None]:
         """Within it, the actor speaks as the reference policy."""
@@ -94,9 +89,5 @@ class ActorCritic(nn.Module):
 
 def predicting(model: nn.Module, cut: Cut | None, packed: Packed, below: Tensor | None) -> Tensor:
     """The states before each response token: (tokens, hidden)."""
-    states = encode(model, packed) if cut is None or below is None else cut.above(below, packed)
+    states = encode(model, packed) if below is None else cut.above(below, packed)
     return states[packed.row, packed.predictor]
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]

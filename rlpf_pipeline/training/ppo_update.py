@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 
+from rlpf_pipeline.models.adapters import trained_parameters
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, pack
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.actor_critic import ActorCritic, Told
@@ -61,13 +62,12 @@ class PPOUpdate:
     def __init__(self, policy: PeftModel, settings: PolicySettings, pad_id: int, accelerate: Accelerator) -> None:
         self.settings, self.pad_id, self.accelerate = settings, pad_id, accelerate
         self.with_entropy = settings.entropy_coefficient > 0
-        own = settings.lora if settings.critic_states == "own" else None
-        self.actor = ActorCritic(policy, settings.temperature, own)
+        self.actor = ActorCritic(policy, settings.temperature, own_critic=settings.critic_states == "own")
         self.actor.eval()  # no dropout: what learns is what was sampled from
         head = list(self.actor.value_head.parameters())
         rates = [(self.actor.adapter, settings.learning_rate), (head, settings.value_learning_rate)]
         if self.actor.critic:
-            rates.append((self.actor.critic_adapter, settings.learning_rate))
+            rates.append((trained_parameters(self.actor.critic), settings.learning_rate))
         self.masters = MasterWeights(rates, weight_decay=0.0)
 
     def learn(

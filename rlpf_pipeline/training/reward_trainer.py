@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import layers_of
+from rlpf_pipeline.models.adapters import layers_of, trained_parameters
 from rlpf_pipeline.models.frozen_layers import StateFile, cut_trunk
 from rlpf_pipeline.models.packing import Packed, encode
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -98,7 +98,7 @@ class RewardTrainer:
         self.train = RewardBatches(model, ads, settings, seed)
         self.validation = RewardBatches(model, validation, settings, seed) if validation else None
         self.cut = cut_trunk(model.trunk, self.train.part(0).pieces[0])
-        adapter = [p for p in model.trunk.parameters() if p.requires_grad]
+        adapter = trained_parameters(model.trunk)
         self.masters = MasterWeights(
             [(adapter, settings.learning_rate), (list(model.head.parameters()), settings.head_learning_rate)],
             settings.weight_decay,

@@ -16,7 +16,7 @@ from rlpf_pipeline.models.tokens import token_ids
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.rewards import head_gains
-from rlpf_pipeline.training.snapshot import Ad
+from rlpf_pipeline.training.snapshot import Ad, original_of
 
 ASKED, USUAL = 500, 0.9
 LEAST_DEVIATION = 0.05
@@ -51,11 +51,11 @@ def usual_spread(model: RewardModel, tokenizer: PreTrainedTokenizerBase, ads: Se
 def usual_length(tokenizer: PreTrainedTokenizerBase, ads: Sequence[Ad]) -> float:
     """How much lengths of texts for the same ad vary: deviation of log(tokens / original's tokens) from 0."""
     ids = token_ids(tokenizer, [text for ad in ads for text in ad.texts])
-    prompts = [make_prompt(tokenizer, ad) for ad in ads]
+    originals = [original_of(ad) for ad in ads]
     ratios = [
-        len(ids[text]) / own.original_tokens
-        for own, ad in zip(prompts, ads, strict=True)
+        len(ids[text]) / len(ids[original])
+        for original, ad in zip(originals, ads, strict=True)
         for text in ad.texts
-        if text != own.original
+        if text != original
     ]
     return max(LEAST_DEVIATION, float(np.sqrt(np.mean(np.square(np.log(ratios))))))

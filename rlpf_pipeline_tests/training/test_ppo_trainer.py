@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import trained_parameters
 from rlpf_pipeline.models.base import require_plain_logits
 from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
@@ -159,7 +160,7 @@ def test_a_critic_with_an_adapter_of_its_own_leaves_the_policy_s_alone(cache: Pa
     (part,) = learner.estimate(groups_of(ppo), scores_of(ppo), 0.1)
     torch.nn.init.ones_(learner.actor.value_head.weight)
     told = learner.actor(part.packed, part.below)
-    adapters = (learner.actor.adapter, learner.actor.critic_adapter)
+    adapters = (learner.actor.adapter, trained_parameters(learner.actor.critic))
     for word, (moved, still) in ((told.log_probs, adapters), (told.values, adapters[::-1])):
         gradients = torch.autograd.grad(word.sum(), moved + still, retain_graph=True, allow_unused=True)
         assert any(own.abs().max() > 0 for own in gradients[: len(moved)])
