@@ -274,7 +274,8 @@ class PolicySettings(Section):
     usual_spread: float | None = Field(
         None,
         ge=0,
-        description="spread that costs nothing. None: as much as nine tenths of the validation ads' own texts have",
+        description="spread that costs nothing. None: as much as nine tenths of the validation ads' own texts have. "
+        "The judge measures its own",
     )
     length: Literal["none", "linear", "band", "curve"] = Field(
         "band",

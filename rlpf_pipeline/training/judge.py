@@ -16,18 +16,27 @@ from typing import NamedTuple
 import numpy as np
 
 from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.prompts import Prompt
-from rlpf_pipeline.training.rewards import Samples, Term, described, weighted
+from rlpf_pipeline.training.rewards import Samples, Term, described, penalties, weighted
 
 Curve = Sequence[Mapping[str, float]]
 """One row a judgement, in the order of steps: step, reward, evaluation_reward, penalties, kl (nats per text), …"""
 
 
 class Judges(NamedTuple):
-    """The evaluation reward model and the held-out prompts it judges on; training sees neither."""
+    """The evaluation reward model and the held-out prompts it judges on; training sees neither.
+
+    usual_spread: how far its heads disagree on people's own texts; None where spread costs nothing.
+    """
 
     model: RewardModel
     prompts: Sequence[Prompt]
+    usual_spread: float | None = None
+
+    def penalties(self, settings: PolicySettings) -> list[Term]:
+        """What a text costs as in training, by this model's heads: it learned from fewer ads, so they disagree more."""
+        return penalties(settings.model_copy(update={"usual_spread": self.usual_spread}))
 
 
 def judgement(
@@ -35,12 +44,12 @@ def judgement(
 ) -> dict[str, float]:
     """A row of the curve, of a policy's `k` samples for each of the judges' prompts; kl: of that policy, nats per text.
 
-    evaluation_gains: (texts, heads), of the evaluation reward model. terms: those whose sum is `penalties`, with that
-    model's gains.
+    evaluation_gains: (texts, heads), of the evaluation reward model. terms: `Judges.penalties`, of whose sum the row's
+    `penalties` is the mean.
     """
     judged_by = replace(samples, gains=evaluation_gains)
-    penalties = sum(float(values.mean()) for values in weighted(terms, judged_by).values())
-    judged = {"evaluation_reward": float(evaluation_gains.mean()), "penalties": penalties, "kl": kl}
+    cost = sum(float(values.mean()) for values in weighted(terms, judged_by).values())
+    judged = {"evaluation_reward": float(evaluation_gains.mean()), "penalties": cost, "kl": kl}
     return {"step": step, **judged, **described(samples, k)}
 
 

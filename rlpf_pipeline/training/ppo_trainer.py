@@ -38,7 +38,6 @@ from rlpf_pipeline.training.rewards import (
     decoded,
     described,
     head_gains,
-    penalties,
     reward_terms,
     samples_of,
     weighted,
@@ -135,7 +134,7 @@ class PPOTrainer:
         gains, evaluation_gains = (flat([own.gains[model] for own in written]) for model in (0, 1))
         kl = self.learner.mean_kl([Group(p.ids, own) for p, own in zip(prompts, responses, strict=True)])
         samples = samples_of(self.tokenizer, prompts, responses, gains)
-        row = judgement(self.step, samples, evaluation_gains, penalties(self.settings), k, kl)
+        row = judgement(self.step, samples, evaluation_gains, judges.penalties(self.settings), k, kl)
         self.curve.append(row)
         if best_judgement(self.curve, self.settings.kl_budget) == len(self.curve) - 1:
             self.best = self.learner.adapter

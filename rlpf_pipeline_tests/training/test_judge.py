@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rlpf_pipeline.settings import PolicySettings
-from rlpf_pipeline.training.judge import best_judgement, has_peaked, judgement
-from rlpf_pipeline.training.rewards import Samples, penalties
+from rlpf_pipeline.training.judge import Judges, best_judgement, has_peaked, judgement
+from rlpf_pipeline.training.rewards import Samples
 
 
 def curve(*points: tuple[float, float], penalties: float = 0.0) -> list[dict[str, float]]:
@@ -39,8 +39,10 @@ def test_the_judge_takes_off_its_own_heads_doubts_and_what_the_text_shows() -> N
     gains, evaluation_gains = np.array([[9.0, -9.0], [9.0, -9.0]]), np.array([[3.0, 1.0], [2.0, 2.0]])
     length, finished = np.array([5, 5]), np.array([True, False])
     samples = Samples(gains, ["one", "two"], ["a", "a"], length, length, finished)
-    terms = penalties(PolicySettings(spread_penalty=2.0, usual_spread=0.25, missing_eos_penalty=3.0))
+    judges = Judges(None, [], usual_spread=0.25)  # type: ignore[arg-type]
+    terms = judges.penalties(PolicySettings(spread_penalty=2.0, usual_spread=9.0, missing_eos_penalty=3.0))
     row = judgement(6, samples, evaluation_gains, terms, k=2, kl=0.5)
-    # the heads of the first text differ by 1 in standard deviation, .75 more than usual; the second is unfinished
+    # the heads of the first text differ by 1 in standard deviation, .75 more than the judge's usually do; the second is
+    # unfinished
     assert row["penalties"] == pytest.approx((-2.0 * 0.75 - 3.0) / 2)
     assert (row["evaluation_reward"], row["reward"], row["kl"]) == (2.0, 0.0, 0.5)

@@ -127,16 +127,17 @@ def test_a_trained_policy_is_a_folder_that_writes(config: RunConfig, folder_by: 
 
 
 def test_what_spread_is_usual_is_asked_of_people_s_own_texts(config: RunConfig, folder_by: FolderBy) -> None:
-    task = read_task(config)
-    spreads = []
-    for ad in read_needed_ads(config.inputs["preference_snapshot"], "validation"):
-        scores = task.reward_model.score([(ad.context, ad.texts)])[0]
-        original = ad.texts.index(original_of(ad))
-        spreads += [own.std() for i, own in enumerate(scores - scores[original]) if i != original]
-    usual = task.config.settings.policy.usual_spread
-    assert usual == pytest.approx(np.quantile(spreads, 0.9), rel=1e-5)
-    assert usual > 0
-    assert read_manifest(folder_by("ppo")).metrics["usual_spread"] == usual
+    task, kept = read_task(config), read_manifest(folder_by("ppo")).metrics
+    of_training, of_judge = task.config.settings.policy.usual_spread, task.judges.usual_spread
+    for model, usual in ((task.reward_model, of_training), (task.judges.model, of_judge)):
+        spreads = []
+        for ad in read_needed_ads(config.inputs["preference_snapshot"], "validation"):
+            scores = model.score([(ad.context, ad.texts)])[0]
+            original = ad.texts.index(original_of(ad))
+            spreads += [own.std() for i, own in enumerate(scores - scores[original]) if i != original]
+        assert usual == pytest.approx(np.quantile(spreads, 0.9), rel=1e-5)
+        assert usual > 0
+    assert (kept["usual_spread"], kept["judge_usual_spread"]) == (of_training, of_judge)
 
 
 def test_what_length_is_usual_is_asked_of_people_s_own_texts(config: RunConfig) -> None:

@@ -31,10 +31,10 @@ from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
-from rlpf_pipeline.training.rewards import decoded, head_gains, penalties, scored
+from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
-from rlpf_pipeline.training.usual import MEASURED, with_usual
+from rlpf_pipeline.training.usual import ASKED, MEASURED, usual_spread, with_usual
 
 
 class Task(NamedTuple):
@@ -88,6 +88,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     return {
         "steps_done": len(trained.history),
         **{name: getattr(settings, name) for name in MEASURED},
+        "judge_usual_spread": task.judges.usual_spread if task.judges else None,
         **{f"chosen_{k}": v for k, v in trained.kept.items() if k in SHOWN},
     }
 
@@ -106,7 +107,10 @@ def read_task(config: RunConfig) -> Task:
     )
     policy = with_usual(settings.policy, reward_model, tokenizer, validation or ads)
     config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
-    judges = Judges(evaluation_model, held_out) if held_out else None
+    judges = None
+    if held_out:
+        spread = usual_spread(evaluation_model, tokenizer, validation[:ASKED]) if policy.spread_penalty else None
+        judges = Judges(evaluation_model, held_out, spread)
     return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
 
 
@@ -160,14 +164,15 @@ def by_best_of_n(task: Task, reporter: Reporter) -> Trained:
     """Imitation v2 judged on its own, and on the best of every `samples_per_prompt` texts (as step 1)."""
     if task.judges is None:
         return Trained(None, [], [], {})
-    settings, (_, prompts) = task.config.settings.policy, task.judges
+    settings, prompts = task.config.settings.policy, task.judges.prompts
     trainer, best_of = task.ppo(attach_lora(task.reference, settings.lora)), best_of_n(task)
     trainer.judge(task.judges, reporter)
     written = trainer.write(prompts, settings.judge_samples * best_of.n, [1], [])
     responses = best_of.pick(prompts, [own.responses for own in written])
     samples = scored(task.reward_model, task.tokenizer, prompts, responses)
     evaluation_gains = head_gains(task.judges.model, prompts, decoded(task.tokenizer, responses))
-    row = judgement(1, samples, evaluation_gains, penalties(settings), settings.judge_samples, best_of.kl)
+    terms = task.judges.penalties(settings)
+    row = judgement(1, samples, evaluation_gains, terms, settings.judge_samples, best_of.kl)
     return Trained(None, [], [*trainer.curve, row], row)
 
 
