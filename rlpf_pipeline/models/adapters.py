@@ -30,6 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.lora_linear import ADAPTER, fuse_lora
+from rlpf_pipeline.models.rms_norm import fuse_norms
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -71,6 +72,7 @@ def sibling(model: PeftModel) -> PeftModel:
 def _adapted(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
     fuse_lora(adapted)
+    fuse_norms(adapted)
     return adapted
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rlpf_pipeline.models.block_attention import NAME, Blocks
+from rlpf_pipeline.models.read_places import Read, places_read, reading
 from rlpf_pipeline.models.run_attention import has_flash_attention, runs_of
 
 PADDING = 0.04
@@ -59,6 +60,7 @@ class Packed(NamedTuple):
     row, position, predictor, text: (tokens,): where each text token stands, where its predecessor stands (the last
     prefix token for the first one), and the number of its text in the batch. lengths: (texts,). used: tokens of the
     groups, prefixes included; the rest of (rows, length) is padding. features: (texts, width), as the groups have them.
+    read: where states at the top are read; None: everywhere.
     """
 
     input_ids: Tensor
@@ -72,6 +74,7 @@ class Packed(NamedTuple):
     lengths: Tensor
     used: int
     features: Tensor | None
+    read: Read | None = None
 
     @property
     def attention(self) -> Tensor:
@@ -95,6 +98,11 @@ class Packed(NamedTuple):
         """Row and position of every text's last token, both (texts,)."""
         end = self.lengths.cumsum(0) - 1
         return self.row[end], self.position[end]
+
+    def reading_last(self) -> Packed:
+        """The same batch, of which only the states of the texts' last tokens will be read."""
+        rows, length = self.input_ids.shape
+        return self._replace(read=places_read(*self.last(), (rows, length), SHAPE_STEP))
 
     def by_text(self, values: Tensor) -> Tensor:
         """Arrange flat token values (tokens,) as (texts, longest text), zero behind each text's end."""
@@ -194,7 +202,8 @@ def run_packed(trunk: nn.Module, packed: Packed, **inputs: Tensor) -> Tensor:
         attention = {"attention_mask": (packed.segment[0] >= 0).long()}
     else:
         attention = {"attention_mask": packed.attention}
-    states: Tensor = trunk(**inputs, position_ids=packed.position_ids, **attention).last_hidden_state
+    with reading(packed.read):
+        states: Tensor = trunk(**inputs, position_ids=packed.position_ids, **attention).last_hidden_state
     return states
 
 

@@ -26,6 +26,7 @@ from rlpf_pipeline.models import block_attention
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.packing import Group, Packed, batches_by_tokens, encode, pack
+from rlpf_pipeline.models.read_places import skip_unread
 from rlpf_pipeline.models.tokens import fingerprint, token_ids
 from rlpf_pipeline.sentence_embeddings import STATE_WIDTH, states
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -52,6 +53,8 @@ class RewardModel(nn.Module):
         self.masks_padding_only = trunk.config._attn_implementation == "eager"
         self.shares_prefix = is_causal(trunk) and not self.masks_padding_only
         self.first_position = first_position(trunk)
+        self.reads_last = card.pooling == "last"
+        skip_unread(trunk)
         if self.shares_prefix:
             trunk.set_attn_implementation(block_attention.NAME)
 
@@ -134,7 +137,8 @@ class RewardModel(nn.Module):
             one_row=self.shares_prefix,
             own_rows=self.masks_padding_only,
         )
-        return packed._replace(position_ids=packed.position_ids + self.first_position)
+        packed = packed._replace(position_ids=packed.position_ids + self.first_position)
+        return packed.reading_last() if self.reads_last else packed
 
     @torch.inference_mode()
     def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
@@ -188,9 +192,11 @@ def new_reward_model(
         tokenizer=fingerprint(tokenizer),
     )
     trunk = load_trunk(base, cache, card.layers)
+    model = RewardModel(attach_lora(trunk, lora) if lora else trunk, tokenizer, card)
     if settings.gradient_checkpointing:
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
-    model = RewardModel(attach_lora(trunk, lora) if lora else trunk, tokenizer, card)
+        # The backward pass computes layers again by themselves, as if everything were read.
+        model.reads_last = False
     check_packing(model)
     return model
 
