@@ -47,9 +47,16 @@ MIDDLE_OF_SMOLLM2 = RewardSettings(
 """Texts read where the base knows most of them (docs/reward-model.md)."""
 
 LOYAL = PolicySettings(
-    steps=27, critic="reward-model", kl_budget=10.0, spread_penalty=2.0, copy_penalty=3.0, off_topic_penalty=4.0
+    steps=36,
+    critic="reward-model",
+    kl_budget=10.0,
+    spread_penalty=2.0,
+    copy_penalty=3.0,
+    off_topic_penalty=4.0,
+    formula_penalty=2.0,
 )
-"""Texts that the reward model is sure of, that are no copies, and about the same thing as the original (docs/ppo.md).
+"""Texts that the reward model is sure of, that are no copies, about the same thing as the original, and not all worded
+alike (docs/ppo.md).
 At a cosine of 0.2, below nearly all that people write for an ad, 1.2 of log odds are lost: more than straying was seen
 to gain by the reward model."""
 

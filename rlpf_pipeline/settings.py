@@ -309,7 +309,7 @@ class PolicySettings(Section):
     )
     judge_every: int = Field(6, ge=1, description="steps between judgements by the evaluation reward model")
     judge_prompts: int = Field(32, ge=1, description="originals of the validation split that it judges on")
-    judge_samples: int = Field(2, ge=1, description="texts for each of them")
+    judge_samples: int = Field(4, ge=1, description="texts for each of them")
     kl_budget: float = Field(5.0, gt=0, description="KL in nats per text beyond which no policy is kept")
     patience: int = Field(2, ge=1, description="judgements that bring nothing better after which training stops")
     checkpoint_every: int = Field(1, ge=1, description="PPO steps between checkpoints")
