@@ -39,9 +39,9 @@ def places_read(row: Tensor, position: Tensor, shape: tuple[int, int], step: int
 
 
 def skip_unread(trunk: nn.Module) -> None:
-    """Make the trunk's top layer heed `reading`; one without a part called `mlp` goes on computing all."""
+    """Make the trunk's top layer heed `reading`, once; one without a part called `mlp` goes on computing all."""
     mlp = getattr(layers_of(trunk)[-1], "mlp", None)
-    if isinstance(mlp, nn.Module):
+    if isinstance(mlp, nn.Module) and _taken not in mlp._forward_pre_hooks.values():
         mlp.register_forward_pre_hook(_taken)
         mlp.register_forward_hook(_put_back)
 
