@@ -1,6 +1,7 @@
 """What people's own texts are like: a policy's may be so at no cost, where the settings leave it open.
 
-Measured on ads that training does not see, if there are any, and kept in the policy's manifest.
+Measured on ads that PPO does not write for, if there are any, and kept in the policy's manifest. A reward model that
+was refitted has learned from these ads, and its heads agree on them more than on others' (docs/ppo.md).
 """
 
 from __future__ import annotations
