@@ -31,9 +31,9 @@ def with_usual(
     """The settings with what their penalties need to know of the ads' texts, where nothing is set."""
     found = {}
     if settings.spread_penalty and settings.usual_spread is None:
-        found["usual_spread"] = usual_spread(model, tokenizer, ads[:ASKED])
+        found["usual_spread"] = usual_spread(model, tokenizer, ads)
     if settings.length == "curve" and settings.usual_length is None:
-        found["usual_length"] = usual_length(tokenizer, ads[:ASKED])
+        found["usual_length"] = usual_length(tokenizer, ads)
     return settings.model_copy(update=found)
 
 
@@ -43,14 +43,16 @@ def as_measured(settings: PolicySettings, metrics: Mapping[str, Any]) -> PolicyS
 
 
 def usual_spread(model: RewardModel, tokenizer: PreTrainedTokenizerBase, ads: Sequence[Ad]) -> float:
-    """Spread over heads that nine tenths of the gains of the ads' own texts do not exceed."""
+    """Spread over heads that nine tenths of the gains of the first ads' own texts do not exceed."""
+    ads = ads[:ASKED]
     prompts = [make_prompt(tokenizer, ad) for ad in ads]
     people = [[text for text in ad.texts if text != own.original] for own, ad in zip(prompts, ads, strict=True)]
     return float(np.quantile(head_gains(model, prompts, people).std(axis=1), USUAL))
 
 
 def usual_length(tokenizer: PreTrainedTokenizerBase, ads: Sequence[Ad]) -> float:
-    """How much lengths of texts for the same ad vary: deviation of log(tokens / original's tokens) from 0."""
+    """How much lengths of the first ads' texts vary: deviation of log(tokens / original's tokens) from 0."""
+    ads = ads[:ASKED]
     ids = token_ids(tokenizer, [text for ad in ads for text in ad.texts])
     originals = [original_of(ad) for ad in ads]
     ratios = [

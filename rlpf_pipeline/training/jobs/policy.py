@@ -34,7 +34,7 @@ from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
-from rlpf_pipeline.training.usual import ASKED, MEASURED, usual_spread, with_usual
+from rlpf_pipeline.training.usual import MEASURED, usual_spread, with_usual
 
 
 class Task(NamedTuple):
@@ -102,16 +102,21 @@ def read_task(config: RunConfig) -> Task:
     )
     snapshot = config.inputs["preference_snapshot"]
     validation, ads = shuffled(read_ads(snapshot, "validation"), settings.seed), read_needed_ads(snapshot, "train")
-    held_out, prompts = (
-        [make_prompt(tokenizer, ad) for ad in own] for own in (validation[: settings.policy.judge_prompts], ads)
-    )
+    prompts = [make_prompt(tokenizer, ad) for ad in ads]
     policy = with_usual(settings.policy, reward_model, tokenizer, validation or ads)
     config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
-    judges = None
-    if held_out:
-        spread = usual_spread(evaluation_model, tokenizer, validation[:ASKED]) if policy.spread_penalty else None
-        judges = Judges(evaluation_model, held_out, spread)
+    judges = judges_on(validation, evaluation_model, tokenizer, policy)
     return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
+
+
+def judges_on(
+    ads: Sequence[Ad], model: RewardModel, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings
+) -> Judges | None:
+    """Judges on the first of the ads, by what the model's heads make of people's texts; None without ads."""
+    if not ads:
+        return None
+    spread = usual_spread(model, tokenizer, ads) if settings.spread_penalty else None
+    return Judges(model, [make_prompt(tokenizer, ad) for ad in ads[: settings.judge_prompts]], spread)
 
 
 def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
