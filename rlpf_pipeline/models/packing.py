@@ -102,7 +102,7 @@ class Packed(NamedTuple):
     def reading_last(self) -> Packed:
         """The same batch, of which only the states of the texts' last tokens will be read."""
         rows, length = self.input_ids.shape
-        return self._replace(read=places_read(*self.last(), (rows, length), SHAPE_STEP))
+        return self._replace(read=places_read(*self.last(), (rows, length), _up(len(self.lengths), SHAPE_STEP)))
 
     def by_text(self, values: Tensor) -> Tensor:
         """Arrange flat token values (tokens,) as (texts, longest text), zero behind each text's end."""

@@ -28,14 +28,11 @@ class Read(NamedTuple):
 _READ: ContextVar[Read | None] = ContextVar("read", default=None)
 
 
-def places_read(row: Tensor, position: Tensor, shape: tuple[int, int], step: int) -> Read:
-    """The places at `row` and `position`, both (tokens,), and as many others as round their number up to a multiple of
-    `step`: kernels are prepared and kept for every shape they meet."""
-    wanted = torch.zeros(shape, dtype=torch.bool, device=row.device)
-    wanted[row, position] = True
-    others = (~wanted).flatten().nonzero().squeeze(1)
-    places = wanted.flatten().nonzero().squeeze(1)
-    return Read(torch.cat([places, others[: -len(places) % step]]), *shape)
+def places_read(row: Tensor, position: Tensor, shape: tuple[int, int], count: int) -> Read:
+    """The places at `row` and `position`, both (tokens,), and others until there are `count`, if there are so many."""
+    wanted = torch.zeros(shape, dtype=torch.uint8, device=row.device)
+    wanted[row, position] = 1
+    return Read(wanted.flatten().argsort(descending=True, stable=True)[:count], *shape)
 
 
 def skip_unread(trunk: nn.Module) -> None:

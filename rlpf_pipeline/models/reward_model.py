@@ -54,7 +54,8 @@ class RewardModel(nn.Module):
         self.shares_prefix = is_causal(trunk) and not self.masks_padding_only
         self.first_position = first_position(trunk)
         self.reads_last = card.pooling == "last"
-        skip_unread(trunk)
+        if self.reads_last:
+            skip_unread(trunk)
         if self.shares_prefix:
             trunk.set_attn_implementation(block_attention.NAME)
 

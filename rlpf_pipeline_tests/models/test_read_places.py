@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from rlpf_pipeline.models.adapters import layers_of, trained_parameters
-from rlpf_pipeline.models.packing import SHAPE_STEP, Group
+from rlpf_pipeline.models.packing import SHAPE_STEP
 from rlpf_pipeline.models.read_places import places_read, skip_unread
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
-
-GROUPS = [Group([1, 5, 6], [[7, 8, 2], [9, 2]]), Group([1], [[10, 11, 12, 13, 2], [14, 2], [2]])]
+from rlpf_pipeline_tests.models.test_packing import GROUPS
 
 
 def model_of(cache: Path, **settings: object) -> RewardModel:
@@ -53,8 +52,8 @@ def test_a_mean_over_tokens_reads_all_of_them(cache: Path) -> None:
 
 
 def test_other_places_fill_up_the_shape_each_once() -> None:
-    read = places_read(torch.tensor([1, 0]), torch.tensor([2, 3]), (2, 5), step=4)
+    read = places_read(torch.tensor([1, 0]), torch.tensor([2, 3]), (2, 5), count=4)
     assert len(read.places) == 4
     assert {3, 7} < set(read.places.tolist()) <= set(range(10))
     everywhere = torch.arange(3)
-    assert places_read(torch.zeros(3, dtype=torch.int64), everywhere, (1, 3), step=8).places.tolist() == [0, 1, 2]
+    assert places_read(torch.zeros(3, dtype=torch.int64), everywhere, (1, 3), count=8).places.tolist() == [0, 1, 2]
