@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from rlpf_pipeline.abtest.frames import ARMS
-from rlpf_pipeline.abtest.rows import is_whole, literal, quoted, view_rows
+from rlpf_pipeline.abtest.rows import advertiser_of, day_of, is_whole, literal, quoted, view_rows
 from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import read_sql
@@ -106,13 +106,13 @@ def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         with readable_to_its_end():
-            view_rows(connection, kinds, spec, covariates, outcomes)
+            problem = view_rows(connection, kinds, spec, covariates, outcomes)
             first, last = days_of(connection, spec, kinds)
             connection.execute(
                 f"CREATE TEMP TABLE advertisers AS SELECT {columns} FROM ({read_sql('marts/ab_advertiser')})",  # noqa: S608
                 {"first": first, "last": last},
             )
-            require_sound_rows(connection)
+            require_sound_rows(connection, advertiser_of(spec), problem)
             require_assignment(connection)
             require_distinct_days(connection, spec, kinds)
             yield Judged(connection, kinds, covariates, outcomes, segments, first, last)
@@ -167,7 +167,9 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
 
 def days_of(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[int, int]:
     """First and last day of the rows, as numbers. Raises UserError where the experiment would be longer than any."""
-    first, last = (day or 0 for day in connection.sql("SELECT min(day), max(day) FROM ab_rows").fetchall()[0])
+    ends = ", ".join(day_of(spec.date, kinds, summary) for summary in ("min", "max"))
+    found = connection.execute(f"SELECT {ends} FROM source").fetchall()[0]  # noqa: S608 (names are quoted)
+    first, last = (day or 0 for day in found)
     if last - first >= MOST_DAYS:
         start, end = (day_as_given(connection, day, spec, kinds) for day in (first, last))
         raise UserError(
@@ -183,14 +185,15 @@ def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: Experime
     return str(connection.execute("SELECT (DATE '1970-01-01' + $day::INTEGER)::VARCHAR", {"day": day}).fetchall()[0][0])
 
 
-def require_sound_rows(connection: duckdb.DuckDBPyConnection) -> None:
-    wrong = connection.execute(
-        """SELECT problem, sum(problems)::BIGINT AS rows, min(advertiser_id)
-        FROM advertisers WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""
-    ).fetchone()
-    if wrong is None:
+def require_sound_rows(connection: duckdb.DuckDBPyConnection, advertiser_of_row: str, problem_of_row: str) -> None:
+    """Raise UserError where a row is wrong; advertiser_of_row, problem_of_row: SQL on the rows of `source`."""
+    if not connection.sql("SELECT bool_or(wrong) FROM advertisers").fetchall()[0][0]:
         return
-    problem, rows, named = wrong
+    problem, rows, named = connection.sql(
+        f"""WITH judged AS (SELECT {advertiser_of_row} AS advertiser_id, {problem_of_row} AS problem FROM source)
+        SELECT problem, count(*) AS rows, min(advertiser_id)
+        FROM judged WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""  # noqa: S608
+    ).fetchall()[0]
     where = f"for example advertiser {named}" if named is not None else "the advertiser's name is missing there"
     raise UserError(f"{rows} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")
 

@@ -21,19 +21,23 @@ def view_rows(
     spec: ExperimentSpec,
     covariates: tuple[Covariate, ...],
     outcomes: tuple[str, ...],
-) -> None:
-    """Make the view `ab_rows`: typed, under our names, and with the `problem` of a row that cannot be right."""
-    fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec)}
+) -> str:
+    """Make the view `ab_rows`: typed, under our names, and whether a row is `wrong`, that is cannot be right.
+
+    Returns what is wrong with a row of `source` in words, as SQL; it costs more to bind and to run than whether.
+    """
+    fields = {"advertiser_id": advertiser_of(spec), "arm": arm_of(spec)}
     fields |= {name: number(spec.source_of(name), kinds) for name in ("impressions", "clicks", *outcomes)}
     fields |= {name: "NULL::DOUBLE" for name in OUTCOMES if name not in outcomes}
     fields["day"] = day_of(spec.date, kinds)
     described = {covariate.name: value_of(covariate, spec, kinds) for covariate in covariates}
     tests = row_tests(spec, covariates, outcomes, fields | described, kinds)
-    fields["problem"] = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(problem)}' for wrong, problem in tests)} END"
+    fields["wrong"] = " OR ".join(wrong for wrong, _ in tests)
     parts = {"first_day": fields["day"]} | described
     fields["description"] = "{" + ", ".join(f"{literal(name)}: {value}" for name, value in parts.items()) + "}"
     select = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
     connection.execute(f"CREATE TEMP VIEW ab_rows AS SELECT {select} FROM source")  # noqa: S608 (names are quoted)
+    return f"CASE {' '.join(f'WHEN {wrong} THEN {literal(problem)}' for wrong, problem in tests)} END"
 
 
 def value_of(covariate: Covariate, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
@@ -91,6 +95,10 @@ def is_whole(kind: str) -> bool:
     return kind.endswith("INT") or kind.endswith("INTEGER")
 
 
+def advertiser_of(spec: ExperimentSpec) -> str:
+    return f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)"
+
+
 def arm_of(spec: ExperimentSpec) -> str:
     """An ENUM from the start: numbers are compared twice as fast as words, and a cast of every row costs even more."""
     given, known = f"trim({quoted(spec.source_of('arm'))}::VARCHAR)", f"ENUM({', '.join(map(literal, ARMS))})"
@@ -122,13 +130,12 @@ def flag(column: str, kinds: dict[str, str]) -> str:
     )
 
 
-def day_of(date: str | None, kinds: dict[str, str]) -> str:
-    """The day of a row as a whole number: days since 1970, or the number that the table gives."""
-    if date is None:
-        return "0::BIGINT"
-    if is_whole(kinds[date]):
-        return f"{quoted(date)}::BIGINT"
-    return f"date_diff('day', DATE '1970-01-01', TRY_CAST({quoted(date)} AS DATE))::BIGINT"
+def day_of(date: str | None, kinds: dict[str, str], summary: str = "") -> str:
+    """The day of a row as a whole number: days since 1970, or the number that the table gives. summary: min or max, for
+    that of all rows; it is taken of the dates, which a Parquet file knows without being read."""
+    if date is None or is_whole(kinds[date]):
+        return f"{summary}({quoted(date) if date else 0})::BIGINT"
+    return f"date_diff('day', DATE '1970-01-01', {summary}(TRY_CAST({quoted(date)} AS DATE)))::BIGINT"
 
 
 def quoted(name: str) -> str:

@@ -92,8 +92,7 @@ def covariances(
         x, parts = block(part)
         expected += x.T @ (x * parts.expected[:, None])
         observed += x.T @ (x * parts.observed[:, None])
-        scores = x * parts.score[:, None]
-        meat += scores.T @ scores
+        meat += x.T @ (x * (parts.score**2)[:, None])
         pearson += float((parts.residual[parts.variance > 0] ** 2 / parts.variance[parts.variance > 0]).sum())
     naive, bread = np.linalg.inv(expected), np.linalg.inv(observed)
 
@@ -102,8 +101,8 @@ def covariances(
     for part in blocks(rows):
         x, parts = block(part)
         leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
-        adjusted = x * (parts.score / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf))[:, None]
-        meat3 += adjusted.T @ adjusted
+        adjusted = parts.score / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf)
+        meat3 += x.T @ (x * (adjusted**2)[:, None])
         if clusters is not None and totals is not None:
             for j in range(size):
                 totals[j] += np.bincount(clusters[part], x[:, j] * parts.score, totals.shape[1])

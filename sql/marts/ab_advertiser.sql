@@ -1,24 +1,26 @@
 -- One row per advertiser of an experiment, from ab_rows (one row per advertiser, or per advertiser and day).
--- problem: what is wrong with one of its rows, if anything; problems: with how many. Counts are sums. What describes the
--- advertiser (covariates, and first_day) is that of its first day, before the treatment could change it. days: how many
--- distinct ones it has, by a bit for each day from $first to $last, those of the experiment; fewer than row_count where a
--- day is repeated.
+-- wrong: whether one of its rows is. Counts are sums. What describes the advertiser (covariates, and first_day) is that of
+-- its first day, before the treatment could change it. days: how many distinct ones it has, by a bit for each day from
+-- $first to $last, those of the experiment (of a whole number, as long as that is enough, which is faster); fewer than
+-- row_count where a day is repeated.
 -- Exact: an advertiser's score is the sum of its rows' scores. Spend is summed as a decimal, whose sum does not depend on
 -- the order of the rows; the other sums are of whole numbers.
 WITH totals AS (
     SELECT
         advertiser_id,
-        min(problem) AS problem,
-        count(problem) AS problems,
+        coalesce(bool_or(wrong), false) AS wrong,
         min(arm) AS arm,
         min(arm) <> max(arm) AS crossed,
         count(*) AS row_count,
-        bit_count(bitstring_agg(day, $first, $last)) AS days,
+        CASE
+            WHEN $last - $first < 127 THEN bit_count(bit_or(1::HUGEINT << (day - $first)))
+            ELSE bit_count(bitstring_agg(day, $first, $last))
+        END AS days,
         sum(impressions) AS impressions,
         sum(clicks) AS clicks,
         sum(ads) AS ads,
         sum(variations) AS variations,
-        sum((CASE WHEN problem IS NULL THEN spend END)::DECIMAL(38, 9))::DOUBLE AS spend,
+        sum((CASE WHEN wrong IS NOT true THEN spend END)::DECIMAL(38, 9))::DOUBLE AS spend,
         arg_min(description, day) AS description
     FROM ab_rows
     GROUP BY advertiser_id
