@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -153,13 +155,18 @@ def _explain_missing(base: BaseModelSettings, load):  # type: ignore[no-untyped-
         ) from error
 
 
-def _in_cache(folder: Path, make) -> Path:  # type: ignore[no-untyped-def]
-    if not folder.is_dir():
-        building = folder.with_name(f".{folder.name}.building")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
-        make(building)
-        swap_into_place(building, folder)
+def _in_cache(folder: Path, make: Callable[[Path], None]) -> Path:
+    """The folder; made where there is none, by the first of those that want it, for which the others wait."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            building = folder.with_name(f".{folder.name}.building")
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            make(building)
+            swap_into_place(building, folder)
     return folder
 
 
