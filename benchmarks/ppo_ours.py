@@ -30,7 +30,6 @@ class Taste:
 
 def time_ours(case: Case, cache: Path) -> Timed:
     trainer, clock = make_trainer(case, cache, random_scorer(case, cache)), Clock()
-    clock.watch(trainer.merged, "refresh", "decode")
     clock.watch(trainer.sampler, "sample", "decode", lambda drawn: count_tokens(clock, drawn))
     clock.watch(trainer.reward_model, "score", "reward")
     clock.watch(trainer.learner, "estimate", "estimate", lambda parts: count_places(clock, parts))

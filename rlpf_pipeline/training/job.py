@@ -31,8 +31,14 @@ Metrics = dict[str, float | int | str | bool | None]
 Work = Callable[[RunConfig, Path, Reporter], Metrics]
 
 
-def run_job(work: Work) -> None:
-    """Run `work(config, folder, reporter)`: it fills the temporary `folder` and returns the manifest's metrics."""
+def run_job(work: Work, *, shards: bool = False) -> None:
+    """Run `work(config, folder, reporter)`: it fills the temporary `folder` and returns the manifest's metrics.
+
+    shards: whether it can divide a base among the ranks (sharding.py), where the launcher is configured for FSDP; what
+    cannot has whole models on every rank.
+    """
+    if not shards:
+        os.environ.pop("ACCELERATE_USE_FSDP", None)
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--config", type=Path, required=True, help="run.json, a RunConfig")
     path: Path = parser.parse_args().config

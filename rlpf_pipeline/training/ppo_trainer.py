@@ -20,7 +20,6 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import MergedCopy
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
@@ -42,8 +41,9 @@ from rlpf_pipeline.training.rewards import (
     samples_of,
     weighted,
 )
-from rlpf_pipeline.training.rollout import Sampler
+from rlpf_pipeline.training.rollout import MergedSampler, Sampler
 from rlpf_pipeline.training.sampling import Sampling
+from rlpf_pipeline.training.sharding import ShardedSampler
 
 
 class Written(NamedTuple):
@@ -76,7 +76,8 @@ class PPOTrainer:
         seed: int,
         judges: Judges | None = None,
     ) -> None:
-        """Raises UserError where a mini-batch would have fewer prompts than there are ranks."""
+        """policy: whole, or sharded (`sharding.py`). Raises UserError where a mini-batch, or a judgement by a sharded
+        policy, would have fewer prompts than there are ranks."""
         self.settings, self.seed, self.tokenizer = settings, seed, tokenizer
         self.reward_model, self.prompts, self.judges = reward_model, prompts, judges
         self.accelerate = accelerator()
@@ -88,8 +89,14 @@ class PPOTrainer:
                 "policy.prompts_per_step or lower policy.minibatches."
             )
         self.learner = PPOUpdate(policy, settings, tokenizer.pad_token_id, self.accelerate)
-        self.merged, self.terms = MergedCopy(policy), reward_terms(settings)
-        self.sampler = Sampler(self.merged.model, Sampling.of(tokenizer, settings))
+        if self.learner.sharded and judges and len(judges.prompts) < self.accelerate.num_processes:
+            raise UserError(
+                f"{len(judges.prompts)} originals to judge on are too few for {self.accelerate.num_processes} ranks "
+                "that share a base: each needs one. Raise policy.judge_prompts, or give more validation ads."
+            )
+        self.terms = reward_terms(settings)
+        drawing = ShardedSampler if self.learner.sharded else MergedSampler
+        self.sampler: Sampler = drawing(policy, Sampling.of(tokenizer, settings))
         self.step, self.stopped = 0, False
         self.kl_coefficient, self.moments, self.trust = settings.kl_coefficient, RunningMoments(), Trust()
         self.rollout: Rollout | None = None
@@ -166,7 +173,6 @@ class PPOTrainer:
         uniform = np.random.default_rng([self.seed, *stream]).random((len(prompts), k, tokens), np.float32)
         mine = self.share(len(prompts))
         own = [prompts[i] for i in mine]
-        self.merged.refresh()
         numbers = torch.from_numpy(uniform[mine].reshape(-1, tokens))
         responses = self.sampler.sample([prompt.ids for prompt in own], k, numbers) if own else []
         texts = decoded(self.tokenizer, responses)

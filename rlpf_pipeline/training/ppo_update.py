@@ -32,6 +32,7 @@ from rlpf_pipeline.training.losses import (
     whiten,
 )
 from rlpf_pipeline.training.master_weights import MasterWeights
+from rlpf_pipeline.training.sharding import idle_passes, is_sharded
 
 
 class Part(NamedTuple):
@@ -61,7 +62,7 @@ class PPOUpdate:
 
     def __init__(self, policy: PeftModel, settings: PolicySettings, pad_id: int, accelerate: Accelerator) -> None:
         self.settings, self.pad_id, self.accelerate = settings, pad_id, accelerate
-        self.with_entropy = settings.entropy_coefficient > 0
+        self.with_entropy, self.sharded = settings.entropy_coefficient > 0, is_sharded(policy)
         self.actor = ActorCritic(policy, settings.temperature, own_critic=settings.critic_states == "own")
         self.actor.eval()  # no dropout: what learns is what was sampled from
         head = list(self.actor.value_head.parameters())
@@ -96,11 +97,12 @@ class PPOUpdate:
         for number, minibatch in enumerate(np.array_split(np.arange(len(groups)), settings.minibatches)):
             mine = np.array_split(minibatch, ranks)[rank]
             batches = batches_by_tokens([groups[i].length for i in mine], settings.tokens_per_forward)
-            for places in batches:
+            every = [*batches, *batches[-1:] * self.idle(len(batches))]
+            for turn, places in enumerate(every):
                 chosen = mine[places]
                 packed = self.pack([groups[i] for i in chosen])
                 below, mask = self.actor.below(packed), packed.mask()
-                first_step = number == 0 and len(batches) == 1
+                first_step = number == 0 and len(every) == 1
                 with torch.set_grad_enabled(first_step):
                     told = self.actor(packed, below, with_entropy=first_step and self.with_entropy)
                 known = torch.zeros_like(mask) if prior is None else rows_of(prior, chosen, mask)
@@ -113,13 +115,15 @@ class PPOUpdate:
                 share = float(tokens[chosen].sum() / tokens[minibatch].sum())
                 kept = told if first_step else None
                 fixed = (mask, log_probs, reference, known, values, *estimates)
-                parts.append(Part(number, share, packed, below, kept, *fixed))
+                if turn < len(batches):
+                    parts.append(Part(number, share, packed, below, kept, *fixed))
         return self.whitened(parts)
 
     def update(self, minibatch: Sequence[Part]) -> dict[str, float]:
         """One optimiser step on this rank's parts of a mini-batch, gradients summed over parts and ranks."""
         totals: dict[str, float] = {}
-        for part in minibatch:
+        idle = [minibatch[-1]._replace(share=0.0)] * self.idle(len(minibatch))
+        for part in (*minibatch, *idle):
             loss, figures = self.loss(part)
             (part.share * loss).backward()
             totals = {name: totals.get(name, 0.0) + part.share * figure.item() for name, figure in figures.items()}
@@ -162,12 +166,14 @@ class PPOUpdate:
         """KL to the reference by k1 on the groups' texts, in nats per text; every rank does its share."""
         total = 0.0
         mine = groups[self.accelerate.process_index :: self.accelerate.num_processes]
-        for places in batches_by_tokens([group.length for group in mine], self.settings.tokens_per_forward):
+        batches = batches_by_tokens([group.length for group in mine], self.settings.tokens_per_forward)
+        for turn, places in enumerate([*batches, *batches[-1:] * self.idle(len(batches))]):
             packed = self.pack([mine[i] for i in places])
             below = self.actor.below(packed)
             log_probs = self.actor.log_probs(packed, below)
             with self.actor.reference():
-                total += kl_k1(log_probs, self.actor.log_probs(packed, below)).sum().item()
+                kl = kl_k1(log_probs, self.actor.log_probs(packed, below)).sum().item()
+            total += kl if turn < len(batches) else 0.0
         return self.summed([total])[0] / sum(len(group.texts) for group in groups)
 
     @property
@@ -182,6 +188,10 @@ class PPOUpdate:
 
     def pack(self, groups: Sequence[Group]) -> Packed:
         return pack(groups, self.pad_id, self.accelerate.device)
+
+    def idle(self, passes: int) -> int:
+        """How often this rank has to pass through a sharded model beside its own passes."""
+        return idle_passes(passes) if self.sharded else 0
 
     def summed(self, values: Sequence[float]) -> list[float]:
         """Each value's sum over the ranks."""

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rlpf_pipeline.models.adapters import MergedCopy
 from rlpf_pipeline.training.sampling import Sampling, draw
 from rlpf_pipeline.training.static_decoding import StaticDecoder
 
@@ -35,6 +37,7 @@ class Sampler:
 
     def __init__(self, model: PreTrainedModel, sampling: Sampling) -> None:
         self.model, self.sampling = model, sampling
+        self.records = model.device.type == "cuda"
         self.static: StaticDecoder | None = None
 
     def sample(self, prompts: Sequence[Sequence[int]], samples: int, uniform: Tensor) -> list[list[list[int]]]:
@@ -42,7 +45,7 @@ class Sampler:
 
         uniform: (prompts x samples, max_new_tokens), random numbers in [0, 1), one for each token that may be drawn.
         """
-        way = self.in_place if self.model.device.type == "cuda" else self.row_by_row
+        way = self.in_place if self.records else self.row_by_row
         drawn = way(prompts, samples, uniform.to(self.model.device))
         return [drawn[start : start + samples] for start in range(0, len(drawn), samples)]
 
@@ -61,9 +64,9 @@ class Sampler:
                 if not drawn[row] or drawn[row][-1] != eos_id:
                     drawn[row].append(value)
             going = torch.tensor([drawn[row][-1] != eos_id for row in alive.tolist()], device=logits.device)
-            if not going.any() or place == max_new_tokens - 1:
+            if place == max_new_tokens - 1 or not self.goes_on(going):
                 break
-            if going.float().mean() < COMPACT_BELOW:
+            if 0 < going.float().mean() < COMPACT_BELOW:
                 keep = going.nonzero().squeeze(1)
                 cache.batch_select_indices(keep)
                 alive, token, attention = alive[keep], token[keep], attention[keep]
@@ -76,6 +79,10 @@ class Sampler:
                 use_cache=True,
             ).logits[:, -1]
         return drawn
+
+    def goes_on(self, going: Tensor) -> bool:
+        """Whether another token is drawn; going: (rows,), whether a text has not ended."""
+        return bool(going.any())
 
     @torch.no_grad()
     def in_place(self, prompts: Sequence[Sequence[int]], samples: int, uniform: Tensor) -> list[list[int]]:
@@ -103,6 +110,18 @@ class Sampler:
             logits_to_keep=last,
         ).logits[:, -1]
         return Prefill(logits, cache, attention)
+
+
+class MergedSampler(Sampler):
+    """Draws from an adapted model as it is at each call, by a copy with the adapter merged."""
+
+    def __init__(self, policy: PeftModel, sampling: Sampling) -> None:
+        self.merged = MergedCopy(policy)
+        super().__init__(self.merged.model, sampling)
+
+    def sample(self, prompts: Sequence[Sequence[int]], samples: int, uniform: Tensor) -> list[list[list[int]]]:
+        self.merged.refresh()
+        return super().sample(prompts, samples, uniform)
 
 
 def sample_in_batches(

@@ -198,7 +198,7 @@ BANDIT = {"max_new_tokens": 1, "temperature": 0.1, "learning_rate": 1e-3, "epoch
 
 def first_token(ppo: PPOTrainer) -> torch.Tensor:
     """The policy's exact distribution of the token behind each prompt: (prompts, vocabulary)."""
-    ppo.merged.refresh()
+    ppo.sampler.merged.refresh()
     with torch.no_grad():
         logits = [ppo.sampler.model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in PROMPTS]
     return torch.softmax(torch.stack(logits) / ppo.settings.temperature, -1)

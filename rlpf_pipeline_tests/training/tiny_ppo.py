@@ -12,9 +12,11 @@ from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import LoraSettings, PolicySettings
+from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.ppo_trainer import Judges, PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.sharding import shard_base, shards_base
 from rlpf_pipeline_tests.conftest import TINY
 
 QUIET = Reporter("test")
@@ -49,6 +51,8 @@ def tiny_trainer(
 ) -> PPOTrainer:
     torch.manual_seed(0)
     policy = attach_lora(load_causal_lm(TINY, cache), lora or LoraSettings())
+    if shards_base(accelerator()):
+        policy = shard_base(policy, accelerator())
     defaults = {
         "prompts_per_step": 4,
         "samples_per_prompt": 8,

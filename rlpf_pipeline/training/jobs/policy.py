@@ -19,6 +19,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.artifacts import digest_of
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -33,6 +34,7 @@ from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.sharding import shard_base, shards_base
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
 from rlpf_pipeline.training.usual import MEASURED, usual_spread, with_usual
 
@@ -94,7 +96,10 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
 
 
 def read_task(config: RunConfig) -> Task:
-    settings, device = config.settings, accelerator().device
+    settings, accelerate = config.settings, accelerator()
+    device, sharded = accelerate.device, shards_base(accelerate)
+    if sharded:
+        require_shardable(settings.policy)
     reference, tokenizer = load_policy(config.inputs["imitation_v2"], settings.cache)
     reward_model, evaluation_model = (
         load_reward_model(config.inputs[name], settings.cache).to(device)
@@ -106,7 +111,18 @@ def read_task(config: RunConfig) -> Task:
     policy = with_usual(settings.policy, reward_model, tokenizer, validation or ads)
     config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
     judges = judges_on(validation, evaluation_model, tokenizer, policy)
-    return Task(config, reference.to(device), tokenizer, reward_model, ads, prompts, judges)
+    # A base that is to be divided may not fit the device as a whole.
+    reference = reference if sharded else reference.to(device)
+    return Task(config, reference, tokenizer, reward_model, ads, prompts, judges)
+
+
+def require_shardable(settings: PolicySettings) -> None:
+    """Raises UserError for what needs the base's whole weights on every rank."""
+    if settings.algorithm != "ppo" or settings.critic_states == "own":
+        raise UserError(
+            "With FSDP the ranks share one base, which is for policy.algorithm ppo with policy.critic_states policy. "
+            "Change these, or choose an accelerate configuration whose ranks hold whole models (gpu, gpus-8)."
+        )
 
 
 def judges_on(
@@ -127,8 +143,10 @@ def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) 
 
 
 def by_ppo(task: Task, reporter: Reporter) -> Trained:
-    config = task.config
+    config, accelerate = task.config, accelerator()
     policy = attach_lora(task.reference, config.settings.policy.lora)
+    if shards_base(accelerate):
+        policy = shard_base(policy, accelerate)
     checkpoints = Checkpoints(
         config.output.with_name(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump())
     )
@@ -207,4 +225,4 @@ SHOWN = ("step", "reward", "evaluation_reward", "penalties", "kl", "tokens", "fi
 
 
 if __name__ == "__main__":
-    run_job(work)
+    run_job(work, shards=True)

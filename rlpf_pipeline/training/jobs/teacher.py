@@ -7,7 +7,6 @@ inputs: preference_snapshot. The first rank does it all.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
@@ -21,7 +20,7 @@ from rlpf_pipeline.training.teacher_endpoint import endpoint_teacher
 
 
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
-    if os.environ.get("RANK", "0") != "0":
+    if not accelerator().is_main_process:  # asked by all, as the first rank would wait for the others' word
         return {}
     settings = config.settings
     snapshot = config.inputs["preference_snapshot"]
