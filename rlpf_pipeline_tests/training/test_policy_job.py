@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.artifacts import Recipe, publish, read_manifest, subset
 from rlpf_pipeline.cli import app
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.jobs.policy import work as evaluate
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
@@ -23,7 +24,7 @@ from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, PolicySettings, RewardSettings
-from rlpf_pipeline.training.jobs.policy import originals_out_of_reach, read_task, work
+from rlpf_pipeline.training.jobs.policy import originals_out_of_reach, read_task, require_shardable, work
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import scored
@@ -164,6 +165,13 @@ def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:
     settings = PolicySettings(max_new_tokens=28, shortest=0.8)  # .8 of 35 is 28
     assert originals_out_of_reach(prompts, settings) == 0.5
     assert originals_out_of_reach(prompts, settings.model_copy(update={"length": "linear"})) == 0.0
+
+
+@pytest.mark.parametrize("changed", [{"algorithm": "rloo"}, {"critic_states": "own"}])
+def test_what_needs_a_whole_base_on_every_rank_is_refused_with_fsdp(changed: dict[str, str]) -> None:
+    require_shardable(PolicySettings())
+    with pytest.raises(UserError, match=r"FSDP.*gpus-8"):
+        require_shardable(PolicySettings().model_copy(update=changed))
 
 
 def test_every_algorithm_starts_from_the_same_judgement(folder_by: FolderBy) -> None:
