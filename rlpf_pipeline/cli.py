@@ -261,7 +261,7 @@ def generate(
             output,
             judge,
             context_column or (),
-            lambda *done: reporter.progress(*done, "texts"),
+            lambda done, total: reporter.progress(done, total, "texts"),
         )
         print(f"{rows:,} rows, {short:,} of them with fewer than {n} distinct suggestions: {output}")
     elif text is not None:

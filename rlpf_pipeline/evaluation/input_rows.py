@@ -15,7 +15,8 @@ import duckdb
 import pyarrow as pa
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, MAX_ROW_BYTES, file_kind
+from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind
+from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 
 CSV = """
 FROM read_csv(

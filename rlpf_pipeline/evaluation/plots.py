@@ -37,7 +37,7 @@ def pictures(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
 
 def comparison_plot(evaluation: Evaluation) -> dict[str, Any]:
     """Accuracy of every model on all and on significant pairs, with 95 % intervals, up to the noise ceiling."""
-    panels = []
+    panels: list[alt.LayerChart] = []
     for title, metric, ceiling in (
         ("all pairs", "accuracy", "noise_ceiling"),
         ("significant pairs (p < .05)", "accuracy_significant", "noise_ceiling_significant"),
@@ -47,7 +47,10 @@ def comparison_plot(evaluation: Evaluation) -> dict[str, Any]:
             for name, own in evaluation.models.items()
             if metric in own and name != "chance"
         ]
-        lines = [{"at": 0.5, "line": "chance"}, {"at": evaluation.conditions.get(ceiling), "line": "noise ceiling"}]
+        lines: list[dict[str, object]] = [
+            {"at": 0.5, "line": "chance"},
+            {"at": evaluation.conditions.get(ceiling), "line": "noise ceiling"},
+        ]
         if rows:
             panels.append(dot_panel(rows, lines, "Accuracy, " + title, ".2f", show_names=not panels))
     return styled(alt.hconcat(*panels).properties(description="Pairwise accuracy of models and baselines").to_dict())

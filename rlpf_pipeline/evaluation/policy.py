@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def write_suggestions(
     evaluation: EvaluationSettings,
     policy: PolicySettings,
     seed: int,
-    on_batch,  # type: ignore[no-untyped-def]
+    on_batch: Callable[[int], None],
     best_of: BestOf | None = None,
 ) -> pd.DataFrame:
     """Suggestions of one policy (contracts.SUGGESTIONS, without the rewards), sampled as in training.
@@ -107,7 +107,7 @@ def summarise(suggestions: pd.DataFrame) -> dict[str, float]:
         "tokens": float(suggestions.tokens.mean()),
         "finished": float(suggestions.finished.mean()),
         "distinct": float(distinct.mean()),
-        "shared_wording": float(shared_wording(suggestions.text, suggestions.ad_id).mean()),
+        "shared_wording": float(shared_wording(suggestions.text.tolist(), suggestions.ad_id.tolist()).mean()),
         "same_first_word": float(first_words(suggestions).value_counts(normalize=True, dropna=False).max()),
         "copies": float(are_copies(suggestions).mean()),
         "kl": float(suggestions.log_ratio.mean()),

@@ -109,9 +109,10 @@ def compare(split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0) -> E
 def evaluate(split: Split, name: str, reward: np.ndarray, seed: int = 0) -> Figures:
     """Figures of one model: `reward` (texts,), the mean over heads."""
     pairs = with_margins(split.decided, reward)
-    figures: dict[str, float | None] = {"accuracy": accuracy(pairs["margin"], pairs["left_won"])}
+    right = accuracy(pairs["margin"], pairs["left_won"])
+    figures: dict[str, float | None] = {"accuracy": right}
     figures["accuracy_standard_error"] = accuracy_error(split, pairs)
-    figures["ceiling_closed"] = ceiling_closed(figures["accuracy"], noise_ceiling(pairs["p_left_better"]))
+    figures["ceiling_closed"] = ceiling_closed(right, noise_ceiling(pairs["p_left_better"]))
     for suffix, subset in (
         ("significant", pairs[pairs["p_value"] < SIGNIFICANT]),
         ("length_matched", shortcuts.length_matched(split, pairs)),

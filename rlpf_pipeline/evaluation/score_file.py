@@ -94,7 +94,7 @@ def score_file(
         raise UserError(
             f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
         )
-    added = ADDED
+    added: tuple[str, ...] = ADDED
     if columns.group:
         added += ("rank", "p_best") if model.log_odds else ("rank",)
         if not model.log_odds:

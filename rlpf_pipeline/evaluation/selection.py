@@ -69,7 +69,7 @@ def picks(split: Split, score: np.ndarray) -> Picks:
 def highest_of_ad(split: Split, values: np.ndarray) -> np.ndarray:
     """1.0 at the texts whose value is the highest of their ad, else 0.0: (texts,)."""
     highest = np.maximum.reduceat(values, split.starts)
-    return (values == highest[split.texts["ad"]]).astype(np.float64)
+    return np.asarray(values == highest[split.texts["ad"]], dtype=np.float64)
 
 
 def ad_weights(split: Split) -> np.ndarray:

@@ -98,7 +98,8 @@ def voices(split: Split, pairs: pd.DataFrame, left: np.ndarray, reward: np.ndarr
 def length_matched(split: Split, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose two texts are about as long as each other (LENGTH_MATCHED)."""
     length = log_length(split)
-    return pairs[np.abs(length[pairs["left"]] - length[pairs["right"]]) < np.log(LENGTH_MATCHED)]
+    alike: pd.DataFrame = pairs[np.abs(length[pairs["left"]] - length[pairs["right"]]) < np.log(LENGTH_MATCHED)]
+    return alike
 
 
 def length_correlation(split: Split, reward: np.ndarray) -> float | None:
@@ -136,7 +137,7 @@ def log_length(split: Split) -> np.ndarray:
 
 def log_length_difference(split: Split) -> np.ndarray:
     length = log_length(split)
-    return length[split.pairs["left"]] - length[split.pairs["right"]]
+    return np.asarray(length[split.pairs["left"]] - length[split.pairs["right"]])
 
 
 def has_mark(split: Split, pattern: str) -> np.ndarray:

@@ -46,14 +46,16 @@ class Split(NamedTuple):
     @property
     def clusters(self) -> np.ndarray:
         """Cluster of each ad: (ads,)."""
-        return self.texts["cluster"].to_numpy()[self.starts]
+        clusters: np.ndarray = self.texts["cluster"].to_numpy()[self.starts]
+        return clusters
 
     @property
     def decided(self) -> pd.DataFrame:
         """Pairs with a winner: `left_won` says whose observed CTR is the higher one."""
         ctr = self.texts["ctr"].to_numpy()
         left, right = ctr[self.pairs["left"]], ctr[self.pairs["right"]]
-        return self.pairs.assign(left_won=left > right)[left != right]
+        decided: pd.DataFrame = self.pairs.assign(left_won=left > right)[left != right]
+        return decided
 
     def only(self, ad_ids: Collection[str]) -> Split:
         """The same with these ads alone."""

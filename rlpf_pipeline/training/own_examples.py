@@ -9,7 +9,8 @@ import duckdb
 import pandas as pd
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import JSON_LINES, MAX_ROW_BYTES, file_kind
+from rlpf_pipeline.sources.files import JSON_LINES, file_kind
+from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
 
 COLUMNS = ("original", "instruction", "rewrite", "author")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from dagster_pipes import PipesContext, open_dagster_pipes
@@ -82,6 +82,10 @@ class Reporter:
                 self._sent = now
                 self._pipes.log.info(line)
         self.metrics(metrics, done)
+
+    def part(self, before: int, total: int, unit: str) -> Callable[[int], None]:
+        """Hears how much of a part is done, where `before` of `total` were done before it."""
+        return lambda done: self.progress(before + done, total, unit)
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Figures at a step, to MLflow; what is not finite is left out, since its store refuses it."""

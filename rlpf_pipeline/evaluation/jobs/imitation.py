@@ -42,11 +42,10 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     reporter.say(f"{counts['synthetic']} synthetic and {counts['human']} human rewrites of held-out originals")
     reporter.phase()
     figures: dict[str, Figures] = {"examples": faithfulness(held_out) | instructions_kept(held_out)}
-    tables = []
+    tables: list[pd.DataFrame] = []
     for name, model in models(config):
         model.to(device)
         own = {f"perplexity_{author}": perplexity(model, tokenizer, rows) for author, rows in by_author.items()}
-        before, total = len(tables) * 3 * len(originals), 9 * len(originals)
         table = write_rewrites(
             name,
             model,
@@ -54,7 +53,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
             originals,
             settings.teacher,
             settings.seed,
-            lambda done, before=before, total=total: reporter.progress(before + done, total, "texts"),
+            reporter.part(len(tables) * 3 * len(originals), 9 * len(originals), "texts"),
         )
         figures[name] = own | faithfulness(table[table.instruction.isna()]) | instructions_kept(table)
         tables.append(table)

@@ -43,9 +43,8 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     prompts = [make_prompt(tokenizer, ad) for ad in ads]
     reporter.say(f"{len(prompts)} originals of the test split, {settings.evaluation.samples_per_original} texts each")
     reporter.phase()
-    tables = []
+    tables: list[pd.DataFrame] = []
     for name, model, chooser in (("imitation_v2", reference, None), ("adllama", adllama, best_of)):
-        done_before = len(tables) * len(prompts)
         tables.append(
             write_suggestions(
                 name,
@@ -56,7 +55,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
                 settings.evaluation,
                 settings.policy,
                 settings.seed,
-                lambda done, before=done_before: reporter.progress(before + done, 2 * len(prompts), "originals"),
+                reporter.part(len(tables) * len(prompts), 2 * len(prompts), "originals"),
                 chooser,
             )
         )
