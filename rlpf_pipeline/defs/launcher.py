@@ -26,6 +26,8 @@ from rlpf_pipeline.training.run_config import RunConfig
 
 ERROR_TAIL_LINES = 30
 GRACE_SECONDS = 20.0
+TO_BE_WRITTEN = "ADDRESS"
+"""Stands in a shipped configuration for what only its user knows."""
 
 
 class JobFailed(Exception):
@@ -56,7 +58,7 @@ def write_run_config(name: str, settings: Settings) -> Path:
 def accelerate_config() -> Path:
     """RLPF_ACCELERATE: a shipped configuration by name (training/accelerate), or a file; by default `cpu`.
 
-    Raises UserError where it is neither.
+    Raises UserError where it is neither, or is to be copied and filled in.
     """
     chosen = os.environ.get("RLPF_ACCELERATE") or "cpu"
     shipped = {path.stem: path for path in (PACKAGE / "training" / "accelerate").glob("*.yaml")}
@@ -65,6 +67,11 @@ def accelerate_config() -> Path:
         raise UserError(
             f"RLPF_ACCELERATE names no file: {path}. Choose one of {', '.join(sorted(shipped))}, or name a file; "
             "`accelerate config --config_file FILE` writes one."
+        )
+    if yaml.safe_load(path.read_text()).get("main_process_ip") == TO_BE_WRITTEN:
+        raise UserError(
+            f"{path} is for several machines: copy it to each, write the first one's address for {TO_BE_WRITTEN} and "
+            "the machine's number as machine_rank, and name the copy in RLPF_ACCELERATE."
         )
     return path
 

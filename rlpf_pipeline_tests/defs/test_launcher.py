@@ -10,7 +10,7 @@ import joblib
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from rlpf_pipeline.artifacts import Recipe, read_manifest
+from rlpf_pipeline.artifacts import PACKAGE, Recipe, read_manifest
 from rlpf_pipeline.defs.launcher import JobFailed, accelerate_config, launch, leash, threads_of_a_process
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
@@ -96,7 +96,24 @@ def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -
         accelerate_config()
 
 
-@pytest.mark.parametrize(("name", "processes", "threads"), [("cpu", 1, 16), ("gpu", 1, 16), ("gpus-8", 8, 2)])
+def test_a_configuration_for_several_machines_is_to_be_filled_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RLPF_ACCELERATE", "fsdp-2x8")
+    with pytest.raises(UserError, match="copy it to each"):
+        accelerate_config()
+    shipped = PACKAGE / "training" / "accelerate" / "fsdp-2x8.yaml"
+    (tmp_path / "ours.yaml").write_text(shipped.read_text().replace("process_ip: ADDRESS", "process_ip: 10.0.0.1"))
+    monkeypatch.setenv("RLPF_ACCELERATE", str(tmp_path / "ours.yaml"))
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
+    config = load_config_from_file(str(accelerate_config()))
+    assert (config.num_processes, config.num_machines, config.main_process_ip) == (16, 2, "10.0.0.1")
+    assert threads_of_a_process(accelerate_config()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "threads"), [("cpu", 1, 16), ("gpu", 1, 16), ("gpus-8", 8, 2), ("fsdp-8", 8, 2)]
+)
 def test_shipped_configurations_are_named_and_accelerate_reads_them(
     name: str, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
