@@ -46,7 +46,11 @@ def idle_passes(passes: int) -> int:
 
 
 class ShardedSampler(Sampler):
-    """Draws from the sharded model itself, on all ranks at once; each needs a prompt."""
+    """Draws from the sharded model itself, on all ranks at once; each needs a prompt.
+
+    The model must have been passed through before: weights that are gathered for the first time in inference mode, in
+    which texts are drawn, could not be trained through. `ActorCritic` does so when it is made.
+    """
 
     def __init__(self, policy: PeftModel, sampling: Sampling) -> None:
         super().__init__(policy.get_base_model(), sampling)
