@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rlpf_pipeline.artifacts import PACKAGE
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 
@@ -25,6 +26,14 @@ def test_own_settings_replace_those_of_the_profile_and_leave_the_rest(file: Path
     assert settings.teacher.examples == 150
     assert (settings.reward.lora.rank, settings.reward.lora.top_layers) == (4, 8)  # 8 is the profile's
     assert settings.evaluation.batch_size == 2
+
+
+def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """docs/accelerate.md computes the memory of 1,024 tokens at once."""
+    monkeypatch.setenv("RLPF_SETTINGS", str(PACKAGE / "training" / "accelerate" / "settings" / "llama-8b.yaml"))
+    settings = load_settings("production", (), tmp_path)
+    assert settings.base.name.endswith("Llama-3.1-8B-Instruct")
+    assert settings.policy.tokens_per_forward == settings.reward.tokens_per_forward == 1024
 
 
 @pytest.mark.parametrize(
