@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import yaml
 from rlpf_pipeline.artifacts import PACKAGE
 from rlpf_pipeline.defs.stages import STAGES, manifest_of
 from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline_tests.test_end_to_end import RUN, environment
 
 
 @pytest.mark.slow
@@ -21,15 +20,14 @@ def test_every_stage_completes_on_two_ranks(tmp_path: Path) -> None:
     (tmp_path / "ranks.yaml").write_text(yaml.safe_dump(shipped | {"num_processes": 2}))
     # A mini-batch needs a prompt for each rank; of five, one rank has more than the other.
     (tmp_path / "settings.yaml").write_text("policy: {prompts_per_step: 5}")
-    environment = {
-        "RLPF_HOME": str(tmp_path / "home"),
+    on_ranks = {
         "RLPF_ACCELERATE": str(tmp_path / "ranks.yaml"),
         "RLPF_SETTINGS": str(tmp_path / "settings.yaml"),
         "ACCELERATE_USE_CPU": "true",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "rlpf_pipeline.cli", "run", "--profile", "tiny"],
-        env={**os.environ, **environment, "RLPF_PROFILE": "", "RLPF_DATA": "", "DAGSTER_HOME": ""},
+        RUN,
+        env=environment(tmp_path / "home") | on_ranks,
         capture_output=True,
         text=True,
         timeout=1200,

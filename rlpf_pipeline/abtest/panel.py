@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from rlpf_pipeline.abtest.frames import ARMS
-from rlpf_pipeline.abtest.rows import advertiser_of, day_of, is_whole, literal, quoted, view_rows
+from rlpf_pipeline.abtest.rows import day_of, is_whole, literal, quoted, view_rows
 from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import read_sql
@@ -106,13 +106,13 @@ def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         with readable_to_its_end():
-            problem = view_rows(connection, kinds, spec, covariates, outcomes)
+            problems = view_rows(connection, kinds, spec, covariates, outcomes)
             first, last = days_of(connection, spec, kinds)
             connection.execute(
                 f"CREATE TEMP TABLE advertisers AS SELECT {columns} FROM ({read_sql('marts/ab_advertiser')})",  # noqa: S608
                 {"first": first, "last": last},
             )
-            require_sound_rows(connection, advertiser_of(spec), problem)
+            require_sound_rows(connection, problems)
             require_assignment(connection)
             require_distinct_days(connection, spec, kinds)
             yield Judged(connection, kinds, covariates, outcomes, segments, first, last)
@@ -185,14 +185,13 @@ def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: Experime
     return str(connection.execute("SELECT (DATE '1970-01-01' + $day::INTEGER)::VARCHAR", {"day": day}).fetchall()[0][0])
 
 
-def require_sound_rows(connection: duckdb.DuckDBPyConnection, advertiser_of_row: str, problem_of_row: str) -> None:
-    """Raise UserError where a row is wrong; advertiser_of_row, problem_of_row: SQL on the rows of `source`."""
+def require_sound_rows(connection: duckdb.DuckDBPyConnection, problems: str) -> None:
+    """Raise UserError where a row is wrong; problems: the SELECT that says what with each (rows.view_rows)."""
     if not connection.sql("SELECT bool_or(wrong) FROM advertisers").fetchall()[0][0]:
         return
     problem, rows, named = connection.sql(
-        f"""WITH judged AS (SELECT {advertiser_of_row} AS advertiser_id, {problem_of_row} AS problem FROM source)
-        SELECT problem, count(*) AS rows, min(advertiser_id)
-        FROM judged WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""  # noqa: S608
+        f"""SELECT problem, count(*) AS rows, min(advertiser_id)
+        FROM ({problems}) WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""  # noqa: S608
     ).fetchall()[0]
     where = f"for example advertiser {named}" if named is not None else "the advertiser's name is missing there"
     raise UserError(f"{rows} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")

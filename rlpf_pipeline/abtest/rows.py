@@ -24,9 +24,9 @@ def view_rows(
 ) -> str:
     """Make the view `ab_rows`: typed, under our names, and whether a row is `wrong`, that is cannot be right.
 
-    Returns what is wrong with a row of `source` in words, as SQL; it costs more to bind and to run than whether.
+    Returns the SELECT of every row's advertiser_id and `problem`: what is wrong in words costs more than whether.
     """
-    fields = {"advertiser_id": advertiser_of(spec), "arm": arm_of(spec)}
+    fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec)}
     fields |= {name: number(spec.source_of(name), kinds) for name in ("impressions", "clicks", *outcomes)}
     fields |= {name: "NULL::DOUBLE" for name in OUTCOMES if name not in outcomes}
     fields["day"] = day_of(spec.date, kinds)
@@ -37,7 +37,8 @@ def view_rows(
     fields["description"] = "{" + ", ".join(f"{literal(name)}: {value}" for name, value in parts.items()) + "}"
     select = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
     connection.execute(f"CREATE TEMP VIEW ab_rows AS SELECT {select} FROM source")  # noqa: S608 (names are quoted)
-    return f"CASE {' '.join(f'WHEN {wrong} THEN {literal(problem)}' for wrong, problem in tests)} END"
+    problem = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(said)}' for wrong, said in tests)} END"
+    return f"SELECT {fields['advertiser_id']} AS advertiser_id, {problem} AS problem FROM source"  # noqa: S608
 
 
 def value_of(covariate: Covariate, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
@@ -93,10 +94,6 @@ def row_tests(
 
 def is_whole(kind: str) -> bool:
     return kind.endswith("INT") or kind.endswith("INTEGER")
-
-
-def advertiser_of(spec: ExperimentSpec) -> str:
-    return f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)"
 
 
 def arm_of(spec: ExperimentSpec) -> str:

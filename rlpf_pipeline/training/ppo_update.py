@@ -8,7 +8,7 @@ many parts its memory is bounded to. Where the first one fits into one part, its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from rlpf_pipeline.training.losses import (
 )
 from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.sharding import idle_passes, is_sharded
+
+T = TypeVar("T")
 
 
 class Part(NamedTuple):
@@ -97,12 +99,12 @@ class PPOUpdate:
         for number, minibatch in enumerate(np.array_split(np.arange(len(groups)), settings.minibatches)):
             mine = np.array_split(minibatch, ranks)[rank]
             batches = batches_by_tokens([groups[i].length for i in mine], settings.tokens_per_forward)
-            every = [*batches, *batches[-1:] * self.idle(len(batches))]
-            for turn, places in enumerate(every):
+            passes = self.passes(batches)
+            for places, counts in passes:
                 chosen = mine[places]
                 packed = self.pack([groups[i] for i in chosen])
                 below, mask = self.actor.below(packed), packed.mask()
-                first_step = number == 0 and len(every) == 1
+                first_step = number == 0 and len(passes) == 1
                 with torch.set_grad_enabled(first_step):
                     told = self.actor(packed, below, with_entropy=first_step and self.with_entropy)
                 known = torch.zeros_like(mask) if prior is None else rows_of(prior, chosen, mask)
@@ -115,18 +117,18 @@ class PPOUpdate:
                 share = float(tokens[chosen].sum() / tokens[minibatch].sum())
                 kept = told if first_step else None
                 fixed = (mask, log_probs, reference, known, values, *estimates)
-                if turn < len(batches):
+                if counts:
                     parts.append(Part(number, share, packed, below, kept, *fixed))
         return self.whitened(parts)
 
     def update(self, minibatch: Sequence[Part]) -> dict[str, float]:
         """One optimiser step on this rank's parts of a mini-batch, gradients summed over parts and ranks."""
         totals: dict[str, float] = {}
-        idle = [minibatch[-1]._replace(share=0.0)] * self.idle(len(minibatch))
-        for part in (*minibatch, *idle):
+        for part, counts in self.passes(minibatch):
             loss, figures = self.loss(part)
-            (part.share * loss).backward()
-            totals = {name: totals.get(name, 0.0) + part.share * figure.item() for name, figure in figures.items()}
+            share = part.share if counts else 0.0
+            (share * loss).backward()
+            totals = {name: totals.get(name, 0.0) + share * figure.item() for name, figure in figures.items()}
         gradients = self.masters.collect_gradients()
         for gradient in gradients if self.accelerate.num_processes > 1 else ():
             gradient.copy_(self.accelerate.reduce(gradient, "sum"))
@@ -167,13 +169,13 @@ class PPOUpdate:
         total = 0.0
         mine = groups[self.accelerate.process_index :: self.accelerate.num_processes]
         batches = batches_by_tokens([group.length for group in mine], self.settings.tokens_per_forward)
-        for turn, places in enumerate([*batches, *batches[-1:] * self.idle(len(batches))]):
+        for places, counts in self.passes(batches):
             packed = self.pack([mine[i] for i in places])
             below = self.actor.below(packed)
             log_probs = self.actor.log_probs(packed, below)
             with self.actor.reference():
                 kl = kl_k1(log_probs, self.actor.log_probs(packed, below)).sum().item()
-            total += kl if turn < len(batches) else 0.0
+            total += kl if counts else 0.0
         return self.summed([total])[0] / sum(len(group.texts) for group in groups)
 
     @property
@@ -189,9 +191,11 @@ class PPOUpdate:
     def pack(self, groups: Sequence[Group]) -> Packed:
         return pack(groups, self.pad_id, self.accelerate.device)
 
-    def idle(self, passes: int) -> int:
-        """How often this rank has to pass through a sharded model beside its own passes."""
-        return idle_passes(passes) if self.sharded else 0
+    def passes(self, own: Sequence[T]) -> list[tuple[T, bool]]:
+        """What this rank passes through the model, and whether it counts: a sharded one wants as many from every rank,
+        so the last is repeated for those that have more."""
+        idle = idle_passes(len(own)) if self.sharded else 0
+        return [(one, True) for one in own] + [(one, False) for one in own[-1:]] * idle
 
     def summed(self, values: Sequence[float]) -> list[float]:
         """Each value's sum over the ranks."""

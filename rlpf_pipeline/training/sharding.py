@@ -27,12 +27,13 @@ def shards_base(accelerate: Accelerator) -> bool:
     return parse_flag_from_env("ACCELERATE_USE_FSDP") and accelerate.num_processes > 1
 
 
-def shard_base(model: PeftModel, accelerate: Accelerator) -> PeftModel:
-    """Divide the frozen weights of the model's layers, layer by layer; the rest goes to the rank's device as it is."""
-    mesh = init_device_mesh(accelerate.device.type, (accelerate.num_processes,))
-    for layer in layers_of(model):
-        trained = {parameter for parameter in layer.parameters() if parameter.requires_grad}
-        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
+def placed(model: PeftModel, accelerate: Accelerator) -> PeftModel:
+    """The model on the rank's device, where the launcher asks for it with its layers' frozen weights divided."""
+    if shards_base(accelerate):
+        mesh = init_device_mesh(accelerate.device.type, (accelerate.num_processes,))
+        for layer in layers_of(model):
+            trained = {parameter for parameter in layer.parameters() if parameter.requires_grad}
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     return model.to(accelerate.device)
 
 

@@ -16,7 +16,7 @@ from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.ppo_trainer import Judges, PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.sharding import shard_base, shards_base
+from rlpf_pipeline.training.sharding import placed
 from rlpf_pipeline_tests.conftest import TINY
 
 QUIET = Reporter("test")
@@ -50,9 +50,7 @@ def tiny_trainer(
     **settings: object,
 ) -> PPOTrainer:
     torch.manual_seed(0)
-    policy = attach_lora(load_causal_lm(TINY, cache), lora or LoraSettings())
-    if shards_base(accelerator()):
-        policy = shard_base(policy, accelerator())
+    policy = placed(attach_lora(load_causal_lm(TINY, cache), lora or LoraSettings()), accelerator())
     defaults = {
         "prompts_per_step": 4,
         "samples_per_prompt": 8,

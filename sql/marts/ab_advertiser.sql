@@ -8,7 +8,7 @@
 WITH totals AS (
     SELECT
         advertiser_id,
-        coalesce(bool_or(wrong), false) AS wrong,
+        bool_or(wrong) AS wrong,
         min(arm) AS arm,
         min(arm) <> max(arm) AS crossed,
         count(*) AS row_count,

@@ -34,7 +34,7 @@ from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
-from rlpf_pipeline.training.sharding import shard_base, shards_base
+from rlpf_pipeline.training.sharding import placed, shards_base
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
 from rlpf_pipeline.training.usual import MEASURED, usual_spread, with_usual
 
@@ -143,10 +143,8 @@ def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) 
 
 
 def by_ppo(task: Task, reporter: Reporter) -> Trained:
-    config, accelerate = task.config, accelerator()
-    policy = attach_lora(task.reference, config.settings.policy.lora)
-    if shards_base(accelerate):
-        policy = shard_base(policy, accelerate)
+    config = task.config
+    policy = placed(attach_lora(task.reference, config.settings.policy.lora), accelerator())
     checkpoints = Checkpoints(
         config.output.with_name(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump())
     )
