@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rlpf_pipeline.abtest.log_binomial import dependent_columns
 from rlpf_pipeline.abtest.maximum import Array, Counts
-from rlpf_pipeline.abtest.spec import LIFETIME_CTR_OFFSET, Covariate
+from rlpf_pipeline.abtest.spec import LIFETIME_CTR_OFFSET, MISSING_LEVEL, Covariate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 TREATMENT = "treatment"
 ADVERTISERS_PER_COLUMN = 10
 MOST_LEVELS = 50
-MISSING_LEVEL = "(missing)"
 
 
 class Values(NamedTuple):

@@ -12,14 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Values, regression_on
+from rlpf_pipeline.abtest.design import TREATMENT, Values, regression_on
 from rlpf_pipeline.abtest.frames import ARMS, require_exposure
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
-from rlpf_pipeline.abtest.panel import Judged, judged
+from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
 from rlpf_pipeline.abtest.rows import literal, quoted
 from rlpf_pipeline.abtest.sandwich import HEADLINE
-from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
+
+FLAWED = "coalesce(wrong OR crossed OR row_count > days, false)"
+"""Of an advertiser: what `make_advertisers` refuses. Only the arms are to be looked at beside it."""
 
 
 class Headline(NamedTuple):
@@ -37,7 +40,7 @@ class Headline(NamedTuple):
 
 def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | None = None) -> Headline:
     """source, query: as in `panel.load_experiment`. Raises UserError for data that cannot be analysed, as `analyse`."""
-    with judged(source, spec or ExperimentSpec(), query, without=OUTCOMES) as table:
+    with opened(source, spec or ExperimentSpec(), query, with_levels=True) as table:
         numbers = exposed_numbers(table)
     require_exposure(numbers.treated > 0, numbers.clicks)
     with one_thread():
@@ -65,38 +68,35 @@ class Numbers(NamedTuple):
     covariates: list[Values]
 
 
-def exposed_numbers(table: Judged) -> Numbers:
-    """What the regression needs, as numbers: a category as the numbers of its levels."""
-    levels = {c.name: levels_of(table, c) for c in table.covariates if c.form == "category"}
-    counts = (f"(arm = {literal(ARMS[1])})::DOUBLE AS treated", "clicks", "impressions")
-    columns = [f"{level_number(name, known)} AS {quoted(name)}" for name, known in levels.items()]
-    columns += [
-        f"coalesce({quoted(c.name)}::DOUBLE, 'nan') AS {quoted(c.name)}"
-        for c in table.covariates
-        if c.form != "category"
-    ]
-    arrays = table.connection.sql(
-        f"SELECT {', '.join((*counts, *columns))} FROM advertisers WHERE impressions > 0 ORDER BY advertiser_id"  # noqa: S608
+def exposed_numbers(table: Opened) -> Numbers:
+    """What the regression needs, as numbers: a category as the numbers of its levels.
+
+    Raises UserError for what cannot be analysed: what is flawed in one row or another is sought once one is.
+    """
+    columns = {TREATMENT: f"(arm = {literal(ARMS[1])})::DOUBLE", "clicks": "clicks", "impressions": "impressions"}
+    for covariate in table.covariates:
+        name = quoted(covariate.name)
+        known = ", ".join(map(literal, table.levels.get(covariate.name, ())))
+        number = f"enum_code(coalesce({name}, {literal(MISSING_LEVEL)})::ENUM({known}))" if known else name
+        columns[covariate.name] = f"coalesce({number}::DOUBLE, 'nan')"
+    selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
+    found = table.connection.execute(
+        f"""SELECT {FLAWED} AS flawed, {selected} FROM ({table.advertisers})
+        WHERE impressions > 0 OR flawed ORDER BY advertiser_id""",  # noqa: S608 (names are quoted)
+        table.days,
     ).fetchnumpy()
-    values = [Values(c, np.asarray(arrays[c.name]), levels.get(c.name, ())) for c in table.covariates]
-    treated, clicks, impressions = (np.asarray(arrays[name]) for name in ("treated", "clicks", "impressions"))
-    return Numbers(treated, clicks, impressions, values)
+    arrays = {name: np.asarray(column) for name, column in found.items()}
+    if arrays["flawed"].any() or not 0 < arrays[TREATMENT].sum() < len(arrays[TREATMENT]):
+        make_advertisers(table)
+    values = [values_of(c, arrays[c.name], table.levels.get(c.name)) for c in table.covariates]
+    return Numbers(arrays[TREATMENT], arrays["clicks"], arrays["impressions"], values)
 
 
-def level_number(name: str, levels: tuple[str, ...]) -> str:
-    """By a cast to an ENUM, which looks levels up faster than a list. Of too many, the covariate is not used; of none,
-    there is no row either."""
-    known = ", ".join(map(literal, levels[:MOST_LEVELS] or (MISSING_LEVEL,)))
-    return f"enum_code(TRY_CAST({category(name)} AS ENUM({known})))::DOUBLE"
-
-
-def levels_of(table: Judged, covariate: Covariate) -> tuple[str, ...]:
-    """Sorted, that of missing values among them."""
-    rows = table.connection.execute(
-        f"SELECT DISTINCT {category(covariate.name)} FROM advertisers WHERE impressions > 0 ORDER BY ALL"  # noqa: S608
-    ).fetchall()
-    return tuple(level for (level,) in rows)
-
-
-def category(name: str) -> str:
-    return f"coalesce({quoted(name)}, {literal(MISSING_LEVEL)})"
+def values_of(covariate: Covariate, numbers: Array, levels: tuple[str, ...] | None) -> Values:
+    """levels: of a category, those of all rows; an advertiser has one only, and may have no impressions."""
+    if levels is None:
+        return Values(covariate, numbers)
+    codes = numbers.astype(np.intp)
+    is_used = np.bincount(codes, minlength=len(levels)) > 0
+    renumbered: Array = np.cumsum(is_used, dtype=np.float64) - 1
+    return Values(covariate, renumbered[codes], tuple(np.array(levels)[is_used].tolist()))

@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
-from rlpf_pipeline.abtest.maximum import SCORE_TOLERANCE, Array, Counts, Maximum, blocks, maximise, relative
+from rlpf_pipeline.abtest.maximum import SCORE_TOLERANCE, Array, Counts, Maximum, blocks, look, maximise, relative
 from rlpf_pipeline.abtest.sandwich import HEADLINE, covariances
 from rlpf_pipeline.errors import UserError
 
@@ -129,7 +129,7 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
         return Estimate(
             beta=back @ found.beta,
             covariances={kind: back @ matrix @ back.T for kind, matrix in matrices.items()},
-            log_likelihood=log_likelihood(turned, found.beta),
+            log_likelihood=found.log_likelihood,
             status=status,
             iterations=found.iterations,
         )
@@ -277,7 +277,8 @@ def poisson_maximum(counts: Counts) -> Maximum:
         expected = n * np.exp(x @ beta)
         score, weight = x.T @ (k - expected), np.abs(x).T @ (k + expected)
         if relative(score, weight) <= SCORE_TOLERANCE * 1e-3:
-            return Maximum(beta, None, iteration)
+            reached = look(counts, beta).value
+            return Maximum(beta, None, iteration, reached if math.isfinite(reached) else -math.inf)
         step = np.linalg.solve(x.T @ (x * expected[:, None]), score)
         value = float(k @ (x @ beta) - expected.sum())
         fraction = 1.0
@@ -292,12 +293,3 @@ def poisson_maximum(counts: Counts) -> Maximum:
 
 def standard_errors(covariance: Array) -> Array:
     return np.sqrt(np.maximum(np.diag(covariance), 0.0))
-
-
-def log_likelihood(counts: Counts, beta: Array) -> float:
-    eta = counts.x @ beta
-    misses = counts.n - counts.k
-    missed = misses > 0
-    if (eta[missed] >= 0).any() or (eta > 1e-9).any():
-        return float("-inf")
-    return float((counts.k * np.minimum(eta, 0.0)).sum() + (misses[missed] * np.log(-np.expm1(eta[missed]))).sum())

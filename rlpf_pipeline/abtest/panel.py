@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import duckdb
 
 from rlpf_pipeline.abtest.frames import ARMS
-from rlpf_pipeline.abtest.rows import day_of, is_whole, literal, quoted, view_rows
+from rlpf_pipeline.abtest.rows import (
+    RowQueries,
+    day_of,
+    distinct_levels,
+    is_whole,
+    literal,
+    quoted,
+    row_queries,
+    value_of,
+)
 from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import read_sql
@@ -64,58 +73,75 @@ def load_experiment(source: Any, spec: ExperimentSpec | None = None, query: str 
     empty.
     """
     spec = spec or ExperimentSpec()
-    with judged(source, spec, query) as table:
-        columns = ", ".join(
-            quoted(name) for name in ("advertiser_id", "arm", "impressions", "clicks", *table.described)
-        )
+    with opened(source, spec, query) as table:
+        make_advertisers(table)
+        described = (*table.outcomes, *(covariate.name for covariate in table.covariates))
+        columns = ", ".join(map(quoted, ("advertiser_id", "arm", "impressions", "clicks", *described)))
         advertisers = table.connection.sql(f"SELECT {columns} FROM advertisers ORDER BY advertiser_id").df()  # noqa: S608
-        periods, name = by_period(table, spec)
+        periods, name = by_period(table)
         rows = table.connection.sql("SELECT sum(row_count)::BIGINT FROM advertisers").fetchall()[0][0]
     return Experiment(
         advertisers, table.covariates, table.outcomes, table.segments, periods, name, int(rows), spec.treatment_share
     )
 
 
-class Judged(NamedTuple):
-    """An experiment that can be analysed, in DuckDB: the view `ab_rows` and the table `advertisers` (ab_advertiser)."""
+class Opened(NamedTuple):
+    """An experiment's table in DuckDB, as the relation `source`."""
 
     connection: duckdb.DuckDBPyConnection
+    spec: ExperimentSpec
     kinds: dict[str, str]
-    """Type by column of the user's table."""
+    """Type by column."""
     covariates: tuple[Covariate, ...]
     outcomes: tuple[str, ...]
     segments: tuple[str, ...]
     first: int
     last: int
     """Days of the experiment, as numbers (rows.day_of)."""
+    levels: dict[str, tuple[str, ...]]
+    """By category, where asked for: all its values, sorted."""
 
     @property
-    def described(self) -> tuple[str, ...]:
-        """Columns of `advertisers` beside the id, the arm and the counts."""
-        return (*self.outcomes, *(covariate.name for covariate in self.covariates))
+    def queries(self) -> RowQueries:
+        return row_queries(self.kinds, self.spec, self.covariates, self.outcomes)
+
+    def from_rows(self, select: str) -> str:
+        """A SELECT from `ab_rows`, the typed rows."""
+        return f"WITH ab_rows AS ({self.queries.typed}) FROM ({select})"
+
+    @property
+    def advertisers(self) -> str:
+        """The SELECT of one row per advertiser (ab_advertiser.sql), with the parameters `days`."""
+        values = [
+            f"{value_of(c.form, quoted(c.name), self.kinds[self.spec.source_of(c.name)])} AS {quoted(c.name)}"
+            for c in self.covariates
+        ]
+        replaced = f" REPLACE ({', '.join(values)})" if values else ""
+        return self.from_rows(f"SELECT *{replaced} FROM ({read_sql('marts/ab_advertiser')})")  # noqa: S608
+
+    @property
+    def days(self) -> dict[str, int]:
+        return {"first": self.first, "last": self.last}
 
 
 @contextmanager
-def judged(source: Any, spec: ExperimentSpec, query: str | None, without: tuple[str, ...] = ()) -> Iterator[Judged]:
-    """Read, judge and sum the rows; `without`: sums that are not needed (their values are judged all the same).
-
-    Raises UserError as `load_experiment` does.
-    """
-    columns = f"* EXCLUDE ({', '.join(map(quoted, without))})" if without else "*"
+def opened(source: Any, spec: ExperimentSpec, query: str | None, with_levels: bool = False) -> Iterator[Opened]:
+    """Raises UserError where a table cannot be read, also by a query inside of the `with` statement."""
     with duckdb.connect(config=CONNECTION) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
+        categories = [c for c in covariates if c.form == "category" and with_levels]
         with readable_to_its_end():
-            problems = view_rows(connection, kinds, spec, covariates, outcomes)
-            first, last = days_of(connection, spec, kinds)
-            connection.execute(
-                f"CREATE TEMP TABLE advertisers AS SELECT {columns} FROM ({read_sql('marts/ab_advertiser')})",  # noqa: S608
-                {"first": first, "last": last},
-            )
-            require_sound_rows(connection, problems)
-            require_assignment(connection)
-            require_distinct_days(connection, spec, kinds)
-            yield Judged(connection, kinds, covariates, outcomes, segments, first, last)
+            first, last, levels = extent(connection, spec, kinds, categories)
+            yield Opened(connection, spec, kinds, covariates, outcomes, segments, first, last, levels)
+
+
+def make_advertisers(table: Opened) -> None:
+    """Make the table `advertisers`, one row each. Raises UserError as `load_experiment` for what cannot be analysed."""
+    table.connection.execute(f"CREATE TEMP TABLE advertisers AS {table.advertisers}", table.days)
+    require_sound_rows(table)
+    require_assignment(table.connection)
+    require_distinct_days(table)
 
 
 @contextmanager
@@ -165,18 +191,23 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     connection.read_csv(str(path), sample_size=100_000, dtype=kinds or None).create_view("source")
 
 
-def days_of(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[int, int]:
-    """First and last day of the rows, as numbers. Raises UserError where the experiment would be longer than any."""
-    ends = ", ".join(day_of(spec.date, kinds, summary) for summary in ("min", "max"))
-    found = connection.execute(f"SELECT {ends} FROM source").fetchall()[0]  # noqa: S608 (names are quoted)
-    first, last = (day or 0 for day in found)
+def extent(
+    connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str], categories: list[Covariate]
+) -> tuple[int, int, dict[str, tuple[str, ...]]]:
+    """First and last day of the rows, as numbers, and the levels of categories. Raises UserError where the experiment
+    would be longer than any."""
+    ends = [day_of(spec.date, kinds, summary) for summary in ("min", "max")]
+    values = [distinct_levels(quoted(spec.source_of(category.name))) for category in categories]
+    found = connection.execute(f"SELECT {', '.join(ends + values)} FROM source").fetchall()[0]  # noqa: S608
+    first, last = (day or 0 for day in found[:2])
     if last - first >= MOST_DAYS:
         start, end = (day_as_given(connection, day, spec, kinds) for day in (first, last))
         raise UserError(
             f"{spec.date} runs from {start} to {end}, which is more than {MOST_DAYS} days. It needs a date, or the "
             "number of a day or week; correct those far off."
         )
-    return first, last
+    levels = {category.name: tuple(sorted(set(own))) for category, own in zip(categories, found[2:], strict=True)}
+    return first, last, levels
 
 
 def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
@@ -185,13 +216,13 @@ def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: Experime
     return str(connection.execute("SELECT (DATE '1970-01-01' + $day::INTEGER)::VARCHAR", {"day": day}).fetchall()[0][0])
 
 
-def require_sound_rows(connection: duckdb.DuckDBPyConnection, problems: str) -> None:
-    """Raise UserError where a row is wrong; problems: the SELECT that says what with each (rows.view_rows)."""
-    if not connection.sql("SELECT bool_or(wrong) FROM advertisers").fetchall()[0][0]:
+def require_sound_rows(table: Opened) -> None:
+    """Raise UserError where a row is wrong."""
+    if not table.connection.sql("SELECT bool_or(wrong) FROM advertisers").fetchall()[0][0]:
         return
-    problem, rows, named = connection.sql(
-        f"""SELECT problem, count(*) AS rows, min(advertiser_id)
-        FROM ({problems}) WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""  # noqa: S608
+    problem, rows, named = table.connection.sql(
+        f"""SELECT problem, count(*) AS rows, min(advertiser_id) FROM ({table.queries.problems})
+        WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""  # noqa: S608
     ).fetchall()[0]
     where = f"for example advertiser {named}" if named is not None else "the advertiser's name is missing there"
     raise UserError(f"{rows} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")
@@ -214,8 +245,9 @@ def require_assignment(connection: duckdb.DuckDBPyConnection) -> None:
         )
 
 
-def require_distinct_days(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> None:
+def require_distinct_days(table: Opened) -> None:
     """Raise UserError where an advertiser has two rows of one day, or two rows without a date."""
+    connection, spec, kinds = table.connection, table.spec, table.kinds
     repeated, repeating = connection.sql(
         "SELECT count(*), min(advertiser_id) FROM advertisers WHERE row_count > days"
     ).fetchall()[0]
@@ -227,8 +259,8 @@ def require_distinct_days(connection: duckdb.DuckDBPyConnection, spec: Experimen
             "Name the column of the date in a spec (date: …), or sum to one row per advertiser."
         )
     day, number = connection.execute(
-        """SELECT day, count(*) FROM ab_rows WHERE advertiser_id = $repeating
-        GROUP BY day HAVING count(*) > 1 ORDER BY day LIMIT 1""",
+        table.from_rows("""SELECT day, count(*) FROM ab_rows WHERE advertiser_id = $repeating
+            GROUP BY day HAVING count(*) > 1 ORDER BY day LIMIT 1"""),
         {"repeating": repeating},
     ).fetchall()[0]
     where = day_as_given(connection, day, spec, kinds)
@@ -239,14 +271,13 @@ def require_distinct_days(connection: duckdb.DuckDBPyConnection, spec: Experimen
     )
 
 
-def by_period(table: Judged, spec: ExperimentSpec) -> tuple[pd.DataFrame | None, str]:
+def by_period(table: Opened) -> tuple[pd.DataFrame | None, str]:
     """Totals by advertiser and period, and what a period is; None where there is no date, or one day only."""
-    if spec.date is None:
+    date = table.spec.date
+    if date is None or table.first == table.last:
         return None, "period"
-    if table.first == table.last:
-        return None, "period"
-    is_number = is_whole(table.kinds[spec.date])
+    is_number = is_whole(table.kinds[date])
     weekly = not is_number and table.last - table.first + 1 > LONGEST_BY_DAY
     parameters = {"first": table.first, "length": DAYS_OF_WEEK if weekly else 1}
-    periods = table.connection.sql(read_sql("marts/ab_period"), params=parameters).df()
+    periods = table.connection.sql(table.from_rows(read_sql("marts/ab_period")), params=parameters).df()
     return periods, "week" if weekly else "period" if is_number else "day"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import special
 
-from rlpf_pipeline.abtest.design import MISSING_LEVEL, MOST_LEVELS, TREATMENT, Design, build_design
+from rlpf_pipeline.abtest.design import MOST_LEVELS, TREATMENT, Design, build_design
 from rlpf_pipeline.abtest.log_binomial import (
     SMALLEST_ERROR,
     RelativeRisk,
@@ -25,7 +25,7 @@ from rlpf_pipeline.abtest.log_binomial import (
 )
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.sandwich import HEADLINE
-from rlpf_pipeline.abtest.spec import Covariate
+from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate
 from rlpf_pipeline.errors import UserError
 
 FALSE_DISCOVERY_RATE = 0.05

@@ -22,7 +22,9 @@ from rlpf_pipeline.errors import UserError
 REQUIRED = ("advertiser_id", "arm", "impressions", "clicks")
 OUTCOMES = ("ads", "variations", "spend")
 """Optional, summed over an advertiser's rows."""
-RESERVED = ("treatment", "day", "crossed", "row_count", "days", "problem", "problems", "first_day", "description")
+RESERVED = ("treatment", "day", "days", "first_day", "row_count", "wrong", "flawed", "crossed", "description")
+MISSING_LEVEL = "(missing)"
+"""Of a category."""
 LIFETIME_CTR_OFFSET = 0.001
 """c in log(rate + c): one click in a thousand, so that an advertiser without clicks has a finite covariate."""
 

@@ -40,6 +40,22 @@ def test_it_is_the_headline_of_the_report(holes):
     assert (found.formula, found.notes, found.advertisers) == (design.formula, design.notes, 899)
 
 
+def test_levels_are_those_of_the_first_day_of_advertisers_that_were_shown(holes):
+    """Others are no columns of the regression: of a later day, of an advertiser without impressions; and a level that
+    is called as missing ones are is theirs."""
+    first = holes.assign(day="2026-01-01", industry=holes["industry"].where(holes.index % 14 > 0, "(missing)"))
+    first.loc[5, "industry"] = "mining"
+    later = first.assign(day="2026-01-02", industry="fishing", impressions=0, clicks=0)
+    spec = ExperimentSpec(date="day")
+    panel = pd.concat([first, later])
+    loaded = load_experiment(panel, spec)
+    design = build_design(with_exposure(loaded.advertisers), loaded.covariates)
+    found = headline_of(panel, spec)
+    assert found.risk == pytest.approx(risk_of(design, estimate(design.counts, design.names)), rel=1e-9)
+    assert (found.formula, found.notes) == (design.formula, design.notes)
+    assert "industry is missing for 129 advertisers" in " ".join(found.notes)
+
+
 def test_a_panel_gives_the_clustered_fit_of_its_rows(holes):
     data = holes.drop(columns=["industry", "lifetime_ctr", "new_advertiser"])
     half = data.assign(impressions=data["impressions"] // 2, clicks=data["clicks"] // 3)

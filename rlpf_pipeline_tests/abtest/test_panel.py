@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from rlpf_pipeline.abtest.headline import headline_of
 from rlpf_pipeline.abtest.log_binomial import log_binomial
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.spec import ExperimentSpec
@@ -154,9 +155,10 @@ def test_missing_covariates_stay_null(data):
         (lambda d: d.head(0), "no rows"),
     ],
 )
-def test_a_mistake_is_refused_with_what_and_where(data, broken, message):
+@pytest.mark.parametrize("read", [load_experiment, headline_of])
+def test_a_mistake_is_refused_with_what_and_where(data, broken, message, read):
     with pytest.raises(UserError, match=message):
-        load_experiment(broken(data))
+        read(broken(data))
 
 
 def test_other_sources_are_refused(tmp_path):

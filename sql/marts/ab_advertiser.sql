@@ -1,5 +1,5 @@
 -- One row per advertiser of an experiment, from ab_rows (one row per advertiser, or per advertiser and day).
--- wrong: whether one of its rows is. Counts are sums. What describes the advertiser (covariates, and first_day) is that of
+-- wrong: whether one of its rows is, or it has no name. Counts are sums. What describes the advertiser (covariates, and first_day) is that of
 -- its first day, before the treatment could change it. days: how many distinct ones it has, by a bit for each day from
 -- $first to $last, those of the experiment (of a whole number, as long as that is enough, which is faster); fewer than
 -- row_count where a day is repeated.
@@ -8,7 +8,7 @@
 WITH totals AS (
     SELECT
         advertiser_id,
-        bool_or(wrong) AS wrong,
+        bool_or(wrong) OR coalesce(lower(advertiser_id) IN ('', 'nan'), true) AS wrong,
         min(arm) AS arm,
         min(arm) <> max(arm) AS crossed,
         count(*) AS row_count,
