@@ -73,19 +73,19 @@ def exposed_numbers(table: Opened) -> Numbers:
 
     Raises UserError for what cannot be analysed: what is flawed in one row or another is sought once one is.
     """
-    columns = {TREATMENT: f"(arm = {literal(ARMS[1])})::DOUBLE", "clicks": "clicks", "impressions": "impressions"}
+    columns = {name: name for name in ("clicks", "impressions")}
+    columns[TREATMENT] = f"coalesce(arm = {literal(ARMS[1])}, false)"
     for covariate in table.covariates:
-        name = quoted(covariate.name)
-        known = ", ".join(map(literal, table.levels.get(covariate.name, ())))
-        number = f"enum_code(coalesce({name}, {literal(MISSING_LEVEL)})::ENUM({known}))" if known else name
-        columns[covariate.name] = f"coalesce({number}::DOUBLE, 'nan')"
+        name, known = quoted(covariate.name), ", ".join(map(literal, table.levels.get(covariate.name, ())))
+        level = f"enum_code(coalesce({name}, {literal(MISSING_LEVEL)})::ENUM({known}))"
+        columns[covariate.name] = level if known else f"coalesce({name}::DOUBLE, 'nan')"
     selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
     found = table.connection.execute(
         f"""SELECT {FLAWED} AS flawed, {selected} FROM ({table.advertisers})
         WHERE impressions > 0 OR flawed ORDER BY advertiser_id""",  # noqa: S608 (names are quoted)
         table.days,
     ).fetchnumpy()
-    arrays = {name: np.asarray(column) for name, column in found.items()}
+    arrays = {name: np.asarray(column, dtype=np.float64) for name, column in found.items()}
     if arrays["flawed"].any() or not 0 < arrays[TREATMENT].sum() < len(arrays[TREATMENT]):
         make_advertisers(table)
     values = [values_of(c, arrays[c.name], table.levels.get(c.name)) for c in table.covariates]

@@ -22,7 +22,17 @@ from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
-from rlpf_pipeline.abtest.maximum import SCORE_TOLERANCE, Array, Counts, Maximum, blocks, look, maximise, relative
+from rlpf_pipeline.abtest.maximum import (
+    SCORE_TOLERANCE,
+    Array,
+    Counts,
+    Local,
+    Maximum,
+    blocks,
+    look,
+    maximise,
+    relative,
+)
 from rlpf_pipeline.abtest.sandwich import HEADLINE, covariances
 from rlpf_pipeline.errors import UserError
 
@@ -123,13 +133,11 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
         found = maximise(turned)
         status: Status = "modified-poisson" if found is None else "converged" if found.free is None else "boundary"
         found = found or poisson_maximum(turned)
-        matrices = covariances(
-            turned, found.beta, poisson=status == "modified-poisson", free=found.free, clusters=clusters
-        )
+        matrices = covariances(turned, found, poisson=status == "modified-poisson", clusters=clusters)
         return Estimate(
             beta=back @ found.beta,
             covariances={kind: back @ matrix @ back.T for kind, matrix in matrices.items()},
-            log_likelihood=found.log_likelihood,
+            log_likelihood=found.local.value,
             status=status,
             iterations=found.iterations,
         )
@@ -276,10 +284,12 @@ def poisson_maximum(counts: Counts) -> Maximum:
     for iteration in range(200):
         expected = n * np.exp(x @ beta)
         score, weight = x.T @ (k - expected), np.abs(x).T @ (k + expected)
+        information = x.T @ (x * expected[:, None])
         if relative(score, weight) <= SCORE_TOLERANCE * 1e-3:
-            reached = look(counts, beta).value
-            return Maximum(beta, None, iteration, reached if math.isfinite(reached) else -math.inf)
-        step = np.linalg.solve(x.T @ (x * expected[:, None]), score)
+            value = look(counts, beta).value  # of the log-binomial likelihood
+            local = Local(value if math.isfinite(value) else -math.inf, score, information)
+            return Maximum(beta, None, iteration, local)
+        step = np.linalg.solve(information, score)
         value = float(k @ (x @ beta) - expected.sum())
         fraction = 1.0
         while fraction > 1e-9:

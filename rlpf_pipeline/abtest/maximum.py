@@ -38,21 +38,22 @@ class Counts(NamedTuple):
     n: Array
 
 
+class Local(NamedTuple):
+    """The likelihood around a point: value, score (columns,) and observed information (columns, columns)."""
+
+    value: float
+    """Sum of k log mu + (n - k) log(1 - mu)."""
+    score: Array
+    information: Array
+
+
 class Maximum(NamedTuple):
     beta: Array
     free: Array | None
     """(columns, directions): basis of the directions that keep every held row at mean 1; None for an inner maximum."""
     iterations: int
-    log_likelihood: float
-    """Sum of k log mu + (n - k) log(1 - mu)."""
-
-
-class Local(NamedTuple):
-    """The likelihood around a point: value, score (columns,) and observed information (columns, columns)."""
-
-    value: float
-    score: Array
-    information: Array
+    local: Local
+    """There, in the free directions."""
 
 
 def maximise(counts: Counts) -> Maximum | None:
@@ -62,7 +63,7 @@ def maximise(counts: Counts) -> Maximum | None:
         return None
     beta, iterations, local = newton(counts, start, INNER_STEPS)
     if is_stationary(counts, beta, local):
-        return Maximum(beta, None, iterations, local.value)
+        return Maximum(beta, None, iterations, local)
     return boundary_maximum(counts, beta, iterations)
 
 
@@ -235,11 +236,10 @@ def hold(counts: Counts, beta: Array, active: npt.NDArray[np.bool_]) -> Maximum 
         return None
     found = free @ inner
     loose = Counts(counts.x[moving], reduced.k, reduced.n)
-    local = look(loose, found)
-    score = local.score + counts.x[~moving].T @ counts.k[~moving]
+    score = look(loose, found).score + counts.x[~moving].T @ counts.k[~moving]
     scale = scale_of(loose, found) + np.abs(counts.x[~moving]).T @ counts.k[~moving]
     if len(rows):
         score = score - rows.T @ optimize.nnls(rows.T, score)[0]
     if relative(score, scale) > SCORE_TOLERANCE:
         return None
-    return Maximum(found, free if len(rows) else None, iterations, local.value)
+    return Maximum(found, free if len(rows) else None, iterations, reached)

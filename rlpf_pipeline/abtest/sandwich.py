@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlpf_pipeline.abtest.maximum import Array, Counts, blocks
+from rlpf_pipeline.abtest.maximum import Array, Counts, Maximum, blocks
 
 HEADLINE = "hc3"
 """The error of every interval and p-value that decides. With heavy-tailed impressions a few advertisers have much
@@ -36,12 +36,11 @@ OWN_LEVEL = 1e-6
 
 
 class Parts(NamedTuple):
-    """Of some rows, by row: the score per unit of the design, the weights of the expected and the observed
-    information, and the variance of the successes."""
+    """Of some rows, by row: the score per unit of the design, the weight of the expected information, and the variance
+    of the successes."""
 
     score: Array
     expected: Array
-    observed: Array
     variance: Array
     residual: Array
 
@@ -53,7 +52,6 @@ def binomial_parts(mean: Array, k: Array, n: Array) -> Parts:
     return Parts(
         score=residual * free,
         expected=weight,
-        observed=weight - residual * mean * free**2,
         variance=n * mean * (1 - mean),
         residual=residual,
     )
@@ -61,19 +59,19 @@ def binomial_parts(mean: Array, k: Array, n: Array) -> Parts:
 
 def poisson_parts(mean: Array, k: Array, n: Array) -> Parts:
     weight = n * mean
-    return Parts(score=k - weight, expected=weight, observed=weight, variance=weight, residual=k - weight)
+    return Parts(score=k - weight, expected=weight, variance=weight, residual=k - weight)
 
 
 def covariances(
     counts: Counts,
-    beta: Array,
+    found: Maximum,
     *,
     poisson: bool,
-    free: Array | None = None,
     clusters: npt.NDArray[np.intp] | None = None,
 ) -> dict[str, Array]:
     """Covariance matrices (columns, columns) by kind; `cluster` only with `clusters` (rows,), their numbers."""
     parts_of = poisson_parts if poisson else binomial_parts
+    beta, free = found.beta, found.free
     basis = np.eye(len(beta)) if free is None else free
     rows, columns = counts.x.shape
 
@@ -87,14 +85,13 @@ def covariances(
         return x, parts_of(mean, counts.k[part], counts.n[part])
 
     size = basis.shape[1]
-    expected, observed, meat, pearson = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size)), 0.0
+    expected, meat, pearson = np.zeros((size, size)), np.zeros((size, size)), 0.0
     for part in blocks(rows):
         x, parts = block(part)
         expected += x.T @ (x * parts.expected[:, None])
-        observed += x.T @ (x * parts.observed[:, None])
         meat += x.T @ (x * (parts.score**2)[:, None])
         pearson += float((parts.residual[parts.variance > 0] ** 2 / parts.variance[parts.variance > 0]).sum())
-    naive, bread = np.linalg.inv(expected), np.linalg.inv(observed)
+    naive, bread = np.linalg.inv(expected), np.linalg.inv(found.local.information)
 
     meat3 = np.zeros((size, size))
     totals = np.zeros((size, int(clusters.max()) + 1)) if clusters is not None else None
@@ -108,7 +105,7 @@ def covariances(
                 totals[j] += np.bincount(clusters[part], x[:, j] * parts.score, totals.shape[1])
 
     hc0 = bread @ meat @ bread
-    found = {
+    matrices = {
         "naive": naive,
         "quasi": naive * (pearson / (rows - columns)),
         "hc0": hc0,
@@ -116,5 +113,5 @@ def covariances(
         "hc3": bread @ meat3 @ bread,
     }
     if totals is not None:
-        found["cluster"] = bread @ (totals @ totals.T) @ bread
-    return {kind: np.asarray(basis @ matrix @ basis.T) for kind, matrix in found.items()}
+        matrices["cluster"] = bread @ (totals @ totals.T) @ bread
+    return {kind: np.asarray(basis @ matrix @ basis.T) for kind, matrix in matrices.items()}
