@@ -191,10 +191,10 @@ def test_a_date_that_is_none_is_refused(data):
         load_experiment(data, ExperimentSpec(date="day"))
 
 
-@pytest.mark.parametrize("days", [3, 127, 128])
+@pytest.mark.parametrize("days", [3, 63, 64, 127, 128])
 def test_two_rows_of_a_day_are_refused_with_an_example(data, days):
-    """Silently summed, they would count that day twice. 127 days fit into the bits of a whole number, 128
-    do not."""
+    """Silently summed, they would count that day twice. 63 and 127 days fit into the bits of a whole
+    number, one more do not."""
     first = pd.Timestamp("2024-02-16")
     panel = pd.concat([data.head(40).assign(day=first + pd.Timedelta(days=day)) for day in range(days)])
     again = panel[(panel["day"] == first + pd.Timedelta(days=2)) & (panel["arm"] == "treatment")]

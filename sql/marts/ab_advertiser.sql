@@ -1,8 +1,8 @@
 -- One row per advertiser of an experiment, from ab_rows (one row per advertiser, or per advertiser and day).
--- wrong: whether one of its rows is, or it has no name. Counts are sums. What describes the advertiser (covariates, and first_day) is that of
--- its first day, before the treatment could change it. days: how many distinct ones it has, by a bit for each day from
--- $first to $last, those of the experiment (of a whole number, as long as that is enough, which is faster); fewer than
--- row_count where a day is repeated.
+-- wrong: whether one of its rows is, or it has no name. Counts are sums. What describes the advertiser (covariates, and
+-- first_day) is that of its first day, before the treatment could change it. days: how many distinct ones it has, by a
+-- bit for each day from $first to $last, those of the experiment (of as small a whole number as is enough, which is
+-- faster); fewer than row_count where a day is repeated.
 -- Exact: an advertiser's score is the sum of its rows' scores. Spend is summed as a decimal, whose sum does not depend on
 -- the order of the rows; the other sums are of whole numbers.
 WITH totals AS (
@@ -13,6 +13,7 @@ WITH totals AS (
         min(arm) <> max(arm) AS crossed,
         count(*) AS row_count,
         CASE
+            WHEN $last - $first < 63 THEN bit_count(bit_or(1::BIGINT << (day - $first)))
             WHEN $last - $first < 127 THEN bit_count(bit_or(1::HUGEINT << (day - $first)))
             ELSE bit_count(bitstring_agg(day, $first, $last))
         END AS days,
