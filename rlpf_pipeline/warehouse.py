@@ -66,6 +66,7 @@ class Warehouse:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = self._connect_when_free()
         try:
+            self.connection.execute("SET enable_progress_bar = false")  # it writes to where results go
             self.connection.execute(read_sql("macros"))
             if self.restoring:
                 self._copy()

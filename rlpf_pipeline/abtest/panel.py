@@ -130,6 +130,7 @@ class Opened(NamedTuple):
 def opened(source: Any, spec: ExperimentSpec, query: str | None, with_levels: bool = False) -> Iterator[Opened]:
     """Raises UserError where a table cannot be read, also by a query inside of the `with` statement."""
     with duckdb.connect(config=CONNECTION) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it writes to where results go
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         categories = [c for c in covariates if c.form == "category" and with_levels]
