@@ -158,3 +158,9 @@ def test_every_select_starts_with_a_header_comment_and_is_one_statement():
         text = read_sql(str(path.relative_to(SQL).with_suffix("")))
         assert text.startswith("-- "), path
         assert [statement.type for statement in duckdb.extract_statements(text)] == [duckdb.StatementType.SELECT], path
+
+
+def test_what_is_asked_of_it_is_all_that_it_prints(tmp_path):
+    """DuckDB draws a bar for queries beyond two seconds, to the standard output, in a terminal or not."""
+    with Warehouse(tmp_path / "warehouse.duckdb") as warehouse:
+        assert warehouse.query("SELECT current_setting('enable_progress_bar') AS bar").to_pylist() == [{"bar": False}]
