@@ -80,7 +80,7 @@ def threads_of_a_process(config: Path) -> int:
     """The cores that this process may use, shared by the job's processes."""
     settings = yaml.safe_load(config.read_text())
     machines, processes = settings.get("num_machines", 1), settings.get("num_processes", 1)
-    return max(1, joblib.cpu_count() * machines // processes)
+    return max(1, int(joblib.cpu_count() * machines // processes))
 
 
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:

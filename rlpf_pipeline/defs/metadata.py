@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -13,6 +14,8 @@ from rlpf_pipeline.defs.stages import Outcome
 from rlpf_pipeline.defs.tracking import Tracking
 from rlpf_pipeline.settings import Settings
 
+Metadata = dict[str, Any]
+"""By name, in any of the kinds that Dagster shows."""
 SQL = Path(__file__).resolve().parents[2] / "sql"
 IMAGE_TYPES = {".svg": "svg+xml", ".png": "png"}
 TABLE_FILES = {
@@ -25,7 +28,7 @@ TABLE_FILES = {
 }
 
 
-def described(table: Table) -> dict[str, object]:
+def described(table: Table) -> Metadata:
     """Column schema of a contract, as definition metadata."""
     return {"dagster/column_schema": dg.TableSchema(columns=[described_column(column) for column in table.columns])}
 
@@ -40,14 +43,14 @@ def described_column(column: Column) -> dg.TableColumn:
     )
 
 
-def lineage(name: str) -> dict[str, object]:
+def lineage(name: str) -> Metadata:
     """The SELECT that makes a table, as definition metadata."""
     return {"sql": dg.MetadataValue.md(f"```sql\n{(SQL / f'{name}.sql').read_text()}\n```")}
 
 
 def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     """The asset's materialisation: its data version is the manifest's digest."""
-    metadata: dict[str, object] = {
+    metadata: Metadata = {
         "profile": settings.profile,
         "reused": outcome.reused,
         "path": dg.MetadataValue.path(str(outcome.folder)),
@@ -61,14 +64,14 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(outcome.manifest.digest))
 
 
-def shown(value: float | int | str | bool | None) -> object:
+def shown(value: float | int | str | bool | None) -> Any:
     """Non-finite numbers as text: the UI cannot read them."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return dg.MetadataValue.text(str(value))
     return value
 
 
-def row_count(outcome: Outcome) -> dict[str, object]:
+def row_count(outcome: Outcome) -> Metadata:
     """Rows of the stage's own table, from the Parquet file where it has one, else from its manifest."""
     import pyarrow.parquet as pq
 
@@ -88,7 +91,7 @@ def picture(path: Path) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![{path.stem}](data:image/{IMAGE_TYPES[path.suffix]};base64,{data})")
 
 
-def tracked(outcome: Outcome, settings: Settings) -> dict[str, object]:
+def tracked(outcome: Outcome, settings: Settings) -> Metadata:
     tracking = Tracking(settings)
     run = tracking.last(outcome.stage.name)
     if run is None:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._utils.error import SerializableErrorInfo
 
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
@@ -51,7 +50,7 @@ def run_everything(settings: Settings, say: Say) -> bool:
         if failure.error is not None and failure.error.cls_name == "DagsterExecutionStepExecutionError":
             cause = failure.error.cause
             if cause is not None and cause.cls_name == UserError.__name__:
-                raise UserError(own_words(cause))
+                raise UserError(own_words(cause.message))
     return result.success
 
 
@@ -146,9 +145,9 @@ def reason_of(failure: object) -> str:
     error = getattr(failure, "error", None)
     while error is not None and error.cause is not None:
         error = error.cause
-    return own_words(error) if error is not None else "no reason was given"
+    return own_words(error.message) if error is not None else "no reason was given"
 
 
-def own_words(error: SerializableErrorInfo) -> str:
+def own_words(message: str) -> str:
     """An exception's message without its class name."""
-    return error.message.partition(": ")[2].strip() or error.message.strip()
+    return message.partition(": ")[2].strip() or message.strip()

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.defs.launcher import run_folder
 from rlpf_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MLFLOW_SERVER = "http://127.0.0.1:5000"
 
@@ -66,7 +69,7 @@ class Tracking(NamedTuple):
     def _path(self, name: str) -> Path:
         return run_folder(name, self.settings) / "mlflow.json"
 
-    def _client(self):  # type: ignore[no-untyped-def]
+    def _client(self) -> MlflowClient:
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
