@@ -8,6 +8,7 @@ advertiser: no names, no pandas.
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,12 +74,15 @@ def exposed_numbers(table: Opened) -> Numbers:
 
     Raises UserError for what cannot be analysed: what is flawed in one row or another is sought once one is.
     """
+    # A type made by a SELECT: as words of a query, tens of thousands of levels take seconds.
+    made = "CREATE TEMP TYPE level AS ENUM (SELECT unnest($levels) AS level ORDER BY level)"
+    table.connection.execute(made, {"levels": list(table.levels)})
     columns = {name: name for name in ("clicks", "impressions")}
     columns[TREATMENT] = f"coalesce(arm = {literal(ARMS[1])}, false)"
     for covariate in table.covariates:
-        name, known = quoted(covariate.name), ", ".join(map(literal, table.levels.get(covariate.name, ())))
-        level = f"enum_code(coalesce({name}, {literal(MISSING_LEVEL)})::ENUM({known}))"
-        columns[covariate.name] = level if known else f"coalesce({name}::DOUBLE, 'nan')"
+        name, missing = quoted(covariate.name), literal(MISSING_LEVEL)
+        level, number = f"enum_code(coalesce({name}, {missing})::level)", f"coalesce({name}::DOUBLE, 'nan')"
+        columns[covariate.name] = level if covariate.form == "category" else number
     selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
     found = table.connection.execute(
         f"""SELECT {FLAWED} AS flawed, {selected} FROM ({table.advertisers})
@@ -88,15 +92,15 @@ def exposed_numbers(table: Opened) -> Numbers:
     arrays = {name: np.asarray(column, dtype=np.float64) for name, column in found.items()}
     if arrays["flawed"].any() or not 0 < arrays[TREATMENT].sum() < len(arrays[TREATMENT]):
         make_advertisers(table)
-    values = [values_of(c, arrays[c.name], table.levels.get(c.name)) for c in table.covariates]
+    values = [values_of(covariate, arrays[covariate.name], table.levels) for covariate in table.covariates]
     return Numbers(arrays[TREATMENT], arrays["clicks"], arrays["impressions"], values)
 
 
-def values_of(covariate: Covariate, numbers: Array, levels: tuple[str, ...] | None) -> Values:
-    """levels: of a category, those of all rows; an advertiser has one only, and may have no impressions."""
-    if levels is None:
+def values_of(covariate: Covariate, numbers: Array, levels: tuple[str, ...]) -> Values:
+    """numbers: of a category those among the levels of all categories and rows, of which it has some."""
+    if covariate.form != "category":
         return Values(covariate, numbers)
     codes = numbers.astype(np.intp)
     is_used = np.bincount(codes, minlength=len(levels)) > 0
     renumbered: Array = np.cumsum(is_used, dtype=np.float64) - 1
-    return Values(covariate, renumbered[codes], tuple(np.array(levels)[is_used].tolist()))
+    return Values(covariate, renumbered[codes], tuple(compress(levels, is_used)))

@@ -100,8 +100,8 @@ class Opened(NamedTuple):
     first: int
     last: int
     """Days of the experiment, as numbers (rows.day_of)."""
-    levels: dict[str, tuple[str, ...]]
-    """By category, where asked for: all its values, sorted."""
+    levels: tuple[str, ...]
+    """All values of categories, where asked for, sorted."""
 
     @property
     def queries(self) -> RowQueries:
@@ -196,7 +196,7 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
 
 def extent(
     connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str], categories: list[Covariate]
-) -> tuple[int, int, dict[str, tuple[str, ...]]]:
+) -> tuple[int, int, tuple[str, ...]]:
     """First and last day of the rows, as numbers, and the levels of categories. Raises UserError where the experiment
     would be longer than any."""
     ends = [day_of(spec.date, kinds, summary) for summary in ("min", "max")]
@@ -209,8 +209,7 @@ def extent(
             f"{spec.date} runs from {start} to {end}, which is more than {MOST_DAYS} days. It needs a date, or the "
             "number of a day or week; correct those far off."
         )
-    levels = {category.name: tuple(sorted(set(own))) for category, own in zip(categories, found[2:], strict=True)}
-    return first, last, levels
+    return first, last, tuple(sorted(set().union(*found[2:])))
 
 
 def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: ExperimentSpec, kinds: dict[str, str]) -> str:

@@ -67,6 +67,13 @@ def test_a_panel_gives_the_clustered_fit_of_its_rows(holes):
     assert found.standard_errors["hc0"] == pytest.approx(rows.standard_errors["cluster"]["treatment"], rel=1e-9)
 
 
+def test_a_table_without_covariates_has_an_estimate(holes):
+    bare = holes[["advertiser_id", "arm", "impressions", "clicks"]]
+    rows = bare.assign(treatment=(bare["arm"] == "treatment").astype(float))
+    expected = log_binomial(rows, "~ treatment", "clicks", "impressions").standard_errors["hc3"]["treatment"]
+    assert headline_of(bare).standard_errors["hc3"] == pytest.approx(expected, rel=1e-9)
+
+
 def test_mistakes_are_refused_as_in_the_report(holes):
     with pytest.raises(UserError, match="treatment arm has no clicks"):
         headline_of(holes.assign(clicks=holes["clicks"].where(holes["arm"] == "control", 0)))
