@@ -99,6 +99,7 @@ def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
         query = "results" if kind == "duckdb table" else "SELECT * FROM results WHERE impressions > 0"
     found = load_experiment(source, query=query)
     pd.testing.assert_frame_equal(found.advertisers, load_experiment(data).advertisers)
+    assert headline_of(source, query=query).risk == pytest.approx(headline_of(data).risk, rel=1e-9)
 
 
 def test_a_spec_names_columns_arms_and_covariates(data):
