@@ -39,6 +39,17 @@ PARQUET = "FORMAT parquet, PARQUET_VERSION V2, DICTIONARY_SIZE_LIMIT 1000, COMPR
 """Numbers and texts that hardly repeat are no dictionary's; sorted, their differences are small (V2)."""
 
 
+Config = dict[str, str | bool | int | float | list[str]]
+
+
+def connect(path: Path | None = None, config: Config | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection to that file, or to memory, whose queries print nothing: DuckDB's progress bar, drawn after two
+    seconds in a terminal or not, would stand among the results."""
+    connection = duckdb.connect(str(path) if path else ":memory:", config=config or {})
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
 class CheckResult(NamedTuple):
     """Outcome of one data check: `failing` counts the offending rows, `sample` shows the first few of them."""
 
@@ -68,7 +79,6 @@ class Warehouse:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = self._connect_when_free()
         try:
-            self.connection.execute("SET enable_progress_bar = false")  # it writes to where results go
             self.connection.execute(read_sql("macros"))
             if self.restoring:
                 self._copy()
@@ -236,14 +246,11 @@ class Warehouse:
             self.connection.unregister("incoming_rows")
 
     def _connect_when_free(self) -> duckdb.DuckDBPyConnection:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": self.memory_limit,
-            "preserve_insertion_order": False,
-        }
+        config: Config = {"memory_limit": self.memory_limit, "preserve_insertion_order": False}
         deadline = time.monotonic() + self.lock_timeout
         while True:
             try:
-                return duckdb.connect(str(self.path), config=config)
+                return connect(self.path, config)
             except duckdb.IOException as error:
                 if "lock" not in str(error).lower():
                     raise UserError(

@@ -17,13 +17,10 @@ from rlpf_pipeline.abtest.design import TREATMENT, Values, regression_on
 from rlpf_pipeline.abtest.frames import ARMS, require_exposure
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
-from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
+from rlpf_pipeline.abtest.panel import FLAWED, Opened, make_advertisers, opened
 from rlpf_pipeline.abtest.rows import literal, quoted
 from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
-
-FLAWED = "coalesce(wrong OR crossed OR row_count > days, false)"
-"""Of an advertiser: what `make_advertisers` refuses. Only the arms are to be looked at beside it."""
 
 
 class Headline(NamedTuple):

@@ -26,12 +26,12 @@ from rlpf_pipeline.abtest.rows import (
 )
 from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import read_sql
+from rlpf_pipeline.warehouse import Config, connect, read_sql
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONNECTION: dict[str, str | bool | int | float | list[str]] = {
+CONNECTION: Config = {
     "memory_limit": "2GB",
     "preserve_insertion_order": False,
     # What reads tables is built in. Nothing is to be fetched for a file's sake, and looking for it costs milliseconds.
@@ -43,6 +43,8 @@ CONNECTION: dict[str, str | bool | int | float | list[str]] = {
 DATABASES = (".duckdb", ".db")
 MOST_DAYS = 3653
 """Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
+FLAWED = "coalesce(wrong OR crossed OR row_count > days, false)"
+"""Of an advertiser: what `make_advertisers` refuses, beside an arm without any."""
 DAYS_OF_WEEK = 7
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
@@ -129,8 +131,7 @@ class Opened(NamedTuple):
 @contextmanager
 def opened(source: Any, spec: ExperimentSpec, query: str | None, with_levels: bool = False) -> Iterator[Opened]:
     """Raises UserError where a table cannot be read, also by a query inside of the `with` statement."""
-    with duckdb.connect(config=CONNECTION) as connection:
-        connection.execute("SET enable_progress_bar = false")  # it writes to where results go
+    with connect(config=CONNECTION) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         categories = [c for c in covariates if c.form == "category" and with_levels]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
 
 from rlpf_pipeline.abtest.panel import DATABASES, open_source, readable_to_its_end
 from rlpf_pipeline.abtest.power import expected_error
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.warehouse import connect
 
 WRONG_ROWS = """
 SELECT count(*) OVER (), advertiser_id, impressions, clicks
@@ -41,7 +41,7 @@ def planned_from(path: Path, treatment_share: float = 0.5) -> tuple[float, int]:
         raise UserError(
             f"{path} is a DuckDB file. A plan is made from CSV or Parquet: export the table to one of them."
         )
-    with duckdb.connect() as connection, readable_to_its_end():
+    with connect() as connection, readable_to_its_end():
         columns = [name for name, _ in open_source(connection, path, ExperimentSpec(), None)]
         absent = [name for name in ("advertiser_id", "impressions", "clicks") if name not in columns]
         if absent:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +19,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
+from rlpf_pipeline.warehouse import connect
 
 SUGGESTIONS = pa.schema(
     [
@@ -81,7 +81,7 @@ def ads_of(source: Path, text_column: str, context_columns: Sequence[str]) -> li
 
     Raises UserError where a column is missing or no text, or the text is empty in a row.
     """
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with connect(config={"threads": 1}) as connection:
         load_rows(connection, source)
         require_columns(connection, source, (text_column, *context_columns))
         context = f"concat_ws(' ', {', '.join(map(quoted, context_columns))})" if context_columns else "NULL"

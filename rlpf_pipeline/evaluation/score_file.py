@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
 from rlpf_pipeline.evaluation.split import Scorer
-from rlpf_pipeline.warehouse import read_sql
+from rlpf_pipeline.warehouse import Config, connect, read_sql
 
 MEMORY_LIMIT = "1GB"
 CHUNK = 8192
@@ -101,7 +101,7 @@ def score_file(
             log.warning(
                 "p_best is left out: the reward model was trained pointwise, and its scores are log CTRs, not log odds."
             )
-    with scratch_beside(output) as scratch, connect(scratch) as connection:
+    with scratch_beside(output) as scratch, connect_in(scratch) as connection:
         connection.execute(read_sql("macros"))
         load_rows(connection, source)
         require(connection, source, columns, added)
@@ -127,12 +127,10 @@ def scratch_beside(output: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
+def connect_in(scratch: Path) -> duckdb.DuckDBPyConnection:
     """One thread: sums then have an order, and equal input gives equal bytes. Most of the time is the model's."""
-    return duckdb.connect(
-        str(scratch / "rows.duckdb"),
-        config={"memory_limit": MEMORY_LIMIT, "threads": 1, "temp_directory": str(scratch / "spilled")},
-    )
+    config: Config = {"memory_limit": MEMORY_LIMIT, "threads": 1, "temp_directory": str(scratch / "spilled")}
+    return connect(scratch / "rows.duckdb", config)
 
 
 def require(connection: duckdb.DuckDBPyConnection, source: Path, columns: ScoreColumns, added: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ from rlpf_pipeline.sources.generic import GENERIC
 from rlpf_pipeline.sources.google_ads import GOOGLE_ADS
 from rlpf_pipeline.sources.meta_ads import META_ADS
 from rlpf_pipeline.sources.upworthy import UPWORTHY
-from rlpf_pipeline.warehouse import MEMORY_LIMIT, read_sql
+from rlpf_pipeline.warehouse import MEMORY_LIMIT, connect, read_sql
 
 DEFAULTS = IngestSettings()
 ACCEPTED_FILE = "multitext_ads.parquet"
@@ -51,7 +51,10 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
     if not files:
         raise UserError("No file to ingest. Name at least one (DATA=… or on the command line).")
     source_format = FORMATS[source]
-    with TemporaryDirectory(dir=folder) as spill, connect(spill) as connection:
+    with (
+        TemporaryDirectory(dir=folder) as spill,
+        connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": spill}) as connection,
+    ):
         connection.execute(read_sql("macros"))
         connection.execute(CREATE_SOURCE_ROWS)
         for file_index, path in enumerate(files):
@@ -74,10 +77,6 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
     if counts.read != counts.accepted + counts.rejected:
         raise RuntimeError(f"Rows were lost or doubled in ingest: {counts}. This is a fault of rlpf_pipeline.")
     return counts
-
-
-def connect(spill: str) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": spill})
 
 
 def write(connection: duckdb.DuckDBPyConnection, table: Table, joined: str, path: Path) -> None:

@@ -12,6 +12,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.files import JSON_LINES, file_kind
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
+from rlpf_pipeline.warehouse import connect
 
 COLUMNS = ("original", "instruction", "rewrite", "author")
 AUTHORS = ("human", "synthetic")
@@ -29,7 +30,7 @@ def read_own_examples(path: Path, snapshot: Path) -> pd.DataFrame:
     Refused is also a text of an ad outside the training split: policies are judged on those. Raises UserError where the
     file cannot be read, or a column is missing or no text.
     """
-    with duckdb.connect() as connection:
+    with connect() as connection:
         examples = read_rows(connection, path)
         for column in ("original", "rewrite"):
             examples[column] = [cleaned(text) for text in examples[column].fillna("")]
