@@ -8,6 +8,8 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 export RLPF_HOME ?= $(CURDIR)/.rlpf
 export DAGSTER_HOME := $(RLPF_HOME)/dagster
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Set-up leaves byte-compiling to the first import; if its result were not kept, every process would compile for 5 to 10 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run ui test test-slow lint clean-venv
 

@@ -30,7 +30,7 @@ STEPS = 6
 CLOSE = 3e-4
 """A step, of the log relative risk and of log means, after which none is needed: what is left is about its square."""
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
-BLOCK = 100
+BLOCK = 250
 """Assignments worked on at once: (advertisers, BLOCK) numbers."""
 ROWS = 256
 FARTHEST = 5.0
@@ -84,19 +84,32 @@ def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED
     the covariates' fit has no inner maximum.
     """
     treated = design.treated > 0
-    rng = np.random.default_rng(seed)
     prepare = Prepared(design)
     if prepare.status != "converged":
         return None
     sizes = [min(BLOCK, assignments - first) for first in range(0, assignments, BLOCK)]
-    drawn = (np.stack([rng.permutation(treated) for _ in range(size)]).T.copy() for size in sizes)
+    seeds = np.random.SeedSequence(seed).spawn(len(sizes))
+
+    def block(size: int, own_seed: np.random.SeedSequence) -> tuple[Array, Array]:
+        return prepare.effects(draw(treated, size, own_seed))
+
     with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        log_risk, error = (np.concatenate(parts) for parts in zip(*pool.map(prepare.effects, drawn), strict=True))
+        log_risk, error = (np.concatenate(parts) for parts in zip(*pool.map(block, sizes, seeds), strict=True))
     usable = error > SMALLEST_ERROR
     if usable.sum() <= assignments / 2:
         return None
     own, own_error = prepare.effects(treated[:, None])
     return Effects(log_risk[usable], error[usable], float(own[0] / own_error[0]))
+
+
+def draw(treated: npt.NDArray[np.bool_], assignments: int, seed: np.random.SeedSequence) -> Arms:
+    """Assignments that treat as many advertisers as `treated` does: those of the smallest of as many random numbers.
+
+    A third of the time of permutations.
+    """
+    rng, number = np.random.default_rng(seed), int(treated.sum())
+    keys = (rng.random(len(treated)) for _ in range(assignments))
+    return np.stack([key < np.partition(key, number)[number] for key in keys], axis=1)
 
 
 class Prepared:

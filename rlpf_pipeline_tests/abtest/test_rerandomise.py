@@ -10,7 +10,15 @@ from rlpf_pipeline.abtest.design import build_design
 from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.log_binomial import estimate
 from rlpf_pipeline.abtest.panel import load_experiment
-from rlpf_pipeline.abtest.rerandomise import SEED, Effects, certify, randomisation_test, rerandomise, wilson_interval
+from rlpf_pipeline.abtest.rerandomise import (
+    SEED,
+    Effects,
+    certify,
+    draw,
+    randomisation_test,
+    rerandomise,
+    wilson_interval,
+)
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
@@ -41,12 +49,12 @@ def even():
 
 def full_fits(design, assignments):
     """Log relative risk and HC3 of each assignment, one regression after the other; NaN where there is none."""
-    rng = np.random.default_rng(SEED)
     counts, j = design.counts, design.position
     found = np.full((2, assignments), np.nan)
+    drawn = draw(design.treated > 0, assignments, np.random.SeedSequence(SEED).spawn(1)[0])
     for assignment in range(assignments):
         x = counts.x.copy()
-        x[:, j] = rng.permutation(design.treated)
+        x[:, j] = drawn[:, assignment]
         try:
             fit = estimate(counts._replace(x=x), design.names)
         except UserError:
@@ -63,6 +71,16 @@ def concentrated(share: float, ctr_ratio: float):
     ctr = others["clicks"] / others["impressions"]
     frame.loc[0, ["impressions", "clicks"]] = [impressions, int(ctr_ratio * ctr * impressions)]
     return design_of(frame)
+
+
+def test_assignments_are_complete_randomisations():
+    """Each of the 20 ways to treat three of six is as likely as any other; whom the experiment treated has no say."""
+    treated = np.array([True, True, False, False, True, False])
+    drawn = draw(treated, 4000, np.random.SeedSequence(3))
+    assert (drawn.sum(axis=0) == 3).all()
+    ways, seen = np.unique(drawn, axis=1, return_counts=True)
+    assert ways.shape == (6, 20)
+    assert stats.chisquare(seen).pvalue > 0.01
 
 
 def test_each_assignment_has_the_estimate_and_error_of_a_full_fit(design, effects):
