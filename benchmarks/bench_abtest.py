@@ -6,8 +6,8 @@ Every entry runs in a process of its own, so that peak memory is its own; import
 given above that of the imports. `advertisers`: 34,849 rows in memory, coefficients with naive, quasi, HC0, HC1 and HC3
 errors, median of five. `panel`: Parquet of an advertiser's days on disk, errors clustered by advertiser (ours sums in
 DuckDB first, which is exact): the first call of a process, median of five processes in turn; `again`: median of five
-calls in one process. `report`: `rlpf ab-report` from start to end, imports included, median of three: the first may find
-packages that are not byte-compiled yet (set-up leaves that to their first import), which alone takes 5 s.
+calls in one process. `report`: `rlpf ab-report` from start to end, imports included, median of three: the first may
+find packages that are not byte-compiled yet (set-up leaves that to their first import), which alone takes 5 s.
 """
 
 from __future__ import annotations
