@@ -57,7 +57,7 @@ def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | No
 
 
 class Numbers(NamedTuple):
-    """The advertisers with impressions, in the order of their ids; (advertisers,) each."""
+    """The advertisers with impressions, in an order that is theirs and not the rows'; (advertisers,) each."""
 
     treated: Array
     """0 or 1"""
@@ -82,11 +82,12 @@ def exposed_numbers(table: Opened) -> Numbers:
         columns[covariate.name] = level if covariate.form == "category" else number
     selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
     found = table.connection.execute(
-        f"""SELECT {FLAWED} AS flawed, {selected} FROM ({table.advertisers})
-        WHERE impressions > 0 OR flawed ORDER BY advertiser_id""",  # noqa: S608 (names are quoted)
+        f"""SELECT {FLAWED} AS flawed, hash(advertiser_id) AS advertiser_id, {selected} FROM ({table.advertisers})
+        WHERE impressions > 0 OR flawed""",  # noqa: S608 (names are quoted)
         table.days,
     ).fetchnumpy()
-    arrays = {name: np.asarray(column, dtype=np.float64) for name, column in found.items()}
+    order = np.argsort(found.pop("advertiser_id"))  # threads return them in any order; a hash is sorted fast
+    arrays = {name: np.asarray(column, dtype=np.float64)[order] for name, column in found.items()}
     if arrays["flawed"].any() or not 0 < arrays[TREATMENT].sum() < len(arrays[TREATMENT]):
         make_advertisers(table)
     values = [values_of(covariate, arrays[covariate.name], table.levels) for covariate in table.covariates]
