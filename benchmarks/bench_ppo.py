@@ -52,7 +52,7 @@ def speed(
     max_new_tokens: int = 28,
     epochs: int = 1,
     minibatches: Annotated[int, typer.Option(help="Optimiser steps an epoch.")] = 1,
-    micro: Annotated[int, typer.Option(help="Texts encoded at once; bounds memory.")] = 8,
+    micro: Annotated[int, typer.Option(help="Texts encoded at once; bounds memory.")] = 32,
     layers: Annotated[int | None, typer.Option(help="LoRA on this many top layers. [default: all]")] = None,
     steps: Annotated[int, typer.Option(help="Steps; the first is not timed.")] = 4,
     rounds: Annotated[int, typer.Option(help="How often all entries take their turn.")] = 2,

@@ -32,7 +32,7 @@ class Case(BaseModel):
     temperature: float = 0.7
     epochs: int = 1
     minibatches: int = 1
-    micro: int = 8
+    micro: int = 32
     steps: int = 4
     learning_rate: float = 6e-4
     critic_rate: float = 6e-4
