@@ -17,13 +17,13 @@ BIG = 20_000_000
 Result = dict[str, Any]
 
 
-def median_seconds(work: Callable[[], Result]) -> Result:
+def median_seconds(work: Callable[[], Result], repeats: int = REPEATS) -> Result:
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         result = work()
         seconds.append(time.perf_counter() - start)
-    return {**result, "seconds": sorted(seconds)[REPEATS // 2]}
+    return {**result, "seconds": sorted(seconds)[repeats // 2]}
 
 
 def once(work: Callable[[], Result]) -> Result:

@@ -17,10 +17,8 @@ import math
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -29,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.abtest_entries import BIG, REPEATS, Result
+from benchmarks.abtest_entries import BIG, REPEATS, Result, median_seconds
 
 STATSMODELS_ROWS = 1_000_000
 CHILD = (
@@ -68,17 +66,13 @@ def report(data: Path, folder: Path, spec: str) -> Result:
     options = ["--data", str(data), "--spec", str(folder / "spec.yaml"), "--output", str(folder / "report")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "rlpf_pipeline.cli", "ab-report", *options]
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
+
+    def work() -> Result:
         subprocess.run(command, check=True, capture_output=True, env=environment)
-        seconds.append(time.perf_counter() - start)
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
-    return {
-        "seconds": statistics.median(seconds),
-        "largest_child_mib": usage,
-        "html_kib": (folder / "report/report.html").stat().st_size / 1024,
-    }
+        return {"html_kib": (folder / "report/report.html").stat().st_size / 1024}
+
+    usage = resource.RUSAGE_CHILDREN
+    return {**median_seconds(work, repeats=3), "largest_child_mib": resource.getrusage(usage).ru_maxrss / 2**10}
 
 
 def main(

@@ -21,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import duckdb
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -31,7 +30,7 @@ from rlpf_pipeline.preferences.ranges import ranges_of_ads
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
 from rlpf_pipeline.sources.ingest import ingest
-from rlpf_pipeline.warehouse import Warehouse
+from rlpf_pipeline.warehouse import Warehouse, connect
 
 TEXTS_OF_AD = 4
 OURS = "ours (DuckDB)"
@@ -72,7 +71,7 @@ COPY (
 
 def write_rows(folder: Path, rows: int) -> None:
     """raw.parquet and splits.parquet of `rows` variants."""
-    with duckdb.connect(str(folder / "scratch.duckdb"), config={"memory_limit": "4GB"}) as connection:
+    with connect(folder / "scratch.duckdb", {"memory_limit": "4GB"}) as connection:
         raw = str(folder / "raw.parquet")
         sizes = {"rows": rows, "variants": TEXTS_OF_AD, "advertisers": max(rows // 40, 1), "words": WORDS}
         connection.execute(WRITE_ROWS, {**sizes, "path": raw})
@@ -157,7 +156,7 @@ def measure(entry: str, given: Path, output: Path) -> dict[str, Any]:
 
 def largest_difference(one: Path, other: Path) -> float:
     """Largest difference of any number of the two pair tables; raises where they hold different pairs."""
-    with duckdb.connect() as connection:
+    with connect() as connection:
         columns = ("exposure", "effect", "z", "p_left_better", "p_value", "weight")
         differences = ", ".join(f"max(abs(a.{column} - b.{column}))" for column in columns)
         query = f"""SELECT count(*), count(a.z), count(b.z), greatest({differences})

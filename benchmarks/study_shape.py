@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from rlpf_pipeline.warehouse import connect
 
 ADVERTISERS = 34_849
 RELATIVE_RISK = 1.067
@@ -74,7 +75,7 @@ def write_panel(path: Path, number: int, days: int, seed: int = 1, first_day: st
     """
     frame = advertisers(number, np.random.default_rng(seed))
     constant = "advertiser_id, arm, lifetime_ctr, new_advertiser, ads_before, industry, expertise, budget"
-    with duckdb.connect(config={"memory_limit": "2GB", "preserve_insertion_order": False}) as connection:
+    with connect(config={"memory_limit": "2GB", "preserve_insertion_order": False}) as connection:
         connection.register("advertisers", frame)
         connection.execute(
             f"""COPY (
