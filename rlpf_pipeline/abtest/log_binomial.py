@@ -3,8 +3,8 @@
 k_i ~ Binomial(n_i, mu_i), log mu_i = x_i'b: exp(b) is a relative risk, a ratio of CTRs. One row is a unit of
 randomisation (or part of one, with `cluster`). Advertisers differ far more than a binomial allows, so the naive error
 is useless; the headline is a sandwich, HC3 (sandwich.py). Convergence is judged by the score (maximum.py), not by a
-solver's warning. Where no point has all mu_i < 1, the modified Poisson estimator (Zou 2004) answers instead, and
-`status` says so.
+solver's warning. Where no point has all mu_i < 1, or no single one is best, the modified Poisson estimator (Zou 2004)
+answers instead, and `status` says so.
 
     fit = log_binomial(data, "~ treatment + C(industry)", successes="clicks", trials="impressions")
 """
@@ -60,7 +60,7 @@ class LogBinomialFit(NamedTuple):
     Poisson fit is beyond 1."""
     status: Status
     """converged: an inner maximum. boundary: a fitted mean is 1 at the maximum, and the errors hold the rows there that
-    are. modified-poisson: the likelihood has no maximum, another estimator answers."""
+    are. modified-poisson: the likelihood has no maximum, or more than one; another estimator answers."""
     n: int
     """Rows with at least one trial."""
     iterations: int

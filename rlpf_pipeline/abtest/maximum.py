@@ -7,7 +7,8 @@ every trial succeeded do not, and their means may reach 1: then the maximum need
 Newton steps find an inner maximum. Where they stall, a log barrier -t log(-x_i'b) on those rows is followed to t = 0
 (Boyd and Vandenberghe 2004, ch. 11); the rows it leaves at mean 1 are then held there exactly and the likelihood is
 maximised over the rest. The Karush-Kuhn-Tucker conditions decide: the score must be a sum of the held rows with
-multipliers >= 0. Columns are orthonormalised by the caller, so that scales do not matter.
+multipliers >= 0. Rows without misses have no curvature, so that there can be a segment of maxima, none of which is the
+estimate. Columns are orthonormalised by the caller, so that scales do not matter.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ NEGLIGIBLE_STEP = 1e-16
 """Squared length of a Newton step, in naive standard errors, after which there is none to take."""
 QUADRATIC_ZONE = 1e-4
 """Squared length below which full steps are taken: rounding hides the gain that a line search would look for."""
+FLAT = 1e-12
+"""Curvature relative to the largest below which a direction has none."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
 CHUNK = 1 << 11
@@ -57,14 +60,17 @@ class Maximum(NamedTuple):
 
 
 def maximise(counts: Counts) -> Maximum | None:
-    """The maximum, or None where no point has all means below 1, or none was found that passes its conditions."""
+    """The maximum, or None where no point has all means below 1, none was found that passes its conditions, or others
+    are as good."""
     start = inner_start(counts)
     if start is None:
         return None
     beta, iterations, local = newton(counts, start, INNER_STEPS)
     if is_stationary(counts, beta, local):
-        return Maximum(beta, None, iterations, local)
-    return boundary_maximum(counts, beta, iterations)
+        found: Maximum | None = Maximum(beta, None, iterations, local)
+    else:
+        found = boundary_maximum(counts, beta, iterations)
+    return found if found and is_strict(found.local.information) else None
 
 
 def inner_start(counts: Counts) -> Array | None:
@@ -141,6 +147,12 @@ def blocks(rows: int) -> list[slice]:
 def is_stationary(counts: Counts, beta: Array, local: Local) -> bool:
     """Whether the score is zero, up to rounding."""
     return bool(np.isfinite(local.value)) and relative(local.score, scale_of(counts, beta)) <= SCORE_TOLERANCE
+
+
+def is_strict(information: Array) -> bool:
+    """Whether the likelihood bends in every direction; where no direction is free, it need not."""
+    curvature = np.linalg.eigvalsh(information)
+    return bool((curvature > FLAT * curvature.max(initial=0.0)).all())
 
 
 def relative(score: Array, scale: Array) -> float:

@@ -201,6 +201,6 @@ def convergence_check(fit: Estimate) -> Check:
     details: dict[Status, str] = {
         "converged": f"The log-binomial likelihood is at its maximum (iterations: {fit.iterations}).",
         "boundary": "The likelihood is highest where fitted means are 1; errors take for granted where.",
-        "modified-poisson": "The log-binomial likelihood has no maximum: modified Poisson was used.",
+        "modified-poisson": "The log-binomial likelihood has no maximum, or several: modified Poisson was used.",
     }
     return Check("Model fit", "pass" if fit.status == "converged" else "warn", details[fit.status])

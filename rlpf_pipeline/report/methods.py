@@ -8,7 +8,7 @@ from rlpf_pipeline.abtest.sequential import MIXTURE
 STATUS = {
     "converged": "log-binomial regression, at an inner maximum of its likelihood",
     "boundary": "log-binomial regression, at a maximum on the boundary, where fitted means are 1 and errors hold them",
-    "modified-poisson": "modified Poisson regression, because the log-binomial likelihood has no maximum",
+    "modified-poisson": "modified Poisson regression, because the log-binomial likelihood has no maximum, or several",
 }
 
 FORMULAS = (

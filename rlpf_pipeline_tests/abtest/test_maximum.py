@@ -164,6 +164,18 @@ def test_no_constrained_optimiser_finds_a_higher_likelihood(seed):
     assert all(np.isfinite(matrix).all() for matrix in fit.covariances.values())
 
 
+@pytest.mark.parametrize("trials", [5, 10, 40])
+def test_a_segment_of_maxima_is_no_estimate(trials):
+    """With a share of misses where a = b = 0 only, the means are mu, mu exp(a), mu exp(b) and 1 = mu exp(a + b): the
+    likelihood depends on the sum of a and b alone. Modified Poisson is symmetric in a and b."""
+    rows = pd.DataFrame({"a": [0, 1, 0, 1], "b": [0, 0, 1, 1], "n": trials, "k": trials})
+    rows.loc[0, "k"] = trials * 3 // 5
+    fit = log_binomial(pd.concat([rows] * 3), "~ a + b", successes="k", trials="n")
+    assert fit.status == "modified-poisson"
+    assert fit.coefficients["a"] == pytest.approx(fit.coefficients["b"], rel=1e-9)
+    assert all(0 < error < 1 for errors in fit.standard_errors.values() for error in errors.values())
+
+
 def test_units_and_offsets_of_a_covariate_do_not_matter():
     rng = np.random.default_rng(3)
     year = rng.integers(1990, 2020, 400)
