@@ -65,10 +65,11 @@ def cuped(k: Array, n: Array, treated: Bools, covariate: Array) -> RelativeRisk 
     return risk_from(math.log(means[1] / means[0]), math.sqrt(sum(variances))) if min(means) > 0 else None
 
 
-def regression_adjusted(k: Array, n: Array, treated: Bools, covariates: Array) -> RelativeRisk:
+def regression_adjusted(k: Array, n: Array, treated: Bools, covariates: Array) -> RelativeRisk | None:
     """Lin's (2013) adjustment of the log CTR ratio: slopes of the influences on centred covariates, arm by arm.
 
-    covariates: (advertisers, columns) without an intercept. The error is HC1 of each arm's regression.
+    covariates: (advertisers, columns) without an intercept. The error is HC1 of each arm's regression; None where that
+    fits every advertiser of an arm by a column of its own.
     """
     centred = covariates - covariates.mean(axis=0)
     log_means, variances = [], []
@@ -78,6 +79,8 @@ def regression_adjusted(k: Array, n: Array, treated: Bools, covariates: Array) -
         slopes = pseudo_inverse @ arm.influence
         residual = arm.influence - design @ slopes
         rows, rank = len(x), int(np.linalg.matrix_rank(design))
+        if rows == rank:
+            return None
         log_means.append(math.log(arm.ctr) + slopes[0])
         variances.append(float(((pseudo_inverse[0] * residual) ** 2).sum()) * rows / (rows - rank))
     return risk_from(log_means[1] - log_means[0], math.sqrt(sum(variances)))

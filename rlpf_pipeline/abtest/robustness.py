@@ -76,8 +76,9 @@ def ctr_rows(design: Design, headline: Estimate, randomisation: Randomisation | 
     yield ratio_row("Delta method", ratio.delta_method(k, n, treated), "No covariates, no likelihood")
     if design.covariates:
         columns = design.matrix.drop(columns=["Intercept", TREATMENT]).to_numpy(float)
-        risk = ratio.regression_adjusted(k, n, treated, columns)
-        yield ratio_row("Regression-adjusted (Lin)", risk, f"{adjusted}, slopes by arm; HC1")
+        by_arm = ratio.regression_adjusted(k, n, treated, columns)
+        if by_arm:
+            yield ratio_row("Regression-adjusted (Lin)", by_arm, f"{adjusted}, slopes by arm; HC1")
     if "log_lifetime_ctr" in design.matrix:
         past = ratio.cuped(k, n, treated, design.matrix["log_lifetime_ctr"].to_numpy(float))
         if past:

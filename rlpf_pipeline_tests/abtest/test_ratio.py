@@ -106,6 +106,13 @@ def test_lins_adjustment_is_the_interacted_regression_of_the_influences(users):
     assert risk.standard_error == pytest.approx(math.sqrt(sum(variances)), rel=1e-12)
 
 
+def test_regression_adjustment_needs_more_advertisers_in_each_arm_than_columns():
+    k, n, treated = small()
+    covariates = np.vander(np.arange(12.0), 5, increasing=True)[:, 1:]
+    assert ratio.regression_adjusted(k, n, treated, covariates) is not None
+    assert ratio.regression_adjusted(k[1:], n[1:], treated[1:], covariates[1:]) is None
+
+
 def test_winsorising_caps_impressions_and_keeps_the_ctr():
     """Only the largest of 101 advertisers lies above the 99 % quantile, which is the second largest's 100."""
     n = np.append(np.full(100, 100.0), 10_000.0)
