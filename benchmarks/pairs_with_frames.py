@@ -90,7 +90,7 @@ def with_polars(given: Path, output: Path) -> dict[str, float]:
     odds = (
         shown.join(sums, on="ad")
         .with_columns(centre=(pl.col("K") + 1) / (pl.col("N") + 1 / ctr))
-        .with_columns(a=pl.col("centre") * strength + k, b=(1 - pl.col("centre")) * strength + n - k)
+        .with_columns(a=pl.col("centre") * strength + k, b=(1 - pl.col("centre")) * strength + (n - k))
         .collect(engine="streaming")
     )
     a, b = odds["a"].to_numpy(), odds["b"].to_numpy()
@@ -167,7 +167,7 @@ def with_pandas(given: Path, output: Path) -> dict[str, float]:
     shown = counts[counts.impressions >= PAIRS.min_impressions]
     sums_of_ad = shown.groupby("ad")[["impressions", "clicks"]].transform("sum")
     centre = (sums_of_ad.clicks + 1) / (sums_of_ad.impressions + 1 / ctr)
-    a, b = centre * strength + shown.clicks, (1 - centre) * strength + shown.impressions - shown.clicks
+    a, b = centre * strength + shown.clicks, (1 - centre) * strength + (shown.impressions - shown.clicks)
     shown = shown.assign(mean=digamma(a) - digamma(b), variance=polygamma(1, a) + polygamma(1, b), a=a, b=b)
     pairs = shown.merge(shown.drop(columns="split"), on="ad", suffixes=("_left", "_right"))
     pairs = pairs[pairs.variant_left < pairs.variant_right]

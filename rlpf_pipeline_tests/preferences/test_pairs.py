@@ -182,6 +182,15 @@ def test_a_posterior_by_hand(scratch):
     assert pair["z"] == pytest.approx(effect / variance**0.5, abs=1e-7)
 
 
+def test_a_click_on_every_one_of_many_impressions_leaves_what_the_prior_says_of_the_rest(scratch):
+    """Both sides have the same b, (1 - centre) strength, which is lost where it is added to many impressions first."""
+    many = 2**40
+    centre = (many + 2) / (many + 1 + 1 / SOURCE_CTR)
+    (pair,) = pairs_of(scratch, [(many, many, 1, 1)])
+    assert pair["effect"] == pytest.approx(digamma(centre * STRENGTH + many) - digamma(centre * STRENGTH + 1), abs=1e-6)
+    assert pair["p_left_better"] == pytest.approx(0.5, abs=1e-6)
+
+
 def test_filters_keep_what_they_say(scratch):
     counts = [(5000, 50, 5000, 52), (5000, 50, 5000, 90), (5000, 50, 5000, 200)]
     everything = pairs_of(scratch, counts)

@@ -52,7 +52,7 @@ posteriors AS (
         centres.possible_pairs,
         centres.evenness,
         centres.centre * centres.strength + shown.clicks AS a,
-        (1 - centres.centre) * centres.strength + shown.impressions - shown.clicks AS b
+        (1 - centres.centre) * centres.strength + (shown.impressions - shown.clicks) AS b
     FROM shown
     INNER JOIN centres USING (ad)
 ),
