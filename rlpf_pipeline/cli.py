@@ -72,7 +72,6 @@ def run(
     from rlpf_pipeline.defs.summary import summary, verdicts
 
     if not run_everything(settings, lambda line: print(line, flush=True)):
-        print("The run failed. What is done is kept: the next run goes on from there.", file=sys.stderr)
         raise typer.Exit(1)
     Console().print(summary(settings))
     for verdict in verdicts(settings):

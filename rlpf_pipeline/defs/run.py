@@ -45,12 +45,16 @@ def run_everything(settings: Settings, say: Say) -> bool:
             tags=STARTED_HERE,
             raise_on_error=False,
         )
-    for event in result.get_step_failure_events():
+    failed = result.get_step_failure_events()
+    for event in failed:
         failure = event.step_failure_data
         if failure.error is not None and failure.error.cls_name == "DagsterExecutionStepExecutionError":
             cause = failure.error.cause
             if cause is not None and cause.cls_name == UserError.__name__:
                 raise UserError(own_words(cause.message))
+    if not result.success:
+        where = ", ".join(str(event.step_key) for event in failed) or "no step of its own"
+        say(f"The run failed in {where}, as said above. What is done is kept: the next run goes on from there.")
     return result.success
 
 
