@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -23,20 +33,24 @@ Algorithm = Literal["ppo", "rloo", "grpo", "dpo", "best-of-n"]
 class MarketSettings(Section):
     """The simulated ad market that stands in for an ads platform. Only data generation and evaluation read it."""
 
-    seed: int = 2024
-    advertisers: int = Field(270, description="advertisers in the history that becomes raw multitext ads")
-    mean_ads: float = Field(1.5, description="mean ads of an advertiser (at least one)")
-    variants: int = Field(4, description="texts of an ad")
-    base_ctr: float = Field(0.031, description="CTR of an average text of an average advertiser")
-    median_impressions: float = Field(6000.0, description="median impressions of a text; heavy-tailed (log-normal)")
-    impressions_sigma: float = Field(0.8, description="standard deviation of log impressions")
+    seed: NonNegativeInt = 2024
+    advertisers: PositiveInt = Field(270, description="advertisers in the history that becomes raw multitext ads")
+    mean_ads: PositiveFloat = Field(1.5, description="mean ads of an advertiser (at least one)")
+    variants: PositiveInt = Field(4, description="texts of an ad")
+    base_ctr: float = Field(0.031, gt=0, lt=1, description="CTR of an average text of an average advertiser")
+    median_impressions: PositiveFloat = Field(
+        6000.0, description="median impressions of a text; heavy-tailed (log-normal)"
+    )
+    impressions_sigma: NonNegativeFloat = Field(0.8, description="standard deviation of log impressions")
     divergent_share: float = Field(
         0.0,
         ge=0,
         le=1,
         description="share of ads delivered to an audience of each text's own, more where it clicks",
     )
-    advertiser_sigma: float = Field(0.45, description="standard deviation of the advertiser effect on log CTR")
+    advertiser_sigma: NonNegativeFloat = Field(
+        0.45, description="standard deviation of the advertiser effect on log CTR"
+    )
     days: int = Field(1, ge=1, le=366, description="days an ad runs; with several, a text has a row a day")
     novelty: float = Field(0.0, description="log CTR that a text has more on its first day; halved every two days")
     early_winner: float = Field(
@@ -54,7 +68,7 @@ class IngestSettings(Section):
 
 
 class PairSettings(Section):
-    min_impressions: int = Field(100, description="variants with fewer impressions make no pair")
+    min_impressions: PositiveInt = Field(100, description="variants with fewer impressions make no pair")
     prior_strength: float | None = Field(
         None, gt=0, description="impressions that the Beta prior of a text's CTR is worth; None: estimated per source"
     )
@@ -78,9 +92,9 @@ class PairSettings(Section):
         lt=1,
         description="ads with texts of this Jaccard similarity (word pairs) share a split",
     )
-    validation: float = 0.1
-    test: float = 0.15
-    evaluation: float = Field(0.25, description="share of clusters kept for the evaluation reward model")
+    validation: NonNegativeFloat = 0.1
+    test: NonNegativeFloat = 0.15
+    evaluation: NonNegativeFloat = Field(0.25, description="share of clusters kept for the evaluation reward model")
 
 
 class BaseModelSettings(Section):
@@ -95,9 +109,9 @@ class BaseModelSettings(Section):
 
 
 class LoraSettings(Section):
-    rank: int = 16
-    alpha: int = 32
-    top_layers: int | None = Field(
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    top_layers: PositiveInt | None = Field(
         None, description="adapt only the last N layers; the backward pass then stops there. None: all layers"
     )
 
@@ -113,14 +127,16 @@ class TeacherSettings(Section):
     )
     concurrency: int = Field(8, ge=1, description="requests to the endpoint at a time")
     examples: int = Field(150, ge=0, description="originals that the teacher rewrites, each under one instruction")
-    human_examples: int = Field(160, description="examples taken from other texts of the same ad (training split)")
+    human_examples: NonNegativeInt = Field(
+        160, description="examples taken from other texts of the same ad (training split)"
+    )
     examples_file: Annotated[Path, AfterValidator(Path.absolute)] | None = Field(
         None, description="JSON Lines or Parquet file of your own: original, instruction, rewrite, author"
     )
     held_out: float = Field(0.1, ge=0, lt=1, description="share of the originals that no imitation model learns from")
-    max_new_tokens: int = 32
-    temperature: float = 0.7
-    batch_size: int = 64
+    max_new_tokens: PositiveInt = 32
+    temperature: PositiveFloat = 0.7
+    batch_size: PositiveInt = 64
 
     @model_validator(mode="after")
     def _endpoint_has_a_model(self) -> TeacherSettings:
@@ -130,9 +146,9 @@ class TeacherSettings(Section):
 
 
 class ImitationSettings(Section):
-    learning_rate: float = 5e-4
-    epochs: float = 1.0
-    batch_size: int = 16
+    learning_rate: NonNegativeFloat = 5e-4
+    epochs: PositiveFloat = 1.0
+    batch_size: PositiveInt = 16
     lora: LoraSettings = LoraSettings()
 
 
@@ -151,14 +167,14 @@ class RewardSettings(Section):
         description="weight of the squared correlation of reward and length differences in the loss; above 0 all is "
         "encoded twice",
     )
-    learning_rate: float = 5e-4
-    head_learning_rate: float = 1e-2
+    learning_rate: NonNegativeFloat = 5e-4
+    head_learning_rate: NonNegativeFloat = 1e-2
     epochs: int = Field(2, ge=1)
     patience: int = Field(
         2, ge=1, description="epochs without a better validation loss after which training stops; the best one is kept"
     )
-    tokens_per_batch: int = Field(512, description="tokens of one optimiser step, on all ranks together")
-    tokens_per_forward: int = Field(2048, description="tokens encoded at once, which bounds memory")
+    tokens_per_batch: PositiveInt = Field(512, description="tokens of one optimiser step, on all ranks together")
+    tokens_per_forward: PositiveInt = Field(2048, description="tokens encoded at once, which bounds memory")
     compile: bool = Field(
         False,
         description="torch.compile the layers: a minute or two at the start, faster steps on an accelerator",
@@ -170,8 +186,8 @@ class RewardSettings(Section):
         20.0, ge=0, description="disk for the states of frozen layers, which later epochs start from (top_layers)"
     )
     checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints")
-    max_context_tokens: int = 16
-    max_text_tokens: int = 48
+    max_context_tokens: NonNegativeInt = 16
+    max_text_tokens: PositiveInt = 48
     pooling: Literal["last", "mean"] = Field("last", description="of a text's states: the last token's, or their mean")
     layers: int | None = Field(
         None,
@@ -186,8 +202,8 @@ class RewardSettings(Section):
         description="of all-MiniLM-L6-v2: its mean state of a text stands beside the base's under the heads. None: the "
         "base alone",
     )
-    warmup: float = 0.1
-    weight_decay: float = 0.01
+    warmup: float = Field(0.1, ge=0, le=1)
+    weight_decay: NonNegativeFloat = 0.01
     heads: int = Field(
         5,
         ge=1,
@@ -235,8 +251,8 @@ class PolicySettings(Section):
     epochs: int = Field(1, ge=1)
     minibatches: int = Field(1, ge=1, description="optimiser steps per epoch; prompts are divided among them")
     tokens_per_forward: int = Field(4096, ge=1, description="tokens encoded at once, which bounds memory")
-    learning_rate: float = 6e-4
-    value_learning_rate: float = 2e-3
+    learning_rate: NonNegativeFloat = 6e-4
+    value_learning_rate: NonNegativeFloat = 2e-3
     kl_coefficient: float = Field(0.1, ge=0, description="weight of the per-token KL to the reference in the reward")
     kl_target: float | None = Field(
         None, gt=0, description="KL in nats per text to which kl_coefficient is steered. None: it stays as it is"
@@ -248,9 +264,9 @@ class PolicySettings(Section):
         description="weight of the KL in the loss (estimator k3), beside the one in the reward",
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus in the loss")
-    clip_ratio: float = 0.2
-    clip_value: float = 0.2
-    value_coefficient: float = 0.1
+    clip_ratio: PositiveFloat = 0.2
+    clip_value: PositiveFloat = 0.2
+    value_coefficient: NonNegativeFloat = 0.1
     critic: Literal["linear", "reward-model"] = Field(
         "linear",
         description="what a text that is being written is worth: learned alone, or on top of its reward so far",
@@ -263,8 +279,8 @@ class PolicySettings(Section):
     beginning_tokens: int = Field(
         4, ge=1, description="tokens after which the reward model reads a text's beginning anew"
     )
-    gamma: float = 1.0
-    lam: float = 0.95
+    gamma: float = Field(1.0, ge=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0)
     normalize_rewards: bool = Field(False, description="rewards less their running mean, over their running deviation")
     clip_rewards: float | None = Field(None, gt=0, description="rewards are held within this of 0. None: as they are")
@@ -289,8 +305,8 @@ class PolicySettings(Section):
         description="curve: standard deviation of log(tokens / original's tokens). None: that of the validation ads' "
         "own texts",
     )
-    shortest: float = Field(0.8, description="lower end of the band, times the original's tokens")
-    longest: float = Field(1.3, description="upper end of the band, times the original's tokens")
+    shortest: NonNegativeFloat = Field(0.8, description="lower end of the band, times the original's tokens")
+    longest: NonNegativeFloat = Field(1.3, description="upper end of the band, times the original's tokens")
     missing_eos_penalty: float = Field(1.0, ge=0, description="reward lost by a text cut off at the limit")
     repetition_penalty: float = Field(
         0.0, ge=0, description="reward lost by a text of nothing but repeated words; in proportion to their share"
@@ -315,16 +331,22 @@ class PolicySettings(Section):
     checkpoint_every: int = Field(1, ge=1, description="PPO steps between checkpoints")
     lora: LoraSettings = LoraSettings()
 
+    @model_validator(mode="after")
+    def _the_band_has_an_inside(self) -> PolicySettings:
+        if self.shortest > self.longest:
+            raise ValueError(f"policy.shortest ({self.shortest:g}) is above policy.longest ({self.longest:g})")
+        return self
+
 
 class EvaluationSettings(Section):
-    originals: int = Field(48, description="test-split originals for which both policies write suggestions")
-    samples_per_original: int = 3
-    batch_size: int = 128
+    originals: PositiveInt = Field(48, description="test-split originals for which both policies write suggestions")
+    samples_per_original: PositiveInt = 3
+    batch_size: PositiveInt = 128
 
 
 class ExperimentSettings(Section):
-    advertisers: int = Field(6000, description="advertisers randomised between the arms")
-    seed: int = 7
+    advertisers: PositiveInt = Field(6000, description="advertisers randomised between the arms")
+    seed: NonNegativeInt = 7
 
 
 class Settings(Section):
@@ -333,7 +355,7 @@ class Settings(Section):
     source: Literal["market", "upworthy", "meta-ads", "google-ads", "generic"] = "market"
     data: tuple[Path, ...] = Field((), description="files to ingest; none for the simulated market")
     keep_ingested: bool = Field(True, description="files ingested before stay; False: only those of `data`")
-    seed: int = 13
+    seed: NonNegativeInt = 13
     market: MarketSettings = MarketSettings()
     ingest: IngestSettings = IngestSettings()
     pairs: PairSettings = PairSettings()

@@ -41,6 +41,9 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
     [
         ("policy: {kl_traget: 2.0}", r"policy\.kl_traget: Extra inputs"),
         ("policy: {temperature: 0}", r"policy\.temperature: Input should be greater than 0"),
+        ("policy: {gamma: 95}", r"policy\.gamma: Input should be less than or equal to 1"),
+        ("reward: {tokens_per_batch: 0}", r"reward\.tokens_per_batch: Input should be greater than 0"),
+        ("policy: {shortest: 2}", r"policy\.shortest \(2\) is above policy\.longest \(1\.3\)"),
         ("- policy", "must hold sections"),
         ("home: /tmp", "RLPF_HOME"),
         ("policy: {", "cannot be read"),
