@@ -35,7 +35,7 @@ class MarketSettings(Section):
 
     seed: NonNegativeInt = 2024
     advertisers: PositiveInt = Field(270, description="advertisers in the history that becomes raw multitext ads")
-    mean_ads: PositiveFloat = Field(1.5, description="mean ads of an advertiser (at least one)")
+    mean_ads: float = Field(1.5, ge=1, description="mean ads of an advertiser, who has at least one")
     variants: PositiveInt = Field(4, description="texts of an ad")
     base_ctr: float = Field(0.031, gt=0, lt=1, description="CTR of an average text of an average advertiser")
     median_impressions: PositiveFloat = Field(
@@ -95,6 +95,14 @@ class PairSettings(Section):
     validation: NonNegativeFloat = 0.1
     test: NonNegativeFloat = 0.15
     evaluation: NonNegativeFloat = Field(0.25, description="share of clusters kept for the evaluation reward model")
+
+    @model_validator(mode="after")
+    def _something_is_left_for_training(self) -> PairSettings:
+        shares = {"validation": self.validation, "test": self.test, "evaluation": self.evaluation}
+        if sum(shares.values()) >= 1:
+            named = ", ".join(f"pairs.{name}={share:g}" for name, share in shares.items())
+            raise ValueError(f"the shares {named} leave nothing for training; their sum must be below 1")
+        return self
 
 
 class BaseModelSettings(Section):

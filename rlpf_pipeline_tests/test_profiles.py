@@ -43,6 +43,8 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
         ("policy: {temperature: 0}", r"policy\.temperature: Input should be greater than 0"),
         ("policy: {gamma: 95}", r"policy\.gamma: Input should be less than or equal to 1"),
         ("reward: {tokens_per_batch: 0}", r"reward\.tokens_per_batch: Input should be greater than 0"),
+        ("pairs: {test: 0.9}", r"test=0\.9, pairs\.evaluation=0\.25 leave nothing for training"),
+        ("pairs: {validation: -0.1}", r"pairs\.validation: Input should be greater than or equal to 0"),
         ("policy: {shortest: 2}", r"policy\.shortest \(2\) is above policy\.longest \(1\.3\)"),
         ("- policy", "must hold sections"),
         ("home: /tmp", "RLPF_HOME"),

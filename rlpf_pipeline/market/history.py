@@ -156,7 +156,8 @@ def deliver(
         shown, clicked = impressions.sum(axis=2), clicks.sum(axis=2)
         level = (clicked.sum(axis=1, keepdims=True) + 1) / (shown.sum(axis=1, keepdims=True) + 1 / market.base_ctr)
         ctr_so_far = (clicked + PRIOR_CLICKS) / (shown + PRIOR_CLICKS / level)
-        share = planned * ctr_so_far**market.early_winner
+        winning = ctr_so_far / ctr_so_far.max(axis=1, keepdims=True)  # its power is not 0 for all
+        share = planned * winning**market.early_winner
         share /= share.sum(axis=1, keepdims=True)
         impressions[..., day] = np.maximum(rng.poisson(a_day * share), 1)
         new = market.novelty * 0.5 ** (day / NOVELTY_HALF_LIFE)

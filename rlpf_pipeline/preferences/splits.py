@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.ranges import ranges_of_ads, rounds_of_hashes
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
@@ -27,14 +26,9 @@ Edges = tuple[Numbers, Numbers]
 def build_splits(warehouse: Warehouse, pairs: PairSettings, seed: int) -> None:
     """Build the table splits (ad, ad_id, cluster, split) from raw_multitext_ads.
 
-    The shares of `pairs` are expected shares of clusters. Raises UserError where they leave nothing for training.
+    The shares of `pairs` are expected shares of clusters.
     """
     shares = pairs.model_dump(include={"validation", "test", "evaluation"})
-    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
-        named = ", ".join(f"{name}={share}" for name, share in shares.items())
-        raise UserError(
-            f"The shares {named} leave nothing for training. Choose shares of at least 0 whose sum is below 1."
-        )
     ads = tie_ads(warehouse, pairs.near_duplicate)
     first = first_of_cluster(lambda: edges_of(warehouse), ads)
     warehouse.replace_table("ad_clusters", pa.table({"ad": np.arange(ads, dtype=np.int32), "first_ad": first}))

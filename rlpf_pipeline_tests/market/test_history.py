@@ -109,3 +109,12 @@ def test_early_winners_get_more_from_the_second_day_on_and_the_days_total_stays(
     ratio = np.exp(0.5)
     assert share == pytest.approx([0.5, ratio / (1 + ratio), ratio / (1 + ratio)], abs=0.005)
     assert impressions.sum(axis=1) == pytest.approx(np.full((200, 3), 2e5), rel=0.02)
+
+
+def test_a_large_power_gives_all_to_the_winner():
+    """At 0.3 % clicks, the two hundredth power of a CTR is too small for a float."""
+    market = MARKET.model_copy(update={"days": 2, "base_ctr": 0.003, "early_winner": 200.0})
+    planned, log_ctr = np.full((20, 2), 2e7), np.tile([1.0, 0.0], (20, 1))
+    impressions, _ = deliver(planned, log_ctr, market, np.random.default_rng(0))
+    assert (impressions[:, 1, 1] == 1).all()
+    assert impressions[:, 0, 1] == pytest.approx(np.full(20, 2e7), rel=0.01)

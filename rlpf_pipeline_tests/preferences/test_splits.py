@@ -4,7 +4,6 @@ import pytest
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.splits import build_splits, first_of_cluster
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
@@ -64,12 +63,6 @@ def test_shares_are_met_and_the_seed_redraws(assigned):
         drawn = sum(got == split for _, got in first.values()) / 4000
         assert drawn == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
     assert first != second
-
-
-@pytest.mark.parametrize("shares", [{"test": 0.9}, {"validation": -0.1}])
-def test_shares_that_leave_no_training_data_are_refused(assigned, shares):
-    with pytest.raises(UserError, match="leave nothing for training"):
-        assigned([("a", "text:x")], **shares)
 
 
 def test_long_chains_are_one_cluster_and_strangers_none():
