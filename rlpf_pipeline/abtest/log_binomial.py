@@ -187,12 +187,14 @@ def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
     from formulaic.errors import FormulaicError
 
     try:
-        matrix = formulaic.model_matrix(formula, frame, na_action="raise", output="numpy")
-    except (FormulaicError, ValueError) as error:
+        matrix = formulaic.model_matrix(formula, frame, context={}, na_action="raise", output="numpy")
+    except (FormulaicError, SyntaxError, ValueError) as error:
         raise UserError(f"The formula '{formula}' does not fit the table: {error}") from error
     if not hasattr(matrix, "model_spec") or isinstance(matrix.model_spec, formulaic.ModelSpecs):
         raise UserError(f"The formula '{formula}' has a left side. Write only the right one: '~ treatment + …'.")
     names = [str(name) for name in matrix.model_spec.column_names]
+    if not names:
+        raise UserError(f"The formula '{formula}' has no column, not even an intercept. Write '~ treatment + …'.")
     design = np.asarray(matrix, dtype=np.float64)
     if len(design) <= len(names):
         raise UserError(f"{len(design)} rows cannot carry {len(names)} columns ({formula}). Use fewer covariates.")

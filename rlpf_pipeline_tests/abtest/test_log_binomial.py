@@ -185,6 +185,9 @@ def test_naive_errors_reject_far_too_often_where_robust_ones_do_not():
         ({"one": 1.0}, "~ treatment + one", "collinear columns: one"),
         ({}, "~ treatment + absent", "absent"),
         ({}, "clicks ~ treatment", "left side"),
+        ({}, "~ 0", "no column"),
+        ({}, "~ treatment + frame", "frame"),
+        ({}, "~ treatment + __import__('os').getpid()", "invalid syntax"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(data, change, formula, message):
