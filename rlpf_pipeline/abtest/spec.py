@@ -22,7 +22,18 @@ from rlpf_pipeline.errors import UserError
 REQUIRED = ("advertiser_id", "arm", "impressions", "clicks")
 OUTCOMES = ("ads", "variations", "spend")
 """Optional, summed over an advertiser's rows."""
-RESERVED = ("treatment", "day", "days", "first_day", "row_count", "wrong", "flawed", "crossed", "description")
+RESERVED = (
+    "Intercept",
+    "treatment",
+    "day",
+    "days",
+    "first_day",
+    "row_count",
+    "wrong",
+    "flawed",
+    "crossed",
+    "description",
+)
 MISSING_LEVEL = "(missing)"
 """Of a category."""
 LIFETIME_CTR_OFFSET = 0.001
@@ -74,11 +85,19 @@ class ExperimentSpec(BaseModel):
 
     @model_validator(mode="after")
     def names_fit(self) -> ExperimentSpec:
+        taken = (*REQUIRED, *OUTCOMES, *RESERVED)
         for name in self.covariates or {}:
-            if not name.isidentifier() or iskeyword(name) or name in (*REQUIRED, *OUTCOMES, *RESERVED):
+            if not name.isidentifier() or iskeyword(name) or name in taken:
                 raise ValueError(
-                    f"covariate '{name}': use a name of letters, digits and _ that is not one of "
-                    f"{', '.join((*REQUIRED, *OUTCOMES))}, and say under columns which column it is"
+                    f"covariate '{name}': use a name of letters, digits and _ that is not one of {', '.join(taken)}, "
+                    "and say under columns which column it is"
+                )
+        made = [column for c in self.all_covariates for column in (c.term, f"{c.name}_missing")]
+        for column in made:
+            if made.count(column) > 1:
+                raise ValueError(
+                    f"two covariates make a column '{column}' of the regression: name one of them otherwise, and say "
+                    "under columns which column it is"
                 )
         known = {covariate.name for covariate in self.all_covariates}
         for name in self.columns:
