@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind
+from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind, first_records
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 
 CSV = """
@@ -40,9 +39,9 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     kind = file_kind(path)
     try:
         if kind in DELIMITERS:
-            columns = dict.fromkeys(header(path, DELIMITERS[kind]), "VARCHAR")
-            options = {"path": str(path), "delimiter": DELIMITERS[kind], "max_row_bytes": MAX_ROW_BYTES}
-            connection.execute(f"CREATE TABLE input AS {CSV}", options | {"columns": columns})
+            delimiter, names = header(path, DELIMITERS[kind])
+            options = {"path": str(path), "delimiter": delimiter, "max_row_bytes": MAX_ROW_BYTES}
+            connection.execute(f"CREATE TABLE input AS {CSV}", options | {"columns": dict.fromkeys(names, "VARCHAR")})
         elif kind in JSON_LINES:
             options = {"path": str(path), "max_row_bytes": MAX_ROW_BYTES}
             types = {
@@ -78,15 +77,17 @@ def require_columns(
     return list(types)
 
 
-def header(path: Path, delimiter: str) -> list[str]:
-    """The column names in the first record. Left to guess, DuckDB would skip lines until all rows look alike."""
-    with TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", errors="replace", newline="") as file:
-        names = next(csv.reader(file, delimiter=delimiter), [])
+def header(path: Path, delimiters: tuple[str, ...]) -> tuple[str, list[str]]:
+    """What stands between the column names of the first record, and these: the first delimiter that there is, or the
+    usual one. Left to guess, DuckDB would skip lines until all rows look alike."""
+    headers = ((delimiter, (first_records(path, delimiter, 1) or [[]])[0]) for delimiter in delimiters)
+    usual = next(headers)
+    delimiter, names = next((own for own in chain([usual], headers) if len(own[1]) > 1), usual)
     unusable = sorted({name for name in names if not name.strip() or names.count(name) > 1})
     if unusable or not names:
         named = ", ".join(f"'{name}'" for name in unusable) or "nothing"
         raise UserError(f"{path}: the header names {named}; every column needs a name of its own.")
-    return names
+    return delimiter, names
 
 
 def quoted(name: str) -> str:

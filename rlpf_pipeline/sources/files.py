@@ -6,12 +6,13 @@ in `sql/staging/`.
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Iterable
 from difflib import get_close_matches
 from glob import glob, has_magic
 from io import TextIOWrapper
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ import pyarrow as pa
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
+"""What may stand between the fields, the usual first; spreadsheets of many countries write semicolons."""
 JSON_LINES = (".jsonl", ".ndjson")
 JSON_DOCUMENT = ".json"
 COMPRESSED = (".gz", ".zst")
@@ -154,9 +156,9 @@ def read_file(
     title_lines = 0
     try:
         if kind in DELIMITERS:
-            title_lines, header = delimited_header(path, DELIMITERS[kind], required)
+            title_lines, delimiter, header = delimited_header(path, DELIMITERS[kind], required)
             require_columns(path, header, required)
-            options = {"columns": dict.fromkeys(header, "VARCHAR"), "delimiter": DELIMITERS[kind], "skip": title_lines}
+            options = {"columns": dict.fromkeys(header, "VARCHAR"), "delimiter": delimiter, "skip": title_lines}
             connection.execute(SCAN_DELIMITED, {"path": str(path), "max_row_bytes": MAX_ROW_BYTES, **options})
         elif kind in JSON_LINES:
             connection.execute(SCAN_LINES, {"path": str(path), "max_row_bytes": MAX_ROW_BYTES})
@@ -217,22 +219,38 @@ def file_kind(path: Path) -> str:
     )
 
 
-def delimited_header(path: Path, delimiter: str, required: tuple[Required, ...]) -> tuple[int, list[str]]:
-    """Number of title lines above the header, and its column names; a nameless column (an exported index) gets one.
+def delimited_header(
+    path: Path, delimiters: tuple[str, ...], required: tuple[Required, ...]
+) -> tuple[int, str, list[str]]:
+    """Number of title lines above the header, what stands between its column names, and these.
 
-    The header is the first record with all required columns, or else the first record.
+    The header is the first record with all required columns, by one of the delimiters, or else the first record by the
+    usual one. A nameless column (an exported index) gets a name.
     """
-    with TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", errors="replace", newline="") as file:
-        records = list(islice(csv.reader(file, delimiter=delimiter), TITLE_LINES + 1)) or [[]]
-    headers = [[name.strip().lower() or f"column_{at}" for at, name in enumerate(record, 1)] for record in records]
-    found = next((line for line, header in enumerate(headers) if not lacking(header, required)), 0)
-    header = headers[found]
+    headers = (
+        (line, delimiter, [name.strip().lower() or f"column_{at}" for at, name in enumerate(record, 1)])
+        for delimiter in delimiters
+        for line, record in enumerate(first_records(path, delimiter, TITLE_LINES + 1) or [[]])
+    )
+    first = next(headers)
+    fitting = (own for own in chain([first], headers) if not lacking(own[2], required))
+    line, delimiter, header = next(fitting, first)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise UserError(
             f"{path}: the header names {', '.join(twice)} more than once. Rename or remove the extra columns."
         )
-    return found, header
+    return line, delimiter, header
+
+
+def first_records(path: Path, delimiter: str, most: int) -> list[list[str]]:
+    """Raises UserError where the file is not in UTF-8, but in UTF-16."""
+    with pa.input_stream(str(path)) as stream:
+        start = stream.read(len(codecs.BOM_UTF16))
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        raise UserError(f"{path} is encoded in UTF-16, not UTF-8. Save it as 'CSV UTF-8', or convert it by iconv.")
+    with TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", errors="replace", newline="") as file:
+        return list(islice(csv.reader(file, delimiter=delimiter), most))
 
 
 def json_keys(connection: duckdb.DuckDBPyConnection, file_index: int) -> list[str]:

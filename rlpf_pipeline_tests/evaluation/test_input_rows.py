@@ -29,6 +29,11 @@ def test_tsv_and_gzip(tmp_path: Path) -> None:
     assert loaded(tmp_path / "a.tsv.gz", gzip.compress(b"a\tb\n1, 2\tx\n")) == (["a", "b"], [("1, 2", "x")])
 
 
+def test_semicolons_stand_between_fields_where_no_comma_does(tmp_path: Path) -> None:
+    assert loaded(tmp_path / "a.csv", "a;b\n1,5;x\n") == (["a", "b"], [("1,5", "x")])
+    assert loaded(tmp_path / "a.csv", "text\nnow; or never\n") == (["text"], [("now; or never",)])
+
+
 def test_strings_of_json_stay_strings(tmp_path: Path) -> None:
     content = '{"day": "2024-05-01", "n": 3, "text": "42"}\n{"day": "2024-05-02", "text": "x", "tags": ["a"]}\n'
     names, rows = loaded(tmp_path / "a.jsonl", content)
@@ -57,6 +62,7 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
         ("a.parquet", "PAR1, not really", "cannot be read"),
         ("a.csv.gz", b"\x1f\x8b\x08 cut off", "cannot be read"),
         ("a.json", '[{"text": "x"}]', "Write it as JSON Lines"),
+        ("a.csv", "a,text\n1,x\n".encode("utf-16"), "encoded in UTF-16"),
         ("a.xlsx", "x", "no known ending"),
     ],
 )
