@@ -265,6 +265,11 @@ class Warehouse:
             time.sleep(min(LOCK_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
+def reason_of(error: Exception) -> str:
+    """What DuckDB says first: its message up to the advice, settings or SQL that may follow, in one line."""
+    return " ".join(str(error).split("\n\n")[0].split("LINE 1:")[0].split())
+
+
 def read_sql(name: str) -> str:
     """Text of `sql/<name>.sql`."""
     return (SQL / f"{name}.sql").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from rlpf_pipeline.abtest.rows import (
 )
 from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import Config, connect, read_sql
+from rlpf_pipeline.warehouse import Config, connect, read_sql, reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def readable_to_its_end() -> Iterator[None]:
     try:
         yield
     except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
-        raise UserError(f"The table cannot be read to its end: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The table cannot be read to its end: {reason_of(error)}") from error
 
 
 def open_source(
@@ -170,7 +170,7 @@ def open_source(
             raise UserError(f"Expected a pandas.DataFrame, a pyarrow.Table or a path, got {type(source).__name__}.")
         return [(str(name), str(kind)) for name, kind, *_ in connection.execute("DESCRIBE source").fetchall()]
     except (duckdb.Error, UnicodeDecodeError) as error:
-        raise UserError(f"The table cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The table cannot be read: {reason_of(error)}") from error
 
 
 def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: ExperimentSpec, query: str | None) -> None:

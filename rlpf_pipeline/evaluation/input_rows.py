@@ -16,6 +16,7 @@ import duckdb
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind, first_records
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
+from rlpf_pipeline.warehouse import reason_of
 
 CSV = """
 FROM read_csv(
@@ -54,9 +55,8 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         else:
             raise UserError(f"{path}: a JSON document cannot be read row by row. Write it as JSON Lines (.jsonl).")
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
-        reason = " ".join(str(error).split("LINE 1:")[0].splitlines()[:3]).strip()
         raise UserError(
-            f"{path} cannot be read: {reason} Check that the file is complete, in UTF-8, and that its "
+            f"{path} cannot be read: {reason_of(error)} Check that the file is complete, in UTF-8, and that its "
             "ending says what it is."
         ) from error
     if connection.execute("SELECT 1 FROM input LIMIT 1").fetchone() is None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused
+from rlpf_pipeline.warehouse import reason_of
 
 DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 """What may stand between the fields, the usual first; spreadsheets of many countries write semicolons."""
@@ -170,7 +171,7 @@ def read_file(
             connection.execute(SCAN_PARQUET, {"path": str(path)})
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
         raise UserError(
-            f"{path} cannot be read: {str(error).splitlines()[0]} Check that the file is complete, that its ending "
+            f"{path} cannot be read: {reason_of(error)} Check that the file is complete, that its ending "
             "says what it is, and that all its lines end alike."
         ) from error
     append_scanned(connection, path, file_index, title_lines + 1 if kind in DELIMITERS else 0)

@@ -12,7 +12,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.files import JSON_LINES, file_kind
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
-from rlpf_pipeline.warehouse import connect
+from rlpf_pipeline.warehouse import connect, reason_of
 
 COLUMNS = ("original", "instruction", "rewrite", "author")
 AUTHORS = ("human", "synthetic")
@@ -50,7 +50,7 @@ def read_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> pd.DataFrame
         require_texts(path, {str(column): str(own) for column, own, *_ in described})
         return connection.execute(f"FROM {source}", name).df()[list(COLUMNS)]
     except duckdb.Error as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]} Check that it is complete.") from error
+        raise UserError(f"{path} cannot be read: {reason_of(error)} Check that it is complete.") from error
 
 
 def require_texts(path: Path, types: dict[str, str]) -> None:

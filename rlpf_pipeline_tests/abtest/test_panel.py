@@ -170,6 +170,9 @@ def test_other_sources_are_refused(tmp_path):
         load_experiment(tmp_path / "absent.csv")
     with pytest.raises(UserError, match="cannot be read"):
         load_experiment(tmp_path / "no.parquet")
+    (tmp_path / "excel.csv").write_text("advertiser_id,arm\n1,control\n", encoding="utf-16")
+    with pytest.raises(UserError, match="not utf-8"):
+        load_experiment(tmp_path / "excel.csv")
     duckdb.connect(str(tmp_path / "w.duckdb")).close()
     with pytest.raises(UserError, match="--query"):
         load_experiment(tmp_path / "w.duckdb")
