@@ -30,6 +30,7 @@ from rlpf_pipeline.settings import (
     Section,
     Settings,
     TeacherSettings,
+    faults_of,
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -131,8 +132,7 @@ def load_settings(
     try:
         return Settings.model_validate(chosen | replaced(plain(PROFILE_SETTINGS[profile]), own))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in error.errors())
-        raise UserError(f"The settings of {file} do not fit: {faults}.") from error
+        raise UserError(f"The settings of {file} do not fit: {faults_of(error)}.") from error
 
 
 def plain(sections: dict[str, object]) -> dict[str, Any]:

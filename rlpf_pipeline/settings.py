@@ -18,12 +18,18 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
 )
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def faults_of(error: ValidationError) -> str:
+    """What does not fit, and where, in one line."""
+    return "; ".join(": ".join(filter(None, (".".join(map(str, own["loc"])), own["msg"]))) for own in error.errors())
 
 
 Relevance = Literal["words", "minilm"]

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import faults_of
 
 REQUIRED = ("advertiser_id", "arm", "impressions", "clicks")
 OUTCOMES = ("ads", "variations", "spend")
@@ -147,5 +148,4 @@ def read_spec(path: Path) -> ExperimentSpec:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'spec'}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{path} is no spec of an experiment: {problems}.") from error
+        raise UserError(f"{path} is no spec of an experiment: {faults_of(error)}.") from error

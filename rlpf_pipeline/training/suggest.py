@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.artifacts import read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_model import RewardModel
-from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.settings import PolicySettings, faults_of
 from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
 from rlpf_pipeline.training.rewards import head_gains
@@ -49,11 +50,17 @@ class Suggestion(NamedTuple):
 
 
 def load_writer(folder: Path, cache: Path, device: torch.device) -> Policy:
-    """The policy of a model folder. Raises UserError where the folder holds none."""
+    """The policy of a model folder. Raises UserError where the folder holds none, or one of settings unknown here."""
     model, tokenizer = load_policy(folder, cache)
     manifest = read_manifest(folder)
     trained_with = manifest.recipe.settings.get("policy", {}) if manifest else {}
-    settings = PolicySettings.model_validate(trained_with)
+    try:
+        settings = PolicySettings.model_validate(trained_with)
+    except ValidationError as error:
+        raise UserError(
+            f"{folder} was trained with settings that this version does not take: {faults_of(error)}. Train it again, "
+            "or use the version that it was trained with."
+        ) from error
     best_of = load_best_of(folder, tokenizer, settings, cache, device)
     return Policy(model.to(device), tokenizer, settings, best_of)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
@@ -247,3 +248,11 @@ def test_another_algorithm_has_a_recipe_and_an_output_of_its_own(config: RunConf
     assert rloo.recipe.settings["policy"] == rloo.settings.policy.model_dump(mode="json")
     assert (rloo.recipe.stage, rloo.output) == ("adllama-rloo", config.output.with_name("adllama-rloo"))
     assert config.by("ppo") is config
+
+
+def test_a_policy_of_settings_that_are_no_more_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    recipe = Recipe(stage="adllama", settings={"policy": {"gamma": 95, "coin": 1}})
+    with publish(tmp_path / "adllama", recipe) as (folder, _):
+        copytree(config.inputs["imitation_v2"], folder, dirs_exist_ok=True)
+    with pytest.raises(UserError, match=r"gamma: Input should be less than or equal to 1; coin: Extra inputs"):
+        load_writer(tmp_path / "adllama", config.settings.cache, CPU)
