@@ -242,10 +242,11 @@ def generate(
 
     from rlpf_pipeline.evaluation.generate_file import generate_file
     from rlpf_pipeline.models.reward_folders import load_reward_model
-    from rlpf_pipeline.training.job import accelerator
+    from rlpf_pipeline.training.job import accelerator, quiet_libraries
     from rlpf_pipeline.training.reporter import Reporter
     from rlpf_pipeline.training.suggest import load_writer, suggest
 
+    quiet_libraries()
     cache, device = load_settings().cache, accelerator().device
     writer = load_writer(policy, cache, device)
     judge = load_reward_model(reward_model, cache).to(device) if reward_model else None
