@@ -15,14 +15,12 @@ merged AS (
     INNER JOIN own_ads USING (ad_id)
     WHERE raw.ad_id BETWEEN $first_id AND $last_id
     GROUP BY ALL
-),
-
-ordered AS (
-    SELECT merged.*, own_ads.split
-    FROM merged
-    INNER JOIN own_ads USING (ad)
-    ORDER BY merged.ad, merged.variant_id, merged.text
 )
 
-SELECT ($first_variant + row_number() OVER () - 1)::INTEGER AS variant, ordered.*
-FROM ordered
+SELECT
+    ($first_variant + row_number() OVER (ORDER BY merged.ad, merged.variant_id, merged.text) - 1)::INTEGER AS variant,
+    merged.*,
+    own_ads.split
+FROM merged
+INNER JOIN own_ads USING (ad)
+ORDER BY variant
