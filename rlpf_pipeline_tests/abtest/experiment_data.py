@@ -1,9 +1,11 @@
-"""An experiment with a planted relative risk: heavy-tailed impressions, advertisers whose CTRs differ."""
+"""Experiments to test with: one with a planted relative risk as in the study, and small ones that are odd all over."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
+from rlpf_pipeline.abtest import ExperimentSpec
 
 
 def experiment(number: int, seed: int, relative_risk: float = 1.067) -> pd.DataFrame:
@@ -32,3 +34,49 @@ def experiment(number: int, seed: int, relative_risk: float = 1.067) -> pd.DataF
             "account_age_years": rng.gamma(2.0, 1.6, number),
         }
     )
+
+
+def odd_experiment(seed: int) -> pd.DataFrame:
+    """4 to 80 advertisers in one to 25 days (column `day` where there are several), some of which may be missing.
+
+    Arms may be lopsided, impressions zero, one or a million, CTRs 0 or 1, covariates constant, missing or far apart.
+    """
+    rng = np.random.default_rng(seed)
+    number, days = int(rng.integers(4, 80)), int(rng.choice([1, 1, 2, 5, 25]))
+    lifetime = np.where(rng.random(number) < 0.2, np.nan, rng.beta(2, 60, number))
+    covariates = {
+        "lifetime_ctr": lifetime,
+        "new_advertiser": np.isnan(lifetime),
+        "industry": rng.choice(["travel", "food", None] if rng.random() < 0.5 else ["food"], number),
+        "expertise": rng.choice(["novice", "intermediate", "expert"], number),
+        "budget": rng.choice(["low", "high"], number, p=[0.95, 0.05]),
+        "account_age_years": rng.choice([0.0, 0.0, 1e12, 3.5], number),
+        "ads_before": rng.integers(0, 5, number) * int(rng.random() < 0.7),
+    }
+    advertisers = pd.DataFrame(
+        {
+            "advertiser_id": [f"adv-{i:02d}" for i in range(number)],
+            "arm": rng.choice(["control", "treatment"], number, p=[0.5, 0.5] if rng.random() < 0.8 else [0.9, 0.1]),
+            **{name: values for name, values in covariates.items() if rng.random() < 0.5},
+        }
+    )
+    rows = advertisers.loc[advertisers.index.repeat(days)].reset_index(drop=True)
+    if days > 1:
+        rows["day"] = pd.Timestamp("2026-01-05") + pd.to_timedelta(np.tile(np.arange(days), number), "D")
+        rows = rows[rng.random(len(rows)) < rng.choice([0.3, 0.7, 1.0])].reset_index(drop=True)
+    few_or_many = rng.choice([0, 1, 10, 1000, 10**6], len(rows))
+    alike = rng.geometric(1 / rng.choice([2, 50, 3000]), len(rows))
+    impressions = few_or_many if rng.random() < 0.4 else alike
+    ads = rng.integers(0, 3, len(rows))
+    outcomes = {
+        "ads": ads,
+        "variations": ads * rng.integers(0, 4, len(rows)),
+        "spend": rng.choice([0, 1e-9, 12.5, 1e9], len(rows)),
+    }
+    clicks = rng.binomial(impressions, rng.choice([0, 0.001, 0.03, 0.5, 1.0], p=[0.1, 0.2, 0.4, 0.2, 0.1]))
+    kept = {name: values for name, values in outcomes.items() if rng.random() < 0.5}
+    return rows.assign(impressions=impressions, clicks=clicks, **kept)
+
+
+def spec_of(rows: pd.DataFrame) -> ExperimentSpec:
+    return ExperimentSpec(date="day" if "day" in rows else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.log_binomial import estimate
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import experiment
+from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,37 @@ def holes():
     )
 
 
-def test_it_is_the_headline_of_the_report(holes):
-    loaded = load_experiment(holes)
+def by_the_report(data, spec=None):
+    """Relative risk, status, formula, notes and advertisers as the report has them."""
+    loaded = load_experiment(data, spec)
     design = build_design(with_exposure(loaded.advertisers), loaded.covariates)
     fit = estimate(design.counts, design.names)
+    return risk_of(design, fit), fit.status, design.formula, design.notes, len(design.frame)
+
+
+def test_it_is_the_headline_of_the_report(holes):
+    risk, *others = by_the_report(holes)
     found = headline_of(holes)
-    assert found.risk == pytest.approx(risk_of(design, fit), rel=1e-9)
-    assert (found.formula, found.notes, found.advertisers) == (design.formula, design.notes, 899)
+    assert found.risk == pytest.approx(risk, rel=1e-9)
+    assert [found.status, found.formula, found.notes, found.advertisers] == others
+    assert found.advertisers == 899
+
+
+def test_odd_experiments_have_the_headline_of_the_report_or_are_refused_in_its_words():
+    estimated = 0
+    for seed in range(60):
+        rows = odd_experiment(seed)
+        try:
+            risk, *others = by_the_report(rows, spec_of(rows))
+        except UserError as refused:
+            with pytest.raises(UserError, match=re.escape(str(refused))):
+                headline_of(rows, spec_of(rows))
+            continue
+        found = headline_of(rows, spec_of(rows))
+        assert found.risk == pytest.approx(risk, rel=1e-6, abs=1e-12), seed
+        assert [found.status, found.formula, found.notes, found.advertisers] == others, seed
+        estimated += 1
+    assert 15 < estimated < 55  # both ways are taken
 
 
 def test_levels_are_those_of_the_first_day_of_advertisers_that_were_shown(holes):

@@ -16,7 +16,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import write_report
 from rlpf_pipeline.report.wording import csv_cell
 from rlpf_pipeline.report.write import plain
-from rlpf_pipeline_tests.abtest.experiment_data import experiment
+from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of
 from rlpf_pipeline_tests.abtest.test_over_time import early_weeks, weekly
 from rlpf_pipeline_tests.abtest.test_segments import poor_in_part
 
@@ -213,3 +213,20 @@ def test_a_planted_truth_without_a_relative_risk_is_refused(analysis, tmp_path):
 def test_the_first_sentence_says_the_verdict(analysis, tmp_path, verdict, words):
     write_report(analysis._replace(verdict=verdict), tmp_path, title="x", **MADE)
     assert words in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_odd_experiments_have_a_report_without_a_number_that_is_none_or_are_refused(tmp_path):
+    written = 0
+    for seed in range(1000, 1120):
+        rows = odd_experiment(seed)
+        try:
+            write_report(analyse(rows, spec_of(rows)), tmp_path, title="Odd", **MADE)
+        except UserError:
+            continue
+        json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+        for name in ("report.html", "report.md"):
+            said = re.sub(r"<(style|svg).*?</\1>", "", (tmp_path / name).read_text(), flags=re.DOTALL)
+            assert not re.search(r"\b(nan|NaN|inf|Infinity|None)\b", said), (seed, name)
+        written += 1
+    assert 40 < written < 110
