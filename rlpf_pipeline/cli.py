@@ -222,7 +222,7 @@ def generate(
         list[str] | None, typer.Option(help="Its column of contexts; repeat for several, joined by a space.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet file to write: a row a suggestion.")] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal suggestions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal suggestions.")] = 0,
 ) -> None:
     """Write other texts for an ad, or for every row of a file: distinct, the best first where a reward model is given,
     by its reward (log odds to beat the original) less the spread of its heads.
@@ -360,7 +360,7 @@ def simulate(
     novelty: Annotated[float, typer.Option(help="Log CTR that a text has more on its first day.")] = 0.0,
     early_winner: Annotated[float, typer.Option(min=0, help="How much later days show what was clicked.")] = 0.0,
     divergent_share: Annotated[float, typer.Option(min=0, max=1, help="Ads with an audience for each text.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Of the market.  [default: the profile's]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the market.  [default: the profile's]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Simulate an ad market's history: multitext ads with impressions and clicks, as Parquet, at any size.
