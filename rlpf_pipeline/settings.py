@@ -59,8 +59,8 @@ class MarketSettings(Section):
     )
     days: int = Field(1, ge=1, le=366, description="days an ad runs; with several, a text has a row a day")
     novelty: float = Field(0.0, description="log CTR that a text has more on its first day; halved every two days")
-    early_winner: float = Field(
-        0.0, ge=0, description="power of a text's CTR so far by which later days show it more. 0: all alike"
+    early_winner: NonNegativeFloat = Field(
+        0.0, description="power of a text's CTR so far by which later days show it more. 0: all alike"
     )
     relevance: Relevance = Field("words", description="to the original: shared words, or MiniLM embeddings")
 
@@ -75,16 +75,16 @@ class IngestSettings(Section):
 
 class PairSettings(Section):
     min_impressions: PositiveInt = Field(100, description="variants with fewer impressions make no pair")
-    prior_strength: float | None = Field(
-        None, gt=0, description="impressions that the Beta prior of a text's CTR is worth; None: estimated per source"
+    prior_strength: PositiveFloat | None = Field(
+        None, description="impressions that the Beta prior of a text's CTR is worth; None: estimated per source"
     )
-    min_effect: float = Field(
-        0.0, ge=0, description="pairs whose CTRs differ less, in posterior log odds, are left out"
+    min_effect: NonNegativeFloat = Field(
+        0.0, description="pairs whose CTRs differ less, in posterior log odds, are left out"
     )
     max_p_value: float | None = Field(
         None, gt=0, le=1, description="pairs with a larger p-value are left out. None: all stay, and soft labels tell"
     )
-    max_pairs_per_ad: int | None = Field(None, ge=1, description="pairs sampled from an ad with more. None: all")
+    max_pairs_per_ad: PositiveInt | None = Field(None, description="pairs sampled from an ad with more. None: all")
     min_evenness: float = Field(
         0.0,
         ge=0,
@@ -139,8 +139,8 @@ class TeacherSettings(Section):
         pattern=r"^https?://[^@\s]+$",
         description="base URL of an OpenAI-compatible API; its key is read from OPENAI_API_KEY. None: a local model",
     )
-    concurrency: int = Field(8, ge=1, description="requests to the endpoint at a time")
-    examples: int = Field(150, ge=0, description="originals that the teacher rewrites, each under one instruction")
+    concurrency: PositiveInt = Field(8, description="requests to the endpoint at a time")
+    examples: NonNegativeInt = Field(150, description="originals that the teacher rewrites, each under one instruction")
     human_examples: NonNegativeInt = Field(
         160, description="examples taken from other texts of the same ad (training split)"
     )
@@ -172,20 +172,19 @@ class RewardSettings(Section):
         description="Bradley-Terry on pairs, or regression on log CTR weighted by impressions (the ablation)",
     )
     hard_labels: bool = Field(False, description="the better side of a pair counts as better with certainty")
-    margin: float = Field(0.0, ge=0, description="log odds by which the better side must win to cost little")
+    margin: NonNegativeFloat = Field(0.0, description="log odds by which the better side must win to cost little")
     max_p_value: float | None = Field(None, gt=0, le=1, description="train on pairs this significant. None: on all")
     uniform_weights: bool = Field(False, description="all pairs count alike, whatever their exposure")
-    length_decorrelation: float = Field(
+    length_decorrelation: NonNegativeFloat = Field(
         0.0,
-        ge=0,
         description="weight of the squared correlation of reward and length differences in the loss; above 0 all is "
         "encoded twice",
     )
     learning_rate: NonNegativeFloat = 5e-4
     head_learning_rate: NonNegativeFloat = 1e-2
-    epochs: int = Field(2, ge=1)
-    patience: int = Field(
-        2, ge=1, description="epochs without a better validation loss after which training stops; the best one is kept"
+    epochs: PositiveInt = 2
+    patience: PositiveInt = Field(
+        2, description="epochs without a better validation loss after which training stops; the best one is kept"
     )
     tokens_per_batch: PositiveInt = Field(512, description="tokens of one optimiser step, on all ranks together")
     tokens_per_forward: PositiveInt = Field(2048, description="tokens encoded at once, which bounds memory")
@@ -196,16 +195,15 @@ class RewardSettings(Section):
     gradient_checkpointing: bool = Field(
         False, description="compute a layer's activations again in the backward pass: less memory for a third more time"
     )
-    frozen_states_gb: float = Field(
-        20.0, ge=0, description="disk for the states of frozen layers, which later epochs start from (top_layers)"
+    frozen_states_gb: NonNegativeFloat = Field(
+        20.0, description="disk for the states of frozen layers, which later epochs start from (top_layers)"
     )
-    checkpoint_every: int = Field(100, ge=1, description="optimiser steps between checkpoints")
+    checkpoint_every: PositiveInt = Field(100, description="optimiser steps between checkpoints")
     max_context_tokens: NonNegativeInt = 16
     max_text_tokens: PositiveInt = 48
     pooling: Literal["last", "mean"] = Field("last", description="of a text's states: the last token's, or their mean")
-    layers: int | None = Field(
+    layers: PositiveInt | None = Field(
         None,
-        ge=1,
         description="of the base, from the lowest; a language model's middle layers know more of a text's meaning than "
         "its last ones. None: all",
     )
@@ -218,9 +216,8 @@ class RewardSettings(Section):
     )
     warmup: float = Field(0.1, ge=0, le=1)
     weight_decay: NonNegativeFloat = 0.01
-    heads: int = Field(
+    heads: PositiveInt = Field(
         5,
-        ge=1,
         description="score heads, each on a bootstrap sample of the ads; they tell how sure a score is. The more, "
         "the less their spread depends on the draw; they cost next to nothing",
     )
@@ -234,8 +231,8 @@ class RewardSettings(Section):
         description="where no epoch is better than solved heads, keep heads that learned from the validation ads too. "
         "Never for the evaluation reward model, which must share no ad with the reward model",
     )
-    adapters: int = Field(
-        1, ge=1, description="adapters trained one after the other, each with a seed and heads of its own: an ensemble"
+    adapters: PositiveInt = Field(
+        1, description="adapters trained one after the other, each with a seed and heads of its own: an ensemble"
     )
     average_adapters: bool = Field(
         False, description="keep one model of their mean weights (WARM), which costs what one costs, not the ensemble"
@@ -257,27 +254,27 @@ class RewardSettings(Section):
 
 class PolicySettings(Section):
     algorithm: Algorithm = Field("ppo", description="ours, or one to compare it with (docs/ppo.md)")
-    steps: int = Field(24, ge=1, description="PPO steps at most, each with fresh samples")
-    prompts_per_step: int = Field(8, ge=1)
-    samples_per_prompt: int = Field(5, ge=1)
-    max_new_tokens: int = Field(28, ge=1)
-    temperature: float = Field(0.7, gt=0)
-    epochs: int = Field(1, ge=1)
-    minibatches: int = Field(1, ge=1, description="optimiser steps per epoch; prompts are divided among them")
-    tokens_per_forward: int = Field(4096, ge=1, description="tokens encoded at once, which bounds memory")
+    steps: PositiveInt = Field(24, description="PPO steps at most, each with fresh samples")
+    prompts_per_step: PositiveInt = 8
+    samples_per_prompt: PositiveInt = 5
+    max_new_tokens: PositiveInt = 28
+    temperature: PositiveFloat = 0.7
+    epochs: PositiveInt = 1
+    minibatches: PositiveInt = Field(1, description="optimiser steps per epoch; prompts are divided among them")
+    tokens_per_forward: PositiveInt = Field(4096, description="tokens encoded at once, which bounds memory")
     learning_rate: NonNegativeFloat = 6e-4
     value_learning_rate: NonNegativeFloat = 2e-3
-    kl_coefficient: float = Field(0.1, ge=0, description="weight of the per-token KL to the reference in the reward")
-    kl_target: float | None = Field(
-        None, gt=0, description="KL in nats per text to which kl_coefficient is steered. None: it stays as it is"
+    kl_coefficient: NonNegativeFloat = Field(
+        0.1, description="weight of the per-token KL to the reference in the reward"
     )
-    kl_gain: float = Field(0.1, ge=0, description="how fast it is steered: its relative change per relative error")
-    kl_loss_coefficient: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the KL in the loss (estimator k3), beside the one in the reward",
+    kl_target: PositiveFloat | None = Field(
+        None, description="KL in nats per text to which kl_coefficient is steered. None: it stays as it is"
     )
-    entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus in the loss")
+    kl_gain: NonNegativeFloat = Field(0.1, description="how fast it is steered: its relative change per relative error")
+    kl_loss_coefficient: NonNegativeFloat = Field(
+        0.0, description="weight of the KL in the loss (estimator k3), beside the one in the reward"
+    )
+    entropy_coefficient: NonNegativeFloat = Field(0.0, description="weight of the entropy bonus in the loss")
     clip_ratio: PositiveFloat = 0.2
     clip_value: PositiveFloat = 0.2
     value_coefficient: NonNegativeFloat = 0.1
@@ -290,20 +287,19 @@ class PolicySettings(Section):
         description="what the critic reads: the policy's states, or those of an adapter of its own on the same base, "
         "with the policy's LoRA settings and learning rate",
     )
-    beginning_tokens: int = Field(
-        4, ge=1, description="tokens after which the reward model reads a text's beginning anew"
+    beginning_tokens: PositiveInt = Field(
+        4, description="tokens after which the reward model reads a text's beginning anew"
     )
     gamma: float = Field(1.0, ge=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: PositiveFloat = 1.0
     normalize_rewards: bool = Field(False, description="rewards less their running mean, over their running deviation")
-    clip_rewards: float | None = Field(None, gt=0, description="rewards are held within this of 0. None: as they are")
-    spread_penalty: float = Field(
-        0.0, ge=0, description="reward lost per unit of spread between the reward model's heads beyond usual_spread"
+    clip_rewards: PositiveFloat | None = Field(None, description="rewards are held within this of 0. None: as they are")
+    spread_penalty: NonNegativeFloat = Field(
+        0.0, description="reward lost per unit of spread between the reward model's heads beyond usual_spread"
     )
-    usual_spread: float | None = Field(
+    usual_spread: NonNegativeFloat | None = Field(
         None,
-        ge=0,
         description="spread that costs nothing. None: as much as nine tenths of the validation ads' own texts have. "
         "The judge measures its own",
     )
@@ -312,37 +308,37 @@ class PolicySettings(Section):
         description="what costs: nothing, every token, those outside the band around the original's length, or a "
         "length that people's texts seldom have beside the original's",
     )
-    length_penalty: float = Field(0.1, ge=0, description="reward lost per token that costs; curve: per nat")
-    usual_length: float | None = Field(
+    length_penalty: NonNegativeFloat = Field(0.1, description="reward lost per token that costs; curve: per nat")
+    usual_length: PositiveFloat | None = Field(
         None,
-        gt=0,
         description="curve: standard deviation of log(tokens / original's tokens). None: that of the validation ads' "
         "own texts",
     )
     shortest: NonNegativeFloat = Field(0.8, description="lower end of the band, times the original's tokens")
     longest: NonNegativeFloat = Field(1.3, description="upper end of the band, times the original's tokens")
-    missing_eos_penalty: float = Field(1.0, ge=0, description="reward lost by a text cut off at the limit")
-    repetition_penalty: float = Field(
-        0.0, ge=0, description="reward lost by a text of nothing but repeated words; in proportion to their share"
+    missing_eos_penalty: NonNegativeFloat = Field(1.0, description="reward lost by a text cut off at the limit")
+    repetition_penalty: NonNegativeFloat = Field(
+        0.0, description="reward lost by a text of nothing but repeated words; in proportion to their share"
     )
-    off_topic_penalty: float = Field(
-        0.0, ge=0, description="reward lost per unit of cosine (MiniLM embeddings) that text and original lack"
+    off_topic_penalty: NonNegativeFloat = Field(
+        0.0, description="reward lost per unit of cosine (MiniLM embeddings) that text and original lack"
     )
     least_relevance: float = Field(0.5, ge=-1, le=1, description="to this cosine, from which on nothing is lost")
-    copy_penalty: float = Field(0.0, ge=0, description="reward lost by a copy of the original; in part by a near one")
+    copy_penalty: NonNegativeFloat = Field(
+        0.0, description="reward lost by a copy of the original; in part by a near one"
+    )
     most_relevance: float = Field(0.9, ge=-1, lt=1, description="cosine up to which a text is no near copy")
-    formula_penalty: float = Field(
+    formula_penalty: NonNegativeFloat = Field(
         0.0,
-        ge=0,
         description="reward lost by a text with a word pair (or the first word) that all other originals' texts have "
         "too; in proportion to their share",
     )
-    judge_every: int = Field(6, ge=1, description="steps between judgements by the evaluation reward model")
-    judge_prompts: int = Field(32, ge=1, description="originals of the validation split that it judges on")
-    judge_samples: int = Field(4, ge=1, description="texts for each of them")
-    kl_budget: float = Field(5.0, gt=0, description="KL in nats per text beyond which no policy is kept")
-    patience: int = Field(2, ge=1, description="judgements that bring nothing better after which training stops")
-    checkpoint_every: int = Field(1, ge=1, description="PPO steps between checkpoints")
+    judge_every: PositiveInt = Field(6, description="steps between judgements by the evaluation reward model")
+    judge_prompts: PositiveInt = Field(32, description="originals of the validation split that it judges on")
+    judge_samples: PositiveInt = Field(4, description="texts for each of them")
+    kl_budget: PositiveFloat = Field(5.0, description="KL in nats per text beyond which no policy is kept")
+    patience: PositiveInt = Field(2, description="judgements that bring nothing better after which training stops")
+    checkpoint_every: PositiveInt = Field(1, description="PPO steps between checkpoints")
     lora: LoraSettings = LoraSettings()
 
     @model_validator(mode="after")
