@@ -245,7 +245,7 @@ def delimited_header(
 
 
 def first_records(path: Path, delimiter: str, most: int) -> list[list[str]]:
-    """Raises UserError where the file is not in UTF-8, but in UTF-16."""
+    """The fields of the file's first records, at `most` so many. Raises UserError where it is in UTF-16."""
     with pa.input_stream(str(path)) as stream:
         start = stream.read(len(codecs.BOM_UTF16))
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import Algorithm, Settings
+from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
 
 class RunConfig(BaseModel):
@@ -28,7 +28,8 @@ class RunConfig(BaseModel):
         try:
             return cls.model_validate_json(path.read_text())
         except (OSError, ValidationError) as error:
-            raise UserError(f"{path} is no run configuration: {error}") from error
+            reason = faults_of(error) if isinstance(error, ValidationError) else error
+            raise UserError(f"{path} is no run configuration: {reason}") from error
 
     def by(self, algorithm: Algorithm) -> RunConfig:
         """The same policy run by another algorithm: its output lies beside this one's, under its name and `-algorithm`.
