@@ -13,7 +13,7 @@ from benchmarks.ppo_case import Case, Clock, Timed
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_model import RewardModel
-from rlpf_pipeline.training.job import accelerator
+from rlpf_pipeline.training.job import accelerator, be_deterministic
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.reporter import Reporter
 
@@ -29,6 +29,8 @@ class Taste:
 
 
 def time_ours(case: Case, cache: Path) -> Timed:
+    """As jobs run: deterministic."""
+    be_deterministic()
     trainer, clock = make_trainer(case, cache, random_scorer(case, cache)), Clock()
     clock.watch(trainer.sampler, "sample", "decode", lambda drawn: count_tokens(clock, drawn))
     clock.watch(trainer.reward_model, "score", "reward")
@@ -69,5 +71,6 @@ def random_scorer(case: Case, cache: Path) -> RewardModel:
     """A reward model on the base with a random head, its adapter merged as in the pipeline."""
     card = ModelCard(kind="reward", base=case.base, adapters=[])
     model = RewardModel(load_trunk(case.base, cache), load_tokenizer(case.base, cache), card)
+    torch.manual_seed(case.seed)
     nn.init.normal_(model.head.weight)
     return model.to(accelerator().device)

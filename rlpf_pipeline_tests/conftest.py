@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,20 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.settings import BaseModelSettings
+from rlpf_pipeline.training.job import be_deterministic
 
 TINY = BaseModelSettings(name="tiny", dtype="float32")
 
 needs_minilm = pytest.mark.skipif(
     not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed"
 )
+
+
+def pytest_configure() -> None:
+    """The user's settings are not the tests'; nor is a GPU, unless ACCELERATE_USE_CPU=false asks for it."""
+    for name in ("RLPF_ACCELERATE", "RLPF_DATA", "RLPF_HOME", "RLPF_PROFILE", "RLPF_SETTINGS"):
+        os.environ.pop(name, None)
+    os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +43,14 @@ def double_norm(monkeypatch: pytest.MonkeyPatch) -> None:
         return self.weight * states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """As in a job."""
+    be_deterministic()
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,8 +36,6 @@ def rlpf(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("RLPF_PROFILE", "RLPF_DATA"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RLPF_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 

@@ -39,7 +39,7 @@ def settings(home: Path) -> Settings:
 
 
 def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "RLPF_HOME": str(home), "RLPF_PROFILE": "", "RLPF_DATA": "", "DAGSTER_HOME": ""}
+    return {**os.environ, "RLPF_HOME": str(home), "DAGSTER_HOME": ""}
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def run_job(work: Work, *, shards: bool = False) -> None:
 
 def _run(work: Work, config: RunConfig, rank: int) -> None:
     set_seed(config.settings.seed)
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    be_deterministic()
     with Reporter(config.recipe.stage) as reporter:
         reporter.parameters(config.recipe.settings)
         if rank != 0:
@@ -68,6 +68,12 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
             reporter.metrics({k: v for k, v in metrics.items() if isinstance(v, float | int)})
         for kept in config.output.parent.glob(f".{config.output.name}.*"):
             shutil.rmtree(kept)
+
+
+def be_deterministic() -> None:
+    """Equal inputs give equal bytes: kernels add up in a fixed order. PyTorch raises where it has no such kernel."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first works
+    torch.use_deterministic_algorithms(True)
 
 
 def quiet_libraries() -> None:

@@ -24,9 +24,11 @@ from safetensors.torch import save_file
 
 from rlpf_pipeline.training import checkpoints, rollout
 from rlpf_pipeline.training.checkpoints import Checkpoints
+from rlpf_pipeline.training.job import be_deterministic
 from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.ppo_update import PPOUpdate
 from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.static_decoding import StaticDecoder
 from rlpf_pipeline_tests.training.tiny_ppo import likes_letter, tiny_trainer
 
 SETTINGS: dict[str, object] = {
@@ -69,6 +71,7 @@ class Death:
     def install(self) -> None:
         """Put the points into the process."""
         rollout.draw = self.before("rollout", rollout.draw)
+        StaticDecoder.advance = self.before("rollout", StaticDecoder.advance)  # type: ignore[method-assign]
         PPOUpdate.loss = self.before("update", PPOUpdate.loss)  # type: ignore[method-assign]
         MasterWeights.step = self.before("update", MasterWeights.step)  # type: ignore[method-assign]
         save, write = Checkpoints.save, save_file
@@ -93,7 +96,7 @@ class Death:
 
 def attempt(cache: Path, folder: Path, death: Death | None) -> None:
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    be_deterministic()
     if death:
         death.install()
     trainer = tiny_trainer(cache, judge=likes_letter("a"), **SETTINGS)

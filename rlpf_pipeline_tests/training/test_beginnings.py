@@ -67,7 +67,8 @@ def test_the_values_are_the_prior_plus_the_heads_word(cache: Path) -> None:
     assert known.abs().max() > 0.5
     (with_prior,), (without,) = (ppo.learner.estimate(groups, scores, 0.1, prior) for prior in (known, None))
     longest = with_prior.mask.shape[1]
-    expected = without.values * without.mask + known.flatten(0, 1)[:, :longest].float()
+    prior = known.flatten(0, 1)[:, :longest].float().to(without.values.device)
+    expected = without.values * without.mask + prior
     torch.testing.assert_close(with_prior.values * with_prior.mask, expected, rtol=0, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import MergedCopy
@@ -21,7 +21,7 @@ from rlpf_pipeline_tests.training.tiny_ppo import Likes, likes_letter
 QUIET = Reporter("test")
 SHORT = {"steps": 2, "prompts_per_step": 2, "samples_per_prompt": 4, "max_new_tokens": 4}
 BANDIT = {
-    "steps": 2,
+    "steps": 3,
     "prompts_per_step": 4,
     "samples_per_prompt": 32,
     "max_new_tokens": 1,
@@ -48,11 +48,11 @@ def on_samples(  # type: ignore[no-untyped-def]
     return train_on_samples(algorithm, *parts, chosen, 1, QUIET)  # type: ignore[arg-type]
 
 
-def first_token(model: torch.nn.Module, prompts: list[Prompt]) -> torch.Tensor:
+def first_token(model: PreTrainedModel, prompts: list[Prompt]) -> torch.Tensor:
     """Distribution of the token behind each prompt, at the temperature of the bandit: (prompts, vocabulary)."""
     with torch.no_grad():
-        logits = [model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in prompts]
-    return torch.softmax(torch.stack(logits) / BANDIT["temperature"], -1)
+        logits = [model(torch.tensor([prompt.ids]).to(model.device)).logits[0, -1] for prompt in prompts]
+    return torch.softmax(torch.stack(logits).cpu() / BANDIT["temperature"], -1)
 
 
 @pytest.mark.parametrize("algorithm", ["rloo", "grpo"])

@@ -52,7 +52,8 @@ def test_a_moved_policys_log_probs_are_those_of_the_distribution_it_is_sampled_f
     expected = []
     for group in groups:
         for text in group.texts:
-            logits = ppo.sampler.model(torch.tensor([[*group.prefix, *text]])).logits[0, len(group.prefix) - 1 : -1]
+            ids = torch.tensor([[*group.prefix, *text]]).to(ppo.sampler.model.device)
+            logits = ppo.sampler.model(ids).logits[0, len(group.prefix) - 1 : -1]
             log_probs = torch.log_softmax(logits / SHARP["temperature"], dim=-1)
             expected.append(log_probs[torch.arange(len(text)), torch.tensor(text)])
     padded = torch.nn.utils.rnn.pad_sequence(expected, batch_first=True)
@@ -90,9 +91,9 @@ def test_the_loss_is_made_of_its_terms_as_the_settings_weigh_them(cache: Path) -
         ppo.learner.update([part._replace(told=None)])
     told = ppo.learner.actor(part.packed, part.below, with_entropy=True)
     loss, figures = ppo.learner.loss(part._replace(told=told))
-    token = part.mask.bool().numpy()
+    token = part.mask.bool().cpu().numpy()
     new, old, reference, advantages, values, before, returns, entropy = (
-        tensor.detach().numpy()[token].astype(np.float64)
+        tensor.detach().cpu().numpy()[token].astype(np.float64)
         for tensor in (
             told.log_probs, part.log_probs, part.reference, part.advantages, told.values, part.values, part.returns,
             told.entropy,
@@ -200,7 +201,8 @@ def first_token(ppo: PPOTrainer) -> torch.Tensor:
     """The policy's exact distribution of the token behind each prompt: (prompts, vocabulary)."""
     ppo.sampler.merged.refresh()
     with torch.no_grad():
-        logits = [ppo.sampler.model(torch.tensor([prompt.ids])).logits[0, -1] for prompt in PROMPTS]
+        ids = [torch.tensor([prompt.ids]).to(ppo.sampler.model.device) for prompt in PROMPTS]
+        logits = [ppo.sampler.model(own).logits[0, -1] for own in ids]
     return torch.softmax(torch.stack(logits) / ppo.settings.temperature, -1)
 
 

@@ -71,7 +71,7 @@ def test_full_fine_tuning_moves_every_weight(cache: Path, states: StateFile) -> 
     unmoved = [
         name
         for (name, weight), before in zip(model.trunk.named_parameters(), untrained.trunk.parameters(), strict=True)
-        if torch.equal(weight, before)
+        if torch.equal(weight.cpu(), before.cpu())
     ]
     assert unmoved == []
 
@@ -173,7 +173,7 @@ def test_a_split_without_any_pair_that_counts_is_refused(cache: Path, states: St
 
 @pytest.mark.parametrize("changes", [{}, {"solve_heads": True}, {"lora": None}], ids=["lora", "solved heads", "full"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    cache: Path, tmp_path: Path, changes: dict[str, object]
+    cache: Path, tmp_path: Path, changes: dict[str, object], deterministic: None
 ) -> None:
     settings = SETTINGS.model_copy(update=changes)
 
@@ -245,7 +245,8 @@ def test_frozen_layers_run_once_and_change_neither_scores_nor_gradients(
             trainer.cut.lower.forward = None  # type: ignore[union-attr]
         scores = trainer.scores("train", 0, part)
         weights = [p for p in trainer.model.trunk.parameters() if p.requires_grad]
-        gradients.append([scores, *torch.autograd.grad((scores * torch.arange(len(scores))[:, None]).sum(), weights)])
+        total = (scores * torch.arange(len(scores), device=scores.device)[:, None]).sum()
+        gradients.append([scores, *torch.autograd.grad(total, weights)])
     for kept, plain in zip(*gradients, strict=True):
         torch.testing.assert_close(kept, plain, rtol=0, atol=1e-10)
 
@@ -355,8 +356,8 @@ def test_decorrelation_adds_the_batchs_squared_correlation_of_reward_and_length(
         weight.append(part.weight)
     x, y, w = (torch.cat(values) for values in (reward, length, weight))
     # each pair counts in both directions, so that the means are 0
-    mirrored = np.stack([torch.cat([values, -values]).detach().numpy() for values in (x, y)])
-    covariance = np.cov(mirrored, aweights=np.tile(w.numpy(), 2), ddof=0)
+    mirrored = np.stack([torch.cat([values, -values]).detach().cpu().numpy() for values in (x, y)])
+    covariance = np.cov(mirrored, aweights=np.tile(w.cpu().numpy(), 2), ddof=0)
     squared = covariance[0, 1] ** 2 / (covariance[0, 0] * covariance[1, 1])
     assert found[1][0] - found[0][0] == pytest.approx(3 * squared, rel=1e-4)
     assert squared > 0.02
@@ -368,7 +369,8 @@ def test_decorrelation_adds_the_batchs_squared_correlation_of_reward_and_length(
 def with_random_heads(trainer: RewardTrainer) -> RewardTrainer:
     """Heads that score, whose gradient is collected but no step taken."""
     with torch.no_grad():
-        trainer.model.head.weight.normal_(generator=torch.Generator().manual_seed(3))
+        weight = trainer.model.head.weight
+        weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
     trainer.masters.step = lambda *_: None  # type: ignore[method-assign]
     return trainer
 

@@ -49,15 +49,16 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
         [own._replace(part=own.part.once()) for own in trainer.pooled(name, batches)]
         for name, batches in (("train", trainer.train), ("validation", trainer.validation))
     )
-    prior = torch.linspace(0.5, 1.5, train[0].states.shape[1])
-    deviation = np.concatenate([own.states.double().numpy() for own in train]).std(axis=0) / prior.numpy()
+    device = train[0].states.device
+    prior = torch.linspace(0.5, 1.5, train[0].states.shape[1], device=device)
+    deviation = np.concatenate([own.states.double().cpu().numpy() for own in train]).std(axis=0) / prior.cpu().numpy()
 
     def loss_of(head: np.ndarray, pooled: list[Pooled]) -> float:
         loss = mass = 0.0
         for states, part, _, _ in pooled:
-            scores = states.double().numpy() @ head
-            odds = scores[part.left] - scores[part.right]
-            p, weight = part.p.double().numpy(), part.weight.double().numpy()
+            scores = states.double().cpu().numpy() @ head
+            odds = scores[part.left.cpu()] - scores[part.right.cpu()]
+            p, weight = part.p.double().cpu().numpy(), part.weight.double().cpu().numpy()
             loss += weight @ (p * np.logaddexp(0, -odds) + (1 - p) * np.logaddexp(0, odds))
             mass += weight.sum()
         return float(loss / mass + 0.3 / 2 * np.square(head * deviation).sum())
@@ -65,7 +66,7 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
     found = solved_heads(
         train,
         validation,
-        prior_draws(1, len(prior), 0),
+        prior_draws(1, len(prior), 0).to(device),
         prior,
         SOLVED,
         lambda own: own,
@@ -73,8 +74,8 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
     )
     for head, ads in ((found.judged, train), (found.refitted, [*train, *validation])):
         expected = optimize.minimize(loss_of, np.zeros(len(prior)), (ads,), options={"gtol": 1e-7})
-        np.testing.assert_allclose(head[0].numpy(), expected.x, atol=1e-3 * np.abs(expected.x).max())
-        assert loss_of(head[0].numpy(), ads) <= expected.fun + 1e-7
+        np.testing.assert_allclose(head[0].cpu().numpy(), expected.x, atol=1e-3 * np.abs(expected.x).max())
+        assert loss_of(head[0].cpu().numpy(), ads) <= expected.fun + 1e-7
 
 
 def test_each_head_is_solved_on_its_own_sample_and_epoch_0_is_judged(trainer: RewardTrainer) -> None:
@@ -90,7 +91,7 @@ def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> No
     pooled = trainer.pooled("train", trainer.train)
     for own in pooled:
         own.states[:, 3] = 5.0
-    draws = prior_draws(*trainer.model.head.weight.shape, 0)
+    draws = prior_draws(*trainer.model.head.weight.shape, 0).to(pooled[0].states.device)
     weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), SOLVED, lambda own: own, False).judged
     assert (weight[:, 3] == 0).all()
     assert weight.abs().max() > 0
@@ -108,7 +109,7 @@ def test_heads_keep_their_draws_where_the_ads_say_nothing(trainer: RewardTrainer
     pooled = trainer.pooled("train", trainer.train)
     for own in pooled:
         own.states[:, 1] = own.states[:, 0]
-    draws = prior_draws(2, pooled[0].states.shape[1], 3)
+    draws = prior_draws(2, pooled[0].states.shape[1], 3).to(pooled[0].states.device)
     weight = solved_heads(pooled, [], draws, torch.ones_like(draws[0]), SOLVED, lambda own: own, False).judged
     deviation = torch.cat([own.states[:, 0] for own in pooled]).double().std(correction=0)
     contrasts = sum(len(ad.texts) - 1 for ad in TRAIN)
