@@ -59,6 +59,8 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
     be_deterministic()
     with Reporter(config.recipe.stage) as reporter:
         reporter.parameters(config.recipe.settings)
+        if torch.cuda.is_available() and accelerator().device.type == "cpu":
+            reporter.say("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it (docs/accelerate.md)")
         if rank != 0:
             with TemporaryDirectory() as scratch:
                 work(config, Path(scratch), reporter)

@@ -1,0 +1,67 @@
+"""What every job does around its work."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlpf_pipeline.artifacts import Recipe, read_manifest
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.reporter import Reporter
+from rlpf_pipeline.training.run_config import RunConfig
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConfig]:
+    """A job's command line names it."""
+    settings = load_settings("tiny", home=tmp_path)
+    config = RunConfig(settings=settings, recipe=Recipe(stage="fake"), inputs={}, output=tmp_path / "model")
+    (tmp_path / "run.json").write_text(config.model_dump_json())
+    monkeypatch.setattr(sys, "argv", ["job", "--config", str(tmp_path / "run.json")])
+    yield config
+    torch.use_deterministic_algorithms(False)
+
+
+def write_weights(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
+    (folder / "weights.txt").write_text(str(float(torch.rand(1))))
+    return {"deterministic": torch.are_deterministic_algorithms_enabled(), "loss": 0.5}
+
+
+def test_the_work_is_published_with_its_figures_by_the_settings_seed(config: RunConfig) -> None:
+    run_job(write_weights)
+    manifest = read_manifest(config.output)
+    assert manifest is not None
+    assert manifest.metrics == {"deterministic": True, "loss": 0.5}
+    torch.manual_seed(config.settings.seed)
+    assert (config.output / "weights.txt").read_text() == str(float(torch.rand(1)))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [(UserError("no ad has two texts"), 2, "no ad has two texts"), (ZeroDivisionError("x"), 1, "Traceback")],
+)
+def test_a_failure_leaves_its_reason_and_nothing_else(
+    config: RunConfig, tmp_path: Path, error: Exception, code: int, says: str
+) -> None:
+    def fail(*_: object) -> Metrics:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_job(fail)
+    assert end.value.code == code
+    assert (tmp_path / "error-rank0.txt").read_text().startswith(says)
+    assert not config.output.exists()
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_gpu_that_is_not_used_is_told(
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    run_job(write_weights)
+    is_unused = has_gpu and accelerator().device.type == "cpu"
+    assert ("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it" in capsys.readouterr().out) == is_unused
