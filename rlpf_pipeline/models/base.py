@@ -61,6 +61,7 @@ def load_tokenizer(base: BaseModelSettings, cache_folder: Path) -> PreTrainedTok
             )
         tokenizer.pad_token = candidates[0]
     tokenizer.padding_side = "right"
+    tokenizer.init_kwargs.pop("local_files_only", None)  # HF_HUB_OFFLINE, which a saved tokenizer would repeat
     return tokenizer
 
 

@@ -4,7 +4,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rlpf_pipeline.models.base import _in_cache
+import pytest
+from transformers import tokenization_utils_base
+
+from rlpf_pipeline.models.base import _in_cache, load_tokenizer
+from rlpf_pipeline_tests.conftest import TINY
 
 
 def test_ranks_that_want_a_base_at_once_make_it_once(tmp_path: Path) -> None:
@@ -22,3 +26,13 @@ def test_ranks_that_want_a_base_at_once_make_it_once(tmp_path: Path) -> None:
     assert len(made) == 1
     assert set(found) == {tmp_path / "cache" / "tiny"}
     assert sorted(path.name for path in found[0].iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_saved_tokenizer_does_not_tell_whether_a_hub_was_in_reach(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for is_offline in (False, True):
+        monkeypatch.setattr(tokenization_utils_base, "is_offline_mode", lambda value=is_offline: value)
+        load_tokenizer(TINY, cache).save_pretrained(tmp_path / str(is_offline))
+    one, other = ((tmp_path / name / "tokenizer_config.json").read_text() for name in ("False", "True"))
+    assert one == other
