@@ -22,7 +22,7 @@ from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
-from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
 
 ERROR_TAIL_LINES = 30
 GRACE_SECONDS = 20.0
@@ -83,6 +83,12 @@ def threads_of_a_process(config: Path) -> int:
     return max(1, int(joblib.cpu_count() * machines // processes))
 
 
+def is_for_gpus(config: Path) -> bool:
+    """ACCELERATE_USE_CPU makes ranks on a CPU of a configuration for GPUs."""
+    overruled = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    return not (overruled or yaml.safe_load(config.read_text()).get("use_cpu"))
+
+
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
     """Run the job to its end; its lines go to this process's output. Raises JobFailed.
 
@@ -94,6 +100,8 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     threads = ["--num_cpu_threads_per_process", str(threads_of_a_process(config))]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    if is_for_gpus(config):
+        variables[EXPECTS_GPU] = "1"
     process = subprocess.Popen(command, env=variables, start_new_session=True)
     try:
         with leash(process.pid):

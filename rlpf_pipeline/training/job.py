@@ -25,7 +25,7 @@ from accelerate.utils import set_seed
 from rlpf_pipeline.artifacts import publish
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
 
 Metrics = dict[str, float | int | str | bool | None]
 Work = Callable[[RunConfig, Path, Reporter], Metrics]
@@ -59,8 +59,7 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
     be_deterministic()
     with Reporter(config.recipe.stage) as reporter:
         reporter.parameters(config.recipe.settings)
-        if torch.cuda.is_available() and accelerator().device.type == "cpu":
-            reporter.say("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it (docs/accelerate.md)")
+        require_device(reporter)
         if rank != 0:
             with TemporaryDirectory() as scratch:
                 work(config, Path(scratch), reporter)
@@ -70,6 +69,19 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
             reporter.metrics({k: v for k, v in metrics.items() if isinstance(v, float | int)})
         for kept in config.output.parent.glob(f".{config.output.name}.*"):
             shutil.rmtree(kept)
+
+
+def require_device(reporter: Reporter) -> None:
+    """Raises UserError where a GPU was asked for and there is none: accelerate would go on without a word."""
+    if accelerator().device.type != "cpu":
+        return
+    if EXPECTS_GPU in os.environ:
+        raise UserError(
+            "RLPF_ACCELERATE asks for a GPU, and PyTorch sees none. Check the driver (nvidia-smi) and that PyTorch is "
+            "built for CUDA (torch.version.cuda), or leave RLPF_ACCELERATE out to work on the CPU."
+        )
+    if torch.cuda.is_available():
+        reporter.say("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it (docs/accelerate.md)")
 
 
 def be_deterministic() -> None:

@@ -10,6 +10,9 @@ from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
+EXPECTS_GPU = "RLPF_EXPECTS_GPU"
+"""Variable of a job that is not to run on a CPU."""
+
 
 class RunConfig(BaseModel):
     """Settings, the recipe of the output, where inputs lie and where the output goes."""

@@ -11,7 +11,14 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from rlpf_pipeline.artifacts import PACKAGE, Recipe, read_manifest
-from rlpf_pipeline.defs.launcher import JobFailed, accelerate_config, launch, leash, threads_of_a_process
+from rlpf_pipeline.defs.launcher import (
+    JobFailed,
+    accelerate_config,
+    is_for_gpus,
+    launch,
+    leash,
+    threads_of_a_process,
+)
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training.run_config import RunConfig
@@ -33,11 +40,16 @@ def run_config(tmp_path: Path, end: str) -> Path:
     return path
 
 
-def test_a_job_that_ends_well_leaves_its_manifest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accelerate", ["cpu", "gpu"])
+def test_a_job_that_ends_well_leaves_its_manifest(
+    accelerate: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_ACCELERATE", accelerate)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     launch(FAKE_JOB, run_config(tmp_path, "well"), {"PYTHONPATH": REPOSITORY})
     manifest = read_manifest(tmp_path / "model")
     assert manifest is not None
-    assert manifest.metrics == {"accuracy": 0.75}
+    assert manifest.metrics == {"accuracy": 0.75, "expects_gpu": accelerate == "gpu"}
     assert (tmp_path / "model" / "weights.txt").read_text() == "whole"
 
 
@@ -122,6 +134,9 @@ def test_shipped_configurations_are_named_and_accelerate_reads_them(
     config = load_config_from_file(str(accelerate_config()))
     assert (config.num_processes, config.num_machines, config.mixed_precision) == (processes, 1, "no")
     assert config.use_cpu is (name == "cpu")
+    for overruled in ("", "true"):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", overruled)
+        assert is_for_gpus(accelerate_config()) is (name != "cpu" and not overruled)
     assert threads_of_a_process(accelerate_config()) == threads
 
 

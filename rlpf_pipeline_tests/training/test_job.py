@@ -12,7 +12,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,22 @@ def test_a_failure_leaves_its_reason_and_nothing_else(
     assert not config.output.exists()
 
 
+@pytest.mark.skipif(accelerator().device.type != "cpu", reason="here is a GPU, and it is used")
+def test_a_gpu_that_is_asked_for_and_missing_is_an_error(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXPECTS_GPU, "1")
+    with pytest.raises(SystemExit, match="2"):
+        run_job(write_weights)
+    assert "asks for a GPU, and PyTorch sees none" in (tmp_path / "error-rank0.txt").read_text()
+    assert not config.output.exists()
+
+
+@pytest.mark.skipif(accelerator().device.type != "cpu", reason="here is a GPU, and it is used")
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_a_gpu_that_is_not_used_is_told(
     has_gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     run_job(write_weights)
-    is_unused = has_gpu and accelerator().device.type == "cpu"
-    assert ("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it" in capsys.readouterr().out) == is_unused
+    assert ("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it" in capsys.readouterr().out) == has_gpu
