@@ -9,7 +9,7 @@
 behind a context of 40 tokens. Every entry runs in a process of its own, so that peak memory is its own. The same pairs
 for all, as many epochs; trl takes hard labels, as it must. The validation loss is always that of the soft labels.
 `gpu` prints tokens/s, model FLOP utilisation and memory of our trainer for SmolLM2-135M and for a Llama of 7B shape
-with random weights.
+with random weights. Ours is deterministic, as jobs are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
-from rlpf_pipeline.training.job import accelerator
+from rlpf_pipeline.training.job import accelerator, be_deterministic
 from rlpf_pipeline.training.reward_trainer import RewardTrainer
 from rlpf_pipeline.training.snapshot import Ad, read_needed_ads
 
@@ -120,6 +120,7 @@ def soft_loss(scores: Sequence[np.ndarray], ads: Sequence[Ad]) -> float:
 
 
 def run_ours(settings: RewardSettings, train: list[Ad], validation: list[Ad], home: Path) -> dict[str, Any]:
+    be_deterministic()
     torch.manual_seed(1)
     model = new_reward_model(BASE, settings, settings.lora, "reward_model", home / "cache")
     with TemporaryDirectory() as scratch, StateFile(Path(scratch) / "states", 10**10) as states:
@@ -220,6 +221,7 @@ def gpu(
     compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile, whose time is not counted.")] = False,
 ) -> None:
     """Our trainer on the accelerator, with LoRA on all layers: nothing is kept from the first epoch."""
+    be_deterministic()
     table = Table("", "tokens/step", "steps/s", "tokens/s", "MFU", "peak GiB", "padding")
     for name in bases or [BASE.name, SEVEN_B]:
         base = BaseModelSettings(name=str(seven_b_folder(home)) if name == SEVEN_B else name)
