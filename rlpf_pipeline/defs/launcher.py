@@ -22,7 +22,7 @@ from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
-from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
+from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
 
 ERROR_TAIL_LINES = 30
 GRACE_SECONDS = 20.0
@@ -39,7 +39,7 @@ def run_folder(name: str, settings: Settings) -> Path:
 
 
 def write_run_config(name: str, settings: Settings) -> Path:
-    """Write the stage's `run.json` and clear the error files of the run before; returns its path."""
+    """Write the stage's `run.json`; returns its path."""
     stage = STAGES[name]
     config = RunConfig(
         settings=settings,
@@ -48,11 +48,9 @@ def write_run_config(name: str, settings: Settings) -> Path:
         output=folder_of(name, settings),
         options=dict(stage.options),
     )
-    folder = run_folder(name, settings)
-    for old in folder.glob("error-rank*.txt"):
-        old.unlink()
-    write_atomically(folder / "run.json", config.model_dump_json(indent=2))
-    return folder / "run.json"
+    path = run_folder(name, settings) / "run.json"
+    write_atomically(path, config.model_dump_json(indent=2))
+    return path
 
 
 def accelerate_config() -> Path:
@@ -90,12 +88,14 @@ def is_for_gpus(config: Path) -> bool:
 
 
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
-    """Run the job to its end; its lines go to this process's output. Raises JobFailed.
+    """Run the job to its end; its lines go to this process's output. Raises JobFailed, and the job's own UserError.
 
     The job leads a process group of its own, which ends with this call, however it ends: an interrupt ends the group,
     and so does a kill of this process, by way of a shell that waits for our end of a pipe to close.
     """
-    config = accelerate_config()
+    config, folder = accelerate_config(), run_config.parent
+    for old in (*left_by_ranks(CRASH, folder), *left_by_ranks(MISTAKE, folder)):
+        old.unlink()
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     threads = ["--num_cpu_threads_per_process", str(threads_of_a_process(config))]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
@@ -108,8 +108,10 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
             code = process.wait()
     finally:
         end_group(process)
+    for mistake in left_by_ranks(MISTAKE, folder):
+        raise UserError(mistake.read_text())
     if code != 0:
-        raise JobFailed(f"{reason(run_config.parent, code)}\nTo repeat it: {shlex.join(command)}")
+        raise JobFailed(f"{reason(folder, code)}\nTo repeat it: {shlex.join(command)}")
 
 
 @contextmanager
@@ -135,10 +137,14 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def left_by_ranks(file: str, folder: Path) -> list[Path]:
+    return sorted(folder.glob(file.format(rank="*")))
+
+
 def reason(folder: Path, code: int) -> str:
     """What the job's ranks wrote before they ended, shortened to its end."""
     said = []
-    for path in sorted(folder.glob("error-rank*.txt")):
+    for path in left_by_ranks(CRASH, folder):
         lines = path.read_text(errors="replace").splitlines()
         said.append("\n".join([f"{path.name}:", *lines[-ERROR_TAIL_LINES:]]))
     return "\n".join(said) or (

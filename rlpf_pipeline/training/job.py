@@ -1,4 +1,4 @@
-"""What every job shares: read run.json, seed, report, publish the output folder, leave an error file on failure.
+"""What every job shares: read run.json, seed, report, publish the output folder, leave the reason of a failure.
 
 What a job keeps beside its output to go on after a kill, under `.<name of the output>.…`, goes once that is published.
 
@@ -25,7 +25,7 @@ from accelerate.utils import set_seed
 from rlpf_pipeline.artifacts import publish
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
+from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
 
 Metrics = dict[str, float | int | str | bool | None]
 Work = Callable[[RunConfig, Path, Reporter], Metrics]
@@ -47,11 +47,18 @@ def run_job(work: Work, *, shards: bool = False) -> None:
     quiet_libraries()
     try:
         _run(work, config, rank)
-    except Exception as error:
-        reason = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        (path.parent / f"error-rank{rank}.txt").write_text(reason)
-        print(reason, file=sys.stderr, flush=True)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+    except UserError as error:
+        leave(path.parent / MISTAKE.format(rank=rank), str(error))
+        sys.exit(2)
+    except Exception:
+        leave(path.parent / CRASH.format(rank=rank), traceback.format_exc())
+        sys.exit(1)
+
+
+def leave(file: Path, reason: str) -> None:
+    """For the launcher, to which `accelerate launch` passes neither exit codes nor exceptions."""
+    file.write_text(reason)
+    print(reason, file=sys.stderr, flush=True)
 
 
 def _run(work: Work, config: RunConfig, rank: int) -> None:

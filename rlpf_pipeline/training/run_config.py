@@ -12,6 +12,8 @@ from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
 EXPECTS_GPU = "RLPF_EXPECTS_GPU"
 """Variable of a job that is not to run on a CPU."""
+CRASH, MISTAKE = "error-rank{rank}.txt", "mistake-rank{rank}.txt"
+"""Files that a failed job leaves beside its run.json: a traceback, or what the user can mend."""
 
 
 class RunConfig(BaseModel):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from rlpf_pipeline.artifacts import publish
-from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
+from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--config", type=Path)
@@ -18,7 +18,10 @@ with publish(config.output, config.recipe) as (folder, metrics):
     if config.options["end"] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if config.options["end"] == "fails":
-        (path.parent / "error-rank0.txt").write_text("Traceback …\nValueError: the loss is not finite")
+        (path.parent / CRASH.format(rank=0)).write_text("Traceback …\nValueError: the loss is not finite")
         sys.exit(1)
+    if config.options["end"] == "is mistaken":
+        (path.parent / MISTAKE.format(rank=0)).write_text("No ad has two texts.")
+        sys.exit(2)
     (folder / "weights.txt").write_text("whole")
     metrics |= {"accuracy": 0.75, "expects_gpu": EXPECTS_GPU in os.environ}

@@ -21,7 +21,7 @@ from rlpf_pipeline.defs.launcher import (
 )
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.run_config import CRASH, MISTAKE, RunConfig
 
 FAKE_JOB = "rlpf_pipeline_tests.defs.fake_job"
 REPOSITORY = str(Path(__file__).parents[2])
@@ -58,7 +58,14 @@ def test_a_failed_job_says_why(tmp_path: Path) -> None:
         launch(FAKE_JOB, run_config(tmp_path, "fails"), {"PYTHONPATH": REPOSITORY})
 
 
+def test_what_the_user_can_mend_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^No ad has two texts\.$"):
+        launch(FAKE_JOB, run_config(tmp_path, "is mistaken"), {"PYTHONPATH": REPOSITORY})
+
+
 def test_a_killed_job_leaves_nothing_under_its_final_name(tmp_path: Path) -> None:
+    for file in (CRASH, MISTAKE):
+        (tmp_path / file.format(rank=0)).write_text("Of a run before.")
     with pytest.raises(JobFailed, match="was killed, perhaps for lack of memory"):
         launch(FAKE_JOB, run_config(tmp_path, "killed"), {"PYTHONPATH": REPOSITORY})
     assert not (tmp_path / "model").exists()

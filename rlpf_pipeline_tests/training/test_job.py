@@ -41,11 +41,14 @@ def test_the_work_is_published_with_its_figures_by_the_settings_seed(config: Run
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "says"),
-    [(UserError("no ad has two texts"), 2, "no ad has two texts"), (ZeroDivisionError("x"), 1, "Traceback")],
+    ("error", "code", "file", "says"),
+    [
+        (UserError("no ad has two texts"), 2, "mistake-rank0.txt", "no ad has two texts"),
+        (ZeroDivisionError("x"), 1, "error-rank0.txt", "Traceback"),
+    ],
 )
 def test_a_failure_leaves_its_reason_and_nothing_else(
-    config: RunConfig, tmp_path: Path, error: Exception, code: int, says: str
+    config: RunConfig, tmp_path: Path, error: Exception, code: int, file: str, says: str
 ) -> None:
     def fail(*_: object) -> Metrics:
         raise error
@@ -53,7 +56,7 @@ def test_a_failure_leaves_its_reason_and_nothing_else(
     with pytest.raises(SystemExit) as end:
         run_job(fail)
     assert end.value.code == code
-    assert (tmp_path / "error-rank0.txt").read_text().startswith(says)
+    assert (tmp_path / file).read_text().startswith(says)
     assert not config.output.exists()
 
 
@@ -64,7 +67,7 @@ def test_a_gpu_that_is_asked_for_and_missing_is_an_error(
     monkeypatch.setenv(EXPECTS_GPU, "1")
     with pytest.raises(SystemExit, match="2"):
         run_job(write_weights)
-    assert "asks for a GPU, and PyTorch sees none" in (tmp_path / "error-rank0.txt").read_text()
+    assert "asks for a GPU, and PyTorch sees none" in (tmp_path / "mistake-rank0.txt").read_text()
     assert not config.output.exists()
 
 
