@@ -22,7 +22,7 @@ from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
-from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
+from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, KILLED, MISTAKE, RunConfig
 
 ERROR_TAIL_LINES = 30
 GRACE_SECONDS = 20.0
@@ -96,7 +96,7 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     config, folder = accelerate_config(), run_config.parent
     for old in (*left_by_ranks(CRASH, folder), *left_by_ranks(MISTAKE, folder)):
         old.unlink()
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    accelerate = [sys.executable, "-m", "rlpf_pipeline.training.accelerated", "--config_file", str(config)]
     threads = ["--num_cpu_threads_per_process", str(threads_of_a_process(config))]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
@@ -147,7 +147,8 @@ def reason(folder: Path, code: int) -> str:
     for path in left_by_ranks(CRASH, folder):
         lines = path.read_text(errors="replace").splitlines()
         said.append("\n".join([f"{path.name}:", *lines[-ERROR_TAIL_LINES:]]))
+    signals = {KILLED + one: one.name for one in signal.Signals}
+    end = f"was killed by {signals[code]}, perhaps for lack of memory" if code in signals else f"ended with code {code}"
     return "\n".join(said) or (
-        f"The job ended with code {code} and left no error file: it was killed, perhaps for lack of memory, or it "
-        "could not start. Its output above, or in the step's logs, may say more."
+        f"The job {end}, and left no reason. Its output above, or in the step's logs, may say more."
     )

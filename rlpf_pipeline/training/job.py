@@ -56,7 +56,7 @@ def run_job(work: Work, *, shards: bool = False) -> None:
 
 
 def leave(file: Path, reason: str) -> None:
-    """For the launcher, to which `accelerate launch` passes neither exit codes nor exceptions."""
+    """For whoever started `accelerate launch`, which knows of its ranks only that one failed."""
     file.write_text(reason)
     print(reason, file=sys.stderr, flush=True)
 

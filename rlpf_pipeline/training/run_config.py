@@ -14,6 +14,8 @@ EXPECTS_GPU = "RLPF_EXPECTS_GPU"
 """Variable of a job that is not to run on a CPU."""
 CRASH, MISTAKE = "error-rank{rank}.txt", "mistake-rank{rank}.txt"
 """Files that a failed job leaves beside its run.json: a traceback, or what the user can mend."""
+KILLED = 128
+"""Added to the number of the signal that killed a job it is the exit code, as in shells."""
 
 
 class RunConfig(BaseModel):

@@ -66,7 +66,7 @@ def test_what_the_user_can_mend_is_told_as_that(tmp_path: Path) -> None:
 def test_a_killed_job_leaves_nothing_under_its_final_name(tmp_path: Path) -> None:
     for file in (CRASH, MISTAKE):
         (tmp_path / file.format(rank=0)).write_text("Of a run before.")
-    with pytest.raises(JobFailed, match="was killed, perhaps for lack of memory"):
+    with pytest.raises(JobFailed, match="was killed by SIGKILL, perhaps for lack of memory"):
         launch(FAKE_JOB, run_config(tmp_path, "killed"), {"PYTHONPATH": REPOSITORY})
     assert not (tmp_path / "model").exists()
     assert (tmp_path / ".model.building" / "weights.txt").read_text() == "half"
