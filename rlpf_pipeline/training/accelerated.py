@@ -1,6 +1,6 @@
 """`accelerate launch`, with the exit code of what it started.
 
-python -m rlpf_pipeline.training.accelerated --config_file gpu.yaml -m rlpf_pipeline.training.jobs.reward --config r.json
+python -m rlpf_pipeline.training.accelerated --config_file gpu.yaml -m rlpf_pipeline.training.jobs.reward --config FILE
 
 Of a single process that fails accelerate makes a traceback of its own, below the job's reason, and code 1; which signal
 killed it would stand in that traceback alone.
