@@ -59,6 +59,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
                 chooser,
             )
         )
+    reporter.say(f"scoring {sum(map(len, tables))} texts with both reward models")
     models = {c: load_reward_model(config.inputs[name], settings.cache).to(device) for c, name in REWARDS.items()}
     suggestions = pd.concat([add_rewards(table, prompts, models) for table in tables], ignore_index=True)
     suggestions[OPTIONAL] = np.nan
