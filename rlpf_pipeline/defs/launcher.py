@@ -82,7 +82,7 @@ def threads_of_a_process(config: Path) -> int:
 
 
 def is_for_gpus(config: Path) -> bool:
-    """ACCELERATE_USE_CPU makes ranks on a CPU of a configuration for GPUs."""
+    """Whether jobs under it must find a GPU; with ACCELERATE_USE_CPU=true they are ranks on a CPU instead."""
     overruled = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
     return not (overruled or yaml.safe_load(config.read_text()).get("use_cpu"))
 
@@ -95,7 +95,7 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     """
     config, folder = accelerate_config(), run_config.parent
     for old in (*left_by_ranks(CRASH, folder), *left_by_ranks(MISTAKE, folder)):
-        old.unlink()
+        old.unlink(missing_ok=True)
     accelerate = [sys.executable, "-m", "rlpf_pipeline.training.accelerated", "--config_file", str(config)]
     threads = ["--num_cpu_threads_per_process", str(threads_of_a_process(config))]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]

@@ -48,7 +48,7 @@ class TrainingLauncher(dg.ConfigurableResource):
     dagster_ui: str = "http://127.0.0.1:3000"
 
     def build(self, context: dg.AssetExecutionContext, settings: Settings, name: str) -> Outcome:
-        """Run the job unless the stage is up to date. Raises dagster.Failure with what the job said."""
+        """Run the job unless the stage is up to date. Raises dagster.Failure with what it said, or its UserError."""
         if is_current(folder_of(name, settings), recipe_of(name, settings)):
             return outcome_of(name, settings, reused=True)
         run_config = write_run_config(name, settings)

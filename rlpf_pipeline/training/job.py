@@ -95,7 +95,7 @@ def be_deterministic() -> None:
     """Equal inputs give equal bytes: kernels add up in a fixed order. PyTorch raises where it has no such kernel."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first works
     torch.use_deterministic_algorithms(True)
-    # No memory is read before it is written, and filling it is as many kernels again, on a GPU as many launches.
+    # Nothing here reads memory that it has not written, and filling it is thousands of launches a step on a GPU.
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 

@@ -15,7 +15,7 @@ EXPECTS_GPU = "RLPF_EXPECTS_GPU"
 CRASH, MISTAKE = "error-rank{rank}.txt", "mistake-rank{rank}.txt"
 """Files that a failed job leaves beside its run.json: a traceback, or what the user can mend."""
 KILLED = 128
-"""Added to the number of the signal that killed a job it is the exit code, as in shells."""
+"""A job that a signal killed has this and the signal's number as exit code, as in shells."""
 
 
 class RunConfig(BaseModel):
