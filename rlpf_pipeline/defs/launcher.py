@@ -108,8 +108,8 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
             code = process.wait()
     finally:
         end_group(process)
-    for mistake in left_by_ranks(MISTAKE, folder):
-        raise UserError(mistake.read_text())
+    if mistakes := left_by_ranks(MISTAKE, folder):
+        raise UserError(mistakes[0].read_text())
     if code != 0:
         raise JobFailed(f"{reason(folder, code)}\nTo repeat it: {shlex.join(command)}")
 

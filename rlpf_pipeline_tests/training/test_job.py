@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 from rlpf_pipeline.artifacts import Recipe, read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training import job
+from rlpf_pipeline.training.job import Metrics, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
 
@@ -24,6 +26,12 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunConfi
     monkeypatch.setattr(sys, "argv", ["job", "--config", str(tmp_path / "run.json")])
     yield config
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever device the tests run on."""
+    monkeypatch.setattr(job, "accelerator", lambda: SimpleNamespace(device=torch.device("cpu")))
 
 
 def write_weights(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
@@ -60,9 +68,8 @@ def test_a_failure_leaves_its_reason_and_nothing_else(
     assert not config.output.exists()
 
 
-@pytest.mark.skipif(accelerator().device.type != "cpu", reason="here is a GPU, and it is used")
 def test_a_gpu_that_is_asked_for_and_missing_is_an_error(
-    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_cpu: None
 ) -> None:
     monkeypatch.setenv(EXPECTS_GPU, "1")
     with pytest.raises(SystemExit, match="2"):
@@ -71,10 +78,9 @@ def test_a_gpu_that_is_asked_for_and_missing_is_an_error(
     assert not config.output.exists()
 
 
-@pytest.mark.skipif(accelerator().device.type != "cpu", reason="here is a GPU, and it is used")
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_a_gpu_that_is_not_used_is_told(
-    has_gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    has_gpu: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], on_cpu: None
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     run_job(write_weights)
