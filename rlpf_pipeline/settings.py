@@ -339,6 +339,9 @@ class PolicySettings(Section):
     kl_budget: PositiveFloat = Field(5.0, description="KL in nats per text beyond which no policy is kept")
     patience: PositiveInt = Field(2, description="judgements that bring nothing better after which training stops")
     checkpoint_every: PositiveInt = Field(1, description="PPO steps between checkpoints")
+    sampler: Literal["own", "vllm"] = Field(
+        "own", description="what draws the texts: our own decoding, or a vLLM server beside the trainer"
+    )
     lora: LoraSettings = LoraSettings()
 
     @model_validator(mode="after")

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import joblib
@@ -22,10 +19,10 @@ from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.training.process_group import process_group
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, KILLED, MISTAKE, RunConfig
 
 ERROR_TAIL_LINES = 30
-GRACE_SECONDS = 20.0
 TO_BE_WRITTEN = "ADDRESS"
 """Stands in a shipped configuration for what only its user knows."""
 
@@ -90,8 +87,7 @@ def is_for_gpus(config: Path) -> bool:
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
     """Run the job to its end; its lines go to this process's output. Raises JobFailed, and the job's own UserError.
 
-    The job leads a process group of its own, which ends with this call, however it ends: an interrupt ends the group,
-    and so does a kill of this process, by way of a shell that waits for our end of a pipe to close.
+    The job leads a process group of its own, which ends with this call, however that ends.
     """
     config, folder = accelerate_config(), run_config.parent
     for old in (*left_by_ranks(CRASH, folder), *left_by_ranks(MISTAKE, folder)):
@@ -102,39 +98,12 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     if is_for_gpus(config):
         variables[EXPECTS_GPU] = "1"
-    process = subprocess.Popen(command, env=variables, start_new_session=True)
-    try:
-        with leash(process.pid):
-            code = process.wait()
-    finally:
-        end_group(process)
+    with process_group(command, variables) as process:
+        code = process.wait()
     if mistakes := left_by_ranks(MISTAKE, folder):
         raise UserError(mistakes[0].read_text())
     if code != 0:
         raise JobFailed(f"{reason(folder, code)}\nTo repeat it: {shlex.join(command)}")
-
-
-@contextmanager
-def leash(group: int) -> Iterator[None]:
-    """The process group may live while this process does: it is killed when this one dies inside the context."""
-    watcher = subprocess.Popen(
-        ["/bin/sh", "-c", f"read line || kill -s KILL -- -{group}"], stdin=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        yield
-    finally:
-        watcher.communicate(b"done\n")
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the group: SIGINT first, so that a job can leave its error file, then SIGKILL."""
-    with contextlib.suppress(ProcessLookupError):
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=GRACE_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def left_by_ranks(file: str, folder: Path) -> list[Path]:

@@ -44,6 +44,7 @@ from rlpf_pipeline.training.rewards import (
 from rlpf_pipeline.training.rollout import MergedSampler, Sampler
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.sharding import ShardedSampler
+from rlpf_pipeline.training.vllm_sampler import VllmSampler
 
 
 class Written(NamedTuple):
@@ -75,9 +76,10 @@ class PPOTrainer:
         settings: PolicySettings,
         seed: int,
         judges: Judges | None = None,
+        sampler: Sampler | VllmSampler | None = None,
     ) -> None:
-        """policy: whole, or sharded (`sharding.py`). Raises UserError where a mini-batch, or a judgement by a sharded
-        policy, would have fewer prompts than there are ranks."""
+        """policy: whole, or sharded (`sharding.py`). sampler: None for our own decoding. Raises UserError where a
+        mini-batch, or a judgement by a sharded policy, would have fewer prompts than there are ranks."""
         self.settings, self.seed, self.tokenizer = settings, seed, tokenizer
         self.reward_model, self.prompts, self.judges = reward_model, prompts, judges
         self.accelerate = accelerator()
@@ -96,7 +98,7 @@ class PPOTrainer:
             )
         self.terms = reward_terms(settings)
         drawing = ShardedSampler if self.learner.sharded else MergedSampler
-        self.sampler: Sampler = drawing(policy, Sampling.of(tokenizer, settings))
+        self.sampler = sampler or drawing(policy, Sampling.of(tokenizer, settings))
         self.step, self.stopped = 0, False
         self.kl_coefficient, self.moments, self.trust = settings.kl_coefficient, RunningMoments(), Trust()
         self.rollout: Rollout | None = None

@@ -1,9 +1,5 @@
 """The launcher: a job's output appears whole or not at all, its reason reaches us, and nothing outlives us."""
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import joblib
@@ -16,7 +12,6 @@ from rlpf_pipeline.defs.launcher import (
     accelerate_config,
     is_for_gpus,
     launch,
-    leash,
     threads_of_a_process,
 )
 from rlpf_pipeline.errors import UserError
@@ -72,43 +67,6 @@ def test_a_killed_job_leaves_nothing_under_its_final_name(tmp_path: Path) -> Non
     assert (tmp_path / ".model.building" / "weights.txt").read_text() == "half"
 
 
-def test_a_killed_launcher_takes_its_job_along() -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER_WITH_A_SLEEPING_JOB], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    )
-    assert parent.stdout is not None
-    job = int(parent.stdout.readline())
-    assert is_alive(job)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 10
-    while is_alive(job) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(job)
-
-
-LAUNCHER_WITH_A_SLEEPING_JOB = """
-import subprocess, time
-from rlpf_pipeline.defs.launcher import leash
-job = subprocess.Popen(["sleep", "60"], start_new_session=True)
-with leash(job.pid):
-    print(job.pid, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_leaving_the_leash_spares_the_job() -> None:
-    job = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    try:
-        with leash(job.pid):
-            pass
-        assert job.poll() is None
-    finally:
-        job.kill()
-        job.wait()
-
-
 def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLPF_ACCELERATE", "/nowhere/gpu.yaml")
     with pytest.raises(UserError, match=r"/nowhere/gpu\.yaml"):
@@ -145,11 +103,3 @@ def test_shipped_configurations_are_named_and_accelerate_reads_them(
         monkeypatch.setenv("ACCELERATE_USE_CPU", overruled)
         assert is_for_gpus(accelerate_config()) is (name != "cpu" and not overruled)
     assert threads_of_a_process(accelerate_config()) == threads
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that ended and waits to be collected does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

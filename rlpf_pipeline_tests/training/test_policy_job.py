@@ -25,7 +25,7 @@ from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Algorithm, LoraSettings, MarketSettings, PolicySettings, RewardSettings
-from rlpf_pipeline.training.jobs.policy import originals_out_of_reach, read_task, require_shardable, work
+from rlpf_pipeline.training.jobs.policy import originals_out_of_reach, read_task, require_supported, work
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import scored
@@ -37,6 +37,7 @@ from rlpf_pipeline.training.suggest import load_writer
 from rlpf_pipeline.training.usual import LEAST_DEVIATION, usual_length
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline_tests.conftest import TINY, needs_minilm
+from rlpf_pipeline_tests.training.test_vllm_sampler import install_stand_in
 
 QUIET = Reporter("test")
 CPU = torch.device("cpu")
@@ -168,11 +169,31 @@ def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:
     assert originals_out_of_reach(prompts, settings.model_copy(update={"length": "linear"})) == 0.0
 
 
-@pytest.mark.parametrize("changed", [{"algorithm": "rloo"}, {"critic_states": "own"}])
+@pytest.mark.parametrize("changed", [{"algorithm": "rloo"}, {"critic_states": "own"}, {"sampler": "vllm"}])
 def test_what_needs_a_whole_base_on_every_rank_is_refused_with_fsdp(changed: dict[str, str]) -> None:
-    require_shardable(PolicySettings())
+    require_supported(PolicySettings(), sharded=True)
     with pytest.raises(UserError, match=r"FSDP.*gpus-8"):
-        require_shardable(PolicySettings().model_copy(update=changed))
+        require_supported(PolicySettings().model_copy(update=changed), sharded=True)
+
+
+def test_vllm_draws_for_ppo_alone() -> None:
+    require_supported(PolicySettings(sampler="vllm"), sharded=False)
+    with pytest.raises(UserError, match=r"policy\.sampler vllm is for policy\.algorithm ppo, not for rloo"):
+        require_supported(PolicySettings(sampler="vllm", algorithm="rloo"), sharded=False)
+
+
+def test_ppo_learns_from_what_vllm_draws(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From what the stand-in says, which always has as many tokens."""
+    install_stand_in(tmp_path, monkeypatch)
+    policy = config.settings.policy.model_copy(update={"sampler": "vllm", "steps": 2})
+    settings = config.settings.model_copy(update={"policy": policy})
+    config = config.model_copy(update={"settings": settings, "output": tmp_path / "adllama"})
+    with publish(config.output, config.recipe) as (folder, metrics):
+        metrics |= work(config, folder, QUIET)
+    history = pd.read_parquet(config.output / "history.parquet")
+    assert history.tokens.tolist() == [4, 4]
+    assert (history.gradient_norm > 0).all()
+    assert {path.name for path in tmp_path.iterdir()} == {"adllama", ".adllama.checkpoint", "bin"}
 
 
 def test_every_algorithm_starts_from_the_same_judgement(folder_by: FolderBy) -> None:

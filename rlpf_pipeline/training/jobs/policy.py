@@ -9,7 +9,8 @@ checkpoint; a comparator keeps its last policy, and starts afresh.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,11 @@ from rlpf_pipeline.training.prompts import Prompt, make_prompt
 from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.sharding import placed, shards_base
 from rlpf_pipeline.training.snapshot import Ad, read_ads, read_needed_ads, shuffled
 from rlpf_pipeline.training.usual import MEASURED, usual_spread, with_usual
+from rlpf_pipeline.training.vllm_sampler import VllmSampler, vllm_sampler
 
 
 class Task(NamedTuple):
@@ -50,12 +53,29 @@ class Task(NamedTuple):
     prompts: Sequence[Prompt]
     judges: Judges | None
 
-    def ppo(self, policy: PeftModel) -> PPOTrainer:
+    def ppo(self, policy: PeftModel, sampler: VllmSampler | None = None) -> PPOTrainer:
         """PPO on a policy, which is also how a policy that another algorithm trained is judged."""
-        settings = self.config.settings
+        settings, prompts = self.config.settings, self.prompts
         return PPOTrainer(
-            policy, self.tokenizer, self.reward_model, self.prompts, settings.policy, settings.seed, self.judges
+            policy, self.tokenizer, self.reward_model, prompts, settings.policy, settings.seed, self.judges, sampler
         )
+
+    @contextmanager
+    def sampler(self, policy: PeftModel, reporter: Reporter) -> Iterator[VllmSampler | None]:
+        """vLLM's, where the settings ask for it; None for our own."""
+        settings, rank = self.config.settings.policy, accelerator().process_index
+        if settings.sampler == "own":
+            yield None
+            return
+        judged = self.judges.prompts if self.judges else []
+        longest = max(len(prompt.ids) for prompt in [*self.prompts, *judged])
+        texts = max(settings.prompts_per_step * settings.samples_per_prompt, len(judged) * settings.judge_samples)
+        folder = self.config.output.with_name(f".vllm.{self.config.output.name}.{rank}")
+        reporter.say("starting vLLM, which takes a minute or more")
+        with vllm_sampler(
+            policy, self.tokenizer, Sampling.of(self.tokenizer, settings), texts, longest, folder
+        ) as sampler:
+            yield sampler
 
 
 class Trained(NamedTuple):
@@ -98,8 +118,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
 def read_task(config: RunConfig) -> Task:
     settings, accelerate = config.settings, accelerator()
     device, sharded = accelerate.device, shards_base(accelerate)
-    if sharded:
-        require_shardable(settings.policy)
+    require_supported(settings.policy, sharded)
     reference, tokenizer = load_policy(config.inputs["imitation_v2"], settings.cache)
     reward_model, evaluation_model = (
         load_reward_model(config.inputs[name], settings.cache).to(device)
@@ -116,12 +135,17 @@ def read_task(config: RunConfig) -> Task:
     return Task(config, reference, tokenizer, reward_model, ads, prompts, judges)
 
 
-def require_shardable(settings: PolicySettings) -> None:
-    """Raises UserError for what needs the base's whole weights on every rank."""
-    if settings.algorithm != "ppo" or settings.critic_states == "own":
+def require_supported(settings: PolicySettings, sharded: bool) -> None:
+    """Raises UserError for what does not go together. FSDP: not with what needs the base's whole weights on a rank."""
+    if sharded and (settings.algorithm != "ppo" or settings.critic_states == "own" or settings.sampler == "vllm"):
         raise UserError(
-            "With FSDP the ranks share one base, which is for policy.algorithm ppo with policy.critic_states policy. "
-            "Change these, or choose an accelerate configuration whose ranks hold whole models (gpu, gpus-8)."
+            "With FSDP the ranks share one base, which is for policy.algorithm ppo with policy.critic_states policy "
+            "and policy.sampler own. Change these, or choose an accelerate configuration whose ranks hold whole "
+            "models (gpu, gpus-8)."
+        )
+    if settings.sampler == "vllm" and settings.algorithm != "ppo":
+        raise UserError(
+            f"policy.sampler vllm is for policy.algorithm ppo, not for {settings.algorithm}. Set it to own."
         )
 
 
@@ -148,8 +172,10 @@ def by_ppo(task: Task, reporter: Reporter) -> Trained:
     checkpoints = Checkpoints(
         config.output.with_name(f".{config.output.name}.checkpoint"), digest_of(config.recipe.model_dump())
     )
-    trainer = task.ppo(policy)
-    trainer.train(reporter, checkpoints)
+    with task.sampler(policy, reporter) as sampler:
+        trainer = task.ppo(policy, sampler)
+        reporter.phase()
+        trainer.train(reporter, checkpoints)
     return Trained(policy, trainer.history, trainer.curve, trainer.chosen())
 
 
