@@ -2,8 +2,9 @@
 
     headline_of("days.parquet", ExperimentSpec(date="day")).risk.estimate
 
-The rows are judged as for the report, covariates and model are the same. What reaches Python is a row of numbers per
-advertiser: no names, no pandas.
+The rows are judged as for the report, but for outcomes that the estimate does not need (ads, variations, spend), which
+are not read; covariates and model are the same. What reaches Python is a row of numbers per advertiser: no names, no
+pandas.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Headline(NamedTuple):
 
 def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | None = None) -> Headline:
     """source, query: as in `panel.load_experiment`. Raises UserError for data that cannot be analysed, as `analyse`."""
-    with opened(source, spec or ExperimentSpec(), query, with_levels=True) as table:
+    with opened(source, spec or ExperimentSpec(), query, headline=True) as table:
         numbers = exposed_numbers(table)
     require_exposure(numbers.treated > 0, numbers.clicks)
     with one_thread():

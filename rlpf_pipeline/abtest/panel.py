@@ -129,12 +129,16 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(source: Any, spec: ExperimentSpec, query: str | None, with_levels: bool = False) -> Iterator[Opened]:
-    """Raises UserError where a table cannot be read, also by a query inside of the `with` statement."""
+def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool = False) -> Iterator[Opened]:
+    """headline: with the levels of categories, and without the outcomes, which its estimate does not need.
+
+    Raises UserError where a table cannot be read, also by a query inside of the `with` statement.
+    """
     with connect(config=CONNECTION) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
-        categories = [c for c in covariates if c.form == "category" and with_levels]
+        categories = [c for c in covariates if c.form == "category" and headline]
+        outcomes = () if headline else outcomes
         with readable_to_its_end():
             first, last, levels = extent(connection, spec, kinds, categories)
             yield Opened(connection, spec, kinds, covariates, outcomes, segments, first, last, levels)
