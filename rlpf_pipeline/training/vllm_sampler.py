@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from itertools import count
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from rlpf_pipeline.models.lora_linear import ADAPTER
 from rlpf_pipeline.training.process_group import process_group
 from rlpf_pipeline.training.sampling import Sampling
 
-START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 900.0, 600.0, 0.5
+START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 900.0, 3600.0, 0.5
 LOG_LINES = 15
 LEAST_RANK = 8
 """vLLM takes powers of two from this on as the highest rank of an adapter."""
@@ -106,7 +106,7 @@ class Server:
             connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
             reply = connection.getresponse()
             said = reply.read()
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise VllmFailed(f"vLLM does not answer {path}: {error}") from error
         finally:
             connection.close()
@@ -148,28 +148,10 @@ def vllm_sampler(
     shutil.rmtree(folder, ignore_errors=True)
     plain_copy(policy).save_pretrained(folder / "reference")
     tokenizer.save_pretrained(folder / "reference")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    key, log, tokens = secrets.token_hex(), folder / "vllm.log", longest_prompt + sampling.max_new_tokens
-    options = {
-        "host": "127.0.0.1",
-        "port": port,
-        "dtype": str(policy.dtype).removeprefix("torch."),
-        "generation-config": "vllm",
-        "max-model-len": tokens,
-        "max-num-batched-tokens": max(tokens, TOKENS_OF_A_PASS),
-        "max-lora-rank": max(LEAST_RANK, 1 << (policy.peft_config[ADAPTER].r - 1).bit_length()),
-        "max-loras": 1,
-        "kv-cache-memory-bytes": cache_bytes(policy.config, policy.dtype, texts, tokens),
-        # Asked for before the server looks at the size of its cache, which is given: of what the trainer leaves free.
-        "gpu-memory-utilization": 0.05,
-    }
-    # A prompt read in parts has no seeded random numbers on a CPU (vLLM 0.32).
-    flags = ["--enable-lora", "--no-enable-chunked-prefill", "--disable-uvicorn-access-log"]
-    flags += ["--enforce-eager"] if policy.device.type == "cpu" else []
-    words = [command, "serve", str(folder / "reference"), *flags, *(f"--{name}={own}" for name, own in options.items())]
-    with log.open("wb") as file, process_group(words, environment(policy.device, key), file) as process:
+    port, key, log = free_port(), secrets.token_hex(), folder / "vllm.log"
+    words = options(policy, texts, longest_prompt + sampling.max_new_tokens)
+    serve = [command, "serve", str(folder / "reference"), "--host=127.0.0.1", f"--port={port}", *words]
+    with log.open("wb") as file, process_group(serve, environment(policy.device, key), file) as process:
         server = Server(process, port, key)
         try:
             server.wait_until_ready()
@@ -178,6 +160,32 @@ def vllm_sampler(
             lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
             raise VllmFailed("\n".join([f"{error}. The end of {log}:", *lines])) from error
     shutil.rmtree(folder)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def options(policy: PeftModel, texts: int, tokens: int) -> list[str]:
+    """The server's, for about `texts` at once of at most `tokens`, prompts included."""
+    rank = policy.peft_config[ADAPTER].r
+    values = {
+        "dtype": str(policy.dtype).removeprefix("torch."),
+        "generation-config": "vllm",
+        "max-model-len": tokens,
+        "max-num-batched-tokens": max(tokens, TOKENS_OF_A_PASS),
+        "max-loras": 1,
+        "max-lora-rank": max(LEAST_RANK, 1 << (rank - 1).bit_length()),
+        "kv-cache-memory-bytes": cache_bytes(policy.config, policy.dtype, texts, tokens),
+        # Of what the trainer leaves free vLLM asks for this share before it looks at the bytes it is given.
+        "gpu-memory-utilization": 0.05,
+    }
+    # A prompt read in parts has no seeded random numbers on a CPU (vLLM 0.32).
+    flags = ["--enable-lora", "--no-enable-chunked-prefill", "--disable-uvicorn-access-log"]
+    flags += ["--enforce-eager"] if policy.device.type == "cpu" else []
+    return [*flags, *(f"--{name}={value}" for name, value in values.items())]
 
 
 def seed_of(uniform: Tensor) -> int:
