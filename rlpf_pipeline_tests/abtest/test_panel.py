@@ -150,8 +150,7 @@ def test_missing_covariates_stay_null(data):
         (lambda d: d.assign(new_advertiser="maybe"), "not true or false"),
         (lambda d: d.assign(impressions="many"), "not a finite number"),
         (lambda d: d.assign(account_age_years=np.inf), "not a finite number"),
-        (lambda d: d.assign(ads=d["ads"] + 0.5), "whole things"),
-        (lambda d: d.assign(spend=np.inf), "spend is not a finite number"),
+        (lambda d: d.assign(impressions=d["impressions"] + 0.5), "impressions counts whole things"),
         (lambda d: d.assign(lifetime_ctr=-0.1), "lifetime_ctr is negative"),
         (lambda d: d.head(0), "no rows"),
     ],
@@ -160,6 +159,20 @@ def test_missing_covariates_stay_null(data):
 def test_a_mistake_is_refused_with_what_and_where(data, broken, message, read):
     with pytest.raises(UserError, match=message):
         read(broken(data))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda d: d.assign(ads=d["ads"] + 0.5), "ads counts whole things"),
+        (lambda d: d.assign(spend=np.inf), "spend is not a finite number"),
+        (lambda d: d.assign(spend=-1.0), "spend is negative"),
+    ],
+)
+def test_a_mistake_in_an_outcome_is_refused_where_it_is_read(data, broken, message):
+    with pytest.raises(UserError, match=message):
+        load_experiment(broken(data))
+    assert headline_of(broken(data)) == headline_of(data)
 
 
 def test_other_sources_are_refused(tmp_path):
