@@ -203,10 +203,10 @@ needs_vllm = pytest.mark.skipif(shutil.which("vllm") is None, reason="the comman
 @needs_vllm
 def test_vllm_draws_as_we_do_where_chance_has_no_say(real: VllmSampler) -> None:
     """At a temperature near 0 every token is the likeliest one, whichever random numbers decide."""
+    real.sampling = real.sampling._replace(temperature=1e-4, max_new_tokens=12)
     drawn = []
     for _ in range(2):
         move(real.policy)
-        real.sampling = real.sampling._replace(temperature=1e-4)
         ours = MergedSampler(real.policy, real.sampling).sample(PROMPTS, 2, uniform(1, 4, 12))
         assert real.sample(PROMPTS, 2, uniform(1, 4, 12)) == ours
         drawn.append(ours)
