@@ -227,4 +227,5 @@ def term_of(part: Values) -> Term:
     if covariate.form != "category":
         return Term(covariate, (covariate.term,), part.numbers[:, None])
     names = tuple(f"{covariate.term}[T.{level}]" for level in part.levels[1:])
-    return Term(covariate, names, (part.numbers[:, None] == np.arange(1, len(part.levels))).astype(float))
+    levels = np.arange(1, len(part.levels))[:, None]
+    return Term(covariate, names, (part.numbers == levels).astype(float).T)  # by column, as they are put together

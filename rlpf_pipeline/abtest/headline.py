@@ -18,8 +18,8 @@ from rlpf_pipeline.abtest.design import TREATMENT, Values, regression_on
 from rlpf_pipeline.abtest.frames import ARMS, require_exposure
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
-from rlpf_pipeline.abtest.panel import FLAWED, Opened, make_advertisers, opened
-from rlpf_pipeline.abtest.rows import literal, quoted
+from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
+from rlpf_pipeline.abtest.rows import literal, quoted, selected
 from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
 
@@ -81,9 +81,8 @@ def exposed_numbers(table: Opened) -> Numbers:
         name, missing = quoted(covariate.name), literal(MISSING_LEVEL)
         level, number = f"enum_code(coalesce({name}, {missing})::level)", f"coalesce({name}::DOUBLE, 'nan')"
         columns[covariate.name] = level if covariate.form == "category" else number
-    selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
     found = table.connection.execute(
-        f"""SELECT {FLAWED} AS flawed, hash(advertiser_id) AS advertiser_id, {selected} FROM ({table.advertisers})
+        f"""SELECT flawed, hash(advertiser_id) AS advertiser_id, {selected(columns)} FROM ({table.advertisers})
         WHERE impressions > 0 OR flawed""",  # noqa: S608 (names are quoted)
         table.days,
     ).fetchnumpy()

@@ -41,10 +41,10 @@ CONNECTION: Config = {
     "allocator_bulk_deallocation_flush_threshold": "2MB",
 }
 DATABASES = (".duckdb", ".db")
+UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
+"""What DuckDB raises where rows turn out to be broken."""
 MOST_DAYS = 3653
 """Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
-FLAWED = "coalesce(wrong OR crossed OR row_count > days, false)"
-"""Of an advertiser: what `make_advertisers` refuses, beside an arm without any."""
 DAYS_OF_WEEK = 7
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
@@ -110,8 +110,9 @@ class Opened(NamedTuple):
         return row_queries(self.kinds, self.spec, self.covariates, self.outcomes)
 
     def from_rows(self, select: str) -> str:
-        """A SELECT from `ab_rows`, the typed rows."""
-        return f"WITH ab_rows AS ({self.queries.typed}) FROM ({select})"
+        """A SELECT from `ab_rows`, the typed rows, and `ab_descriptions`."""
+        queries = self.queries
+        return f"WITH ab_rows AS ({queries.typed}), ab_descriptions AS ({queries.descriptions}) FROM ({select})"
 
     @property
     def advertisers(self) -> str:
@@ -157,14 +158,17 @@ def readable_to_its_end() -> Iterator[None]:
     """Raise UserError where rows far down a file turn out to be broken."""
     try:
         yield
-    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException) as error:
+    except duckdb.Error as error:
+        # Of a damaged Parquet file some errors are of no kind at all.
+        if type(error) is not duckdb.Error and not isinstance(error, UNREADABLE):
+            raise
         raise UserError(f"The table cannot be read to its end: {reason_of(error)}") from error
 
 
 def open_source(
     connection: duckdb.DuckDBPyConnection, source: Any, spec: ExperimentSpec, query: str | None
 ) -> list[tuple[str, str]]:
-    """Make the view `source`; returns its columns' names and types."""
+    """Make the relation `source`; returns its columns' names and types."""
     try:
         if isinstance(source, (str, Path)):
             open_file(connection, Path(source), spec, query)
@@ -193,10 +197,12 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     if path.suffix == ".parquet":
         connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({literal(str(path))})")
         return
-    text = {spec.source_of("advertiser_id"): "VARCHAR", spec.source_of("arm"): "VARCHAR"}
-    columns = connection.read_csv(str(path), sample_size=100_000).columns
-    kinds = {name: kind for name, kind in text.items() if name in columns}
-    connection.read_csv(str(path), sample_size=100_000, dtype=kinds or None).create_view("source")
+    # A table: text is parsed for every query anew, and looked through for its types before.
+    file, words = literal(str(path)), [spec.source_of(name) for name in ("advertiser_id", "arm")]
+    columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM read_csv({file})").fetchall()]
+    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in words if name in columns)
+    options = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"
+    connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
 
 
 def extent(

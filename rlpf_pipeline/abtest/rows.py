@@ -19,8 +19,10 @@ class RowQueries(NamedTuple):
     """SELECTs from the user's table, which is called `source`."""
 
     typed: str
-    """Every row under our names, and whether it is `wrong`, that is cannot be right. Covariates are as they were given
-    (`value_of`): only those of an advertiser's first day are looked at."""
+    """Every row under our names, and whether it is `wrong`, that is cannot be right."""
+    descriptions: str
+    """Every row's advertiser_id, day and covariates, as they were given (`value_of`): those of first days are looked
+    at."""
     problems: str
     """Every row's advertiser_id and `problem`: what is wrong in words, which costs more than whether."""
 
@@ -36,14 +38,20 @@ def row_queries(
     # An arm that is missing is none of the two; whether advertisers have names is asked once for each (ab_advertiser).
     fields["wrong"] = " OR ".join(wrong for wrong, _ in tests)
     tests = [is_missing(name, spec, kinds) for name in ("advertiser_id", "arm")] + tests
-    parts = {"first_day": fields["day"]} | {c.name: quoted(spec.source_of(c.name)) for c in covariates}
-    fields["description"] = "{" + ", ".join(f"{literal(name)}: {value}" for name, value in parts.items()) + "}"
+    described = {name: fields[name] for name in ("advertiser_id", "day")}
+    described |= {c.name: quoted(spec.source_of(c.name)) for c in covariates}
     problem = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(said)}' for wrong, said in tests)} END"
     # Names are quoted, and words are literals.
     return RowQueries(
-        typed=f"SELECT {', '.join(f'{value} AS {name}' for name, value in fields.items())} FROM source",  # noqa: S608
+        typed=f"SELECT {selected(fields)} FROM source",  # noqa: S608
+        descriptions=f"SELECT {selected(described)} FROM source",  # noqa: S608
         problems=f"SELECT {fields['advertiser_id']} AS advertiser_id, {problem} AS problem FROM source",  # noqa: S608
     )
+
+
+def selected(fields: dict[str, str]) -> str:
+    """Values by name, as a SELECT lists them."""
+    return ", ".join(f"{value} AS {quoted(name)}" for name, value in fields.items())
 
 
 def column_of(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[str, str]:

@@ -33,7 +33,6 @@ RESERVED = (
     "wrong",
     "flawed",
     "crossed",
-    "description",
 )
 MISSING_LEVEL = "(missing)"
 """Of a category."""

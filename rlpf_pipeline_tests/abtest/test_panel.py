@@ -11,6 +11,7 @@ import pytest
 from rlpf_pipeline.abtest.headline import headline_of
 from rlpf_pipeline.abtest.log_binomial import log_binomial
 from rlpf_pipeline.abtest.panel import load_experiment
+from rlpf_pipeline.abtest.pre_period import planned_from
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
@@ -199,6 +200,23 @@ def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
     (tmp_path / "data.csv").write_text("\n".join([*lines, 'b,control,"100,3', "c"]))
     with pytest.raises(UserError, match="cannot be read"):
         load_experiment(tmp_path / "data.csv")
+
+
+@pytest.mark.parametrize("read", [load_experiment, headline_of, planned_from])
+def test_a_damaged_parquet_file_is_the_users_mistake(read, tmp_path):
+    """The names of its columns are at its end, and whole: the rows turn out to be broken."""
+    names = [f"a{number}" for number in range(5000)]
+    frame = pd.DataFrame({"advertiser_id": names, "arm": ["control", "treatment"] * 2500})
+    path = tmp_path / "data.parquet"
+    frame.assign(impressions=np.arange(5000) + 100, clicks=np.arange(5000) % 7).to_parquet(path)
+    sound, random, refused = path.read_bytes(), np.random.default_rng(1), 0
+    for place in random.integers(4, len(sound) // 2, 20):
+        path.write_bytes(sound[:place] + random.bytes(40) + sound[place + 40 :])
+        try:
+            read(path)  # some damage makes other numbers of numbers
+        except UserError as error:
+            refused += "cannot be read" in str(error)
+    assert refused > 10
 
 
 def test_a_date_that_is_none_is_refused(data):
