@@ -77,10 +77,11 @@ def inner_start(counts: Counts) -> Array | None:
     """A point where every mean is below 1: the pooled rate everywhere, if the columns span a constant."""
     x, k, n = counts
     constant = np.zeros(x.shape[1])
-    for _ in range(2):  # the second time for what the columns lack of being orthonormal
-        constant += (1 - x @ constant) @ x / len(x)
-    if np.abs(x @ constant - 1).max() < 1e-8:
-        return np.asarray(constant * np.log(min(k.sum() / n.sum(), 1 - 1e-6)))
+    for _ in range(3):  # more than once for what the columns lack of being orthonormal
+        missing = 1 - x @ constant
+        if np.abs(missing).max() < 1e-8:
+            return np.asarray(constant * np.log(min(k.sum() / n.sum(), 1 - 1e-6)))
+        constant += missing @ x / len(x)
     from scipy import optimize  # heavy, and rarely needed
 
     columns = x.shape[1]

@@ -17,14 +17,13 @@ from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.rows import (
     RowQueries,
     day_of,
-    distinct_levels,
     is_whole,
     literal,
     quoted,
     row_queries,
     value_of,
 )
-from rlpf_pipeline.abtest.spec import Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import Config, connect, read_sql, reason_of
 
@@ -138,10 +137,11 @@ def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool 
     with connect(config=CONNECTION) as connection:
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
-        categories = [c for c in covariates if c.form == "category" and headline]
+        categories = [spec.source_of(c.name) for c in covariates if c.form == "category" and headline]
         outcomes = () if headline else outcomes
         with readable_to_its_end():
-            first, last, levels = extent(connection, spec, kinds, categories)
+            first, last = extent(connection, spec, kinds)
+            levels = levels_of(connection, categories)
             yield Opened(connection, spec, kinds, covariates, outcomes, segments, first, last, levels)
 
 
@@ -205,22 +205,27 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
 
 
-def extent(
-    connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str], categories: list[Covariate]
-) -> tuple[int, int, tuple[str, ...]]:
-    """First and last day of the rows, as numbers, and the levels of categories. Raises UserError where the experiment
-    would be longer than any."""
-    ends = [day_of(spec.date, kinds, summary) for summary in ("min", "max")]
-    values = [distinct_levels(quoted(spec.source_of(category.name))) for category in categories]
-    found = connection.execute(f"SELECT {', '.join(ends + values)} FROM source").fetchall()[0]  # noqa: S608
-    first, last = (day or 0 for day in found[:2])
+def extent(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[int, int]:
+    """First and last day of the rows, as numbers. Raises UserError where the experiment would be longer than any."""
+    ends = ", ".join(day_of(spec.date, kinds, summary) for summary in ("min", "max"))
+    first, last = (day or 0 for day in connection.execute(f"SELECT {ends} FROM source").fetchall()[0])  # noqa: S608
     if last - first >= MOST_DAYS:
         start, end = (day_as_given(connection, day, spec, kinds) for day in (first, last))
         raise UserError(
             f"{spec.date} runs from {start} to {end}, which is more than {MOST_DAYS} days. It needs a date, or the "
             "number of a day or week; correct those far off."
         )
-    return first, last, tuple(sorted(set().union(*found[2:])))
+    return first, last
+
+
+def levels_of(connection: duckdb.DuckDBPyConnection, columns: list[str]) -> tuple[str, ...]:
+    """All values of these categories (columns of the table), with MISSING_LEVEL, sorted."""
+    if not columns:
+        return ()
+    distinct = ", ".join(dict.fromkeys(map(quoted, columns)))
+    values = ", ".join(value_of("category", quoted(column), "VARCHAR") for column in columns)
+    found = connection.execute(f"SELECT {values} FROM (SELECT DISTINCT {distinct} FROM source)").fetchall()  # noqa: S608
+    return tuple(sorted({level or MISSING_LEVEL for row in found for level in row} | {MISSING_LEVEL}))
 
 
 def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: ExperimentSpec, kinds: dict[str, str]) -> str:

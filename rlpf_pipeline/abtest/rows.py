@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rlpf_pipeline.abtest.frames import ARMS
-from rlpf_pipeline.abtest.spec import MISSING_LEVEL, OUTCOMES, Covariate, ExperimentSpec, Form
+from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec, Form
 
 NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
@@ -65,12 +65,6 @@ def value_of(form: Form, given: str, kind: str) -> str:
     if form == "category":
         return f"nullif(trim({given}::VARCHAR), '')"
     return flag(given, kind) if form == "flag" else number(given, kind)
-
-
-def distinct_levels(given: str) -> str:
-    """The list of a category's values over all rows, with MISSING_LEVEL. Words are trimmed once, not in each row."""
-    values = f"list_transform(list(DISTINCT {given}::VARCHAR), lambda word: {value_of('category', 'word', 'VARCHAR')})"
-    return f"list_append(list_distinct({values}), {literal(MISSING_LEVEL)})"
 
 
 def row_tests(
