@@ -12,12 +12,15 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.settings import faults_of
 
 MANIFEST = "manifest.json"
 PACKAGE = Path(__file__).parent
@@ -85,8 +88,24 @@ def own_imports(path: Path) -> list[Path]:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
+    """None where there is none. Raises UserError where it is damaged."""
     path = whole(folder) / MANIFEST
-    return Manifest.model_validate_json(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged ({faults_of(error)}). Restore it, or move its folder away and make it again.") from error
+
+
+def require_as_written(folder: Path, matters: Callable[[Path], bool]) -> None:
+    """Raise UserError unless the files that matter are what the folder's manifest says, if it has one."""
+    manifest = read_manifest(folder)
+    for name, digest in manifest.files.items() if manifest else ():
+        path = folder / name
+        if matters(path) and (not path.is_file() or file_digest(path) != digest):
+            what = "is not what was written" if path.is_file() else "is missing"
+            raise UserError(f"{path} {what}: {folder} is damaged, or was changed. Copy it anew, or make it again.")
 
 
 def is_current(folder: Path, recipe: Recipe) -> bool:

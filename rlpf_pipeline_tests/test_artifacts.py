@@ -4,6 +4,7 @@ import pytest
 
 from rlpf_pipeline import artifacts
 from rlpf_pipeline.artifacts import Recipe, is_current, publish, read_manifest, source_digest, whole
+from rlpf_pipeline.errors import UserError
 
 
 def build(folder: Path, recipe: Recipe, text: str) -> None:
@@ -51,6 +52,15 @@ def test_a_kill_between_the_renames_of_a_publication_loses_neither_content(
     build(tmp_path / "a", Recipe(stage="b"), "two")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (whole(tmp_path / "a") / "data.txt").read_text() == "two"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"recipe": {"sta', b"[]", b"\xff{}"])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
+    recipe = Recipe(stage="a")
+    build(tmp_path / "a", recipe, "one")
+    (tmp_path / "a/manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a/manifest\.json is damaged"):
+        is_current(tmp_path / "a", recipe)
 
 
 def test_equal_files_have_equal_digests(tmp_path: Path) -> None:

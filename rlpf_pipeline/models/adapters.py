@@ -22,17 +22,21 @@ from typing import Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from rlpf_pipeline.artifacts import require_as_written
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.lora_linear import ADAPTER, fuse_lora
 from rlpf_pipeline.models.rms_norm import fuse_norms
-from rlpf_pipeline.settings import BaseModelSettings, LoraSettings
+from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, faults_of
 
+CARD = "model.json"
+LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
+"""Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -53,10 +57,16 @@ class ModelCard(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard:
-        path = folder / "model.json"
+        """Raises UserError where the folder is none of a model, or its weights or tokenizer are not as written."""
+        path = folder / CARD
         if not path.is_file():
-            raise UserError(f"{folder} is no model folder: it has no model.json. Train one first (`rlpf run`).")
-        return cls.model_validate_json(path.read_text())
+            raise UserError(f"{folder} is no model folder: it has no {CARD}. Train one first (`rlpf run`).")
+        # The card may be edited: it says where the base is.
+        require_as_written(folder, lambda file: file.suffix in LOADED and file.name != CARD)
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise UserError(f"{path} does not describe a model ({faults_of(error)}). Copy its folder anew.") from error
 
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
@@ -133,7 +143,7 @@ def save_model(
 def save_card(folder: Path, card: ModelCard, tokenizer: PreTrainedTokenizerBase) -> None:
     """What a model folder holds beside weights."""
     tokenizer.save_pretrained(folder)
-    (folder / "model.json").write_text(card.model_dump_json(indent=2))
+    (folder / CARD).write_text(card.model_dump_json(indent=2))
 
 
 def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import ModelCard, merge_adapters, save_card, save_model
+from rlpf_pipeline.models.adapters import CARD, ModelCard, merge_adapters, save_card, save_model
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -100,7 +100,7 @@ def join_members(members: Sequence[Path], folder: Path) -> None:
     joined = cards[0].model_copy(
         update={"adapters": names, "ensemble": True, "heads": sum(card.heads for card in cards)}
     )
-    (folder / "model.json").write_text(joined.model_dump_json(indent=2))
+    (folder / CARD).write_text(joined.model_dump_json(indent=2))
 
 
 def average_members(members: Sequence[Path], folder: Path) -> None:
@@ -112,7 +112,7 @@ def average_members(members: Sequence[Path], folder: Path) -> None:
     else:
         _average_trunks([member / TRUNK for member in members], folder / TRUNK)
     save_file(_mean([member / HEAD for member in members]), folder / HEAD)
-    shutil.copy(members[0] / "model.json", folder)
+    shutil.copy(members[0] / CARD, folder)
 
 
 def _average_adapters(members: Sequence[Path], folder: Path) -> None:
@@ -150,5 +150,5 @@ def _stacked(name: str, factors: Sequence[Tensor]) -> Tensor:
 
 
 def _copy_tokenizer(member: Path, folder: Path) -> None:
-    weights = shutil.ignore_patterns("adapters", TRUNK, "model.json", "manifest.json", HEAD)
+    weights = shutil.ignore_patterns("adapters", TRUNK, CARD, "manifest.json", HEAD)
     shutil.copytree(member, folder, ignore=weights, dirs_exist_ok=True)

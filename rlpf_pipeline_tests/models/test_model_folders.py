@@ -1,10 +1,13 @@
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from rlpf_pipeline.artifacts import Recipe, publish, read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import TARGETS, MergedCopy, ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
@@ -151,3 +154,51 @@ def test_a_policy_is_no_reward_model(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(card.model_dump_json())
     with pytest.raises(UserError, match="a reward model is needed"):
         load_reward_model(tmp_path, cache)
+
+
+@pytest.fixture(scope="module")
+def published(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published") / "reward_model"
+    with publish(folder, Recipe(stage="reward_model")) as (building, _):
+        save_reward_model(reward_model(cache), building)
+    return folder
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "broken off": lambda content: content[: len(content) // 2],
+    "a byte changed": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    "other JSON": lambda content: b"[]",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_model_folder_is_refused_whichever_file_it_is(
+    published: Path, cache: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """A changed byte of weights would be scored with, and anything else end in some library's traceback."""
+    folder = shutil.copytree(published, tmp_path / "reward_model")
+    load_reward_model(folder, cache)
+    for name in set(read_manifest(folder).files) - {"model.json"}:
+        file = folder / name
+        content = file.read_bytes()
+        file.write_bytes(damage(content))
+        with pytest.raises(UserError, match=f"{name} is not what was written"):
+            load_reward_model(folder, cache)
+        file.unlink()
+        with pytest.raises(UserError, match=f"{name} is missing"):
+            load_reward_model(folder, cache)
+        file.write_bytes(content)
+
+
+def test_a_model_card_may_be_edited_but_not_damaged(published: Path, cache: Path, tmp_path: Path) -> None:
+    """It says where the base is, which may have moved."""
+    folder = shutil.copytree(published, tmp_path / "reward_model")
+    card = ModelCard.read(folder)
+    moved = card.model_copy(update={"base": BaseModelSettings(name=str(cache / "tiny"))})
+    (folder / "model.json").write_text(moved.model_dump_json())
+    load_reward_model(folder, cache)
+    for damage in DAMAGES.values():
+        (folder / "model.json").write_bytes(damage(b"\xff" + card.model_dump_json().encode()))
+        with pytest.raises(UserError, match=r"model\.json does not describe a model"):
+            load_reward_model(folder, cache)
