@@ -2,7 +2,8 @@
 
 A stage's output folder is written under a temporary name beside its final one and renamed when it is complete, so
 a killed step leaves nothing half-written where others look. The manifest holds the stage's recipe (settings, code
-and input digests); a folder whose manifest holds the same recipe need not be built again.
+and input digests); a folder whose manifest holds the same recipe need not be built again. It also holds the digest of
+every file, by which a damaged one is found.
 """
 
 from __future__ import annotations
@@ -95,10 +96,12 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(f"{path} is damaged ({faults_of(error)}). Restore it, or move its folder away and make it again.") from error
+        raise UserError(
+            f"{path} is damaged ({faults_of(error)}). Restore it, or move its folder away and make it again."
+        ) from error
 
 
-def require_as_written(folder: Path, matters: Callable[[Path], bool]) -> None:
+def require_as_written(folder: Path, matters: Callable[[Path], bool] = lambda path: True) -> None:
     """Raise UserError unless the files that matter are what the folder's manifest says, if it has one."""
     manifest = read_manifest(folder)
     for name, digest in manifest.files.items() if manifest else ():

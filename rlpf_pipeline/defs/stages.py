@@ -21,6 +21,7 @@ from rlpf_pipeline.artifacts import (
     is_current,
     publish,
     read_manifest,
+    require_as_written,
     source_digest,
     subset,
 )
@@ -295,7 +296,7 @@ def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Out
     folder, recipe = folder_of(name, settings), recipe_of(name, settings)
     if is_current(folder, recipe):
         return outcome_of(name, settings, reused=True)
-    with full_disk_explained(settings.home), publish(folder, recipe) as (building, metrics):
+    with explained(name, settings), publish(folder, recipe) as (building, metrics):
         metrics |= work(building)
     return outcome_of(name, settings, reused=False)
 
@@ -311,7 +312,7 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
     folder, recipe = folder_of(name, settings), recipe_of(name, settings)
     if is_current(folder, recipe):
         return outcome_of(name, settings, reused=True)
-    with set_aside(folder), full_disk_explained(settings.home), publish(folder, recipe) as (_, metrics):
+    with set_aside(folder), explained(name, settings), publish(folder, recipe) as (_, metrics):
         metrics |= work()
     return outcome_of(name, settings, reused=False)
 
@@ -333,19 +334,24 @@ def set_aside(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk_explained(home: Path) -> Iterator[None]:
-    """Turns the system's word for a full disk, whichever library passes it on, into a UserError."""
+def explained(name: str, settings: Settings) -> Iterator[None]:
+    """Turns what is no fault of the stage, whichever library passes it on, into a UserError: a full disk, and an input
+    that is not what was written."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
-        if os.strerror(errno.ENOSPC) not in str(error):
-            raise
-        for building in home.rglob(".*.building"):
-            shutil.rmtree(building, ignore_errors=True)
-        raise UserError(
-            f"The disk of {home} is full. What was complete is as it was before. "
-            "Free some space, or set RLPF_HOME to a larger disk, and run again."
-        ) from error
+        if os.strerror(errno.ENOSPC) in str(error):
+            for building in settings.home.rglob(".*.building"):
+                shutil.rmtree(building, ignore_errors=True)
+            raise UserError(
+                f"The disk of {settings.home} is full. What was complete is as it was before. "
+                "Free some space, or set RLPF_HOME to a larger disk, and run again."
+            ) from error
+        for needed in STAGES[name].inputs:
+            require_as_written(folder_of(needed, settings))
+        raise
 
 
 def outcome_of(name: str, settings: Settings, reused: bool) -> Outcome:

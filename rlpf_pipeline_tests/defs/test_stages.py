@@ -103,6 +103,26 @@ def test_while_a_table_is_built_it_has_no_manifest_and_a_failure_brings_the_form
     assert not build_table("variant_performance", everything_built, dict).reused
 
 
+def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(everything_built: Settings) -> None:
+    """A library says what it could not read; only the manifest knows that the file was another one."""
+    settings = everything_built
+    snapshot = folder_of("preference_snapshot", settings)
+    with publish(snapshot, recipe_of("preference_snapshot", settings)) as (building, _):
+        (building / "pairs.parquet").write_bytes(b"PAR1 rows PAR1")
+
+    def fail(building: Path) -> dict[str, int]:
+        raise ValueError("no magic bytes")
+
+    with pytest.raises(ValueError, match="no magic bytes"):
+        build("reward_model", settings, fail)
+    (snapshot / "pairs.parquet").write_bytes(b"PAR1 ro")
+    with pytest.raises(UserError, match=r"pairs\.parquet is not what was written"):
+        build("reward_model", settings, fail)
+    (snapshot / "pairs.parquet").unlink()
+    with pytest.raises(UserError, match=r"pairs\.parquet is missing"):
+        build("reward_model", settings, fail)
+
+
 def test_without_the_warehouse_file_every_table_is_built_again(everything_built: Settings) -> None:
     outcome = build_table("variant_performance", everything_built, lambda: {"variants": 3})
     assert not outcome.reused
