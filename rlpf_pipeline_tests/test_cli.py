@@ -293,10 +293,11 @@ def test_ab_power_from_an_error_and_from_data(
     assert "--standard-error" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe{"])
 def test_train_with_a_broken_run_json(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_bytes(content)
     assert rlpf(monkeypatch, "train", "reward", "--config", str(tmp_path / "run.json")) == 2
     assert "run.json" in capsys.readouterr().err
 

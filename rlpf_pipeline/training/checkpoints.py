@@ -11,10 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlpf_pipeline.artifacts import swap_into_place, whole
+from rlpf_pipeline.errors import UserError
 
 
 class Checkpoint(NamedTuple):
@@ -43,12 +45,17 @@ class Checkpoints:
         swap_into_place(building, self.folder)
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint of this very recipe, or None."""
+        """The checkpoint of this very recipe, or None. Raises UserError where it is damaged (a power cut)."""
         folder = whole(self.folder)
         path = folder / "state.json"
         if not path.is_file():
             return None
-        state = json.loads(path.read_text())
-        if state.pop("recipe") != self.recipe:
-            return None
-        return Checkpoint(load_file(folder / "tensors.safetensors"), state)
+        try:
+            state = json.loads(path.read_bytes())
+            if state.pop("recipe") != self.recipe:
+                return None
+            return Checkpoint(load_file(folder / "tensors.safetensors"), state)
+        except (ValueError, SafetensorError) as error:
+            raise UserError(
+                f"The checkpoint {folder} is damaged: {error}. Remove it to train from the start."
+            ) from error

@@ -33,7 +33,7 @@ class RunConfig(BaseModel):
     def read(cls, path: Path) -> RunConfig:
         """Raises UserError where the file is missing or does not fit."""
         try:
-            return cls.model_validate_json(path.read_text())
+            return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             reason = faults_of(error) if isinstance(error, ValidationError) else error
             raise UserError(f"{path} is no run configuration: {reason}") from error

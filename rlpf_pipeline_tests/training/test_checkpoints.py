@@ -1,0 +1,33 @@
+"""A checkpoint comes back as it was saved, for its own recipe, or says that it is damaged."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
+
+SAVED = Checkpoint({"weights": torch.arange(6.0)}, {"step": 3, "rate": 0.1})
+
+
+def test_a_checkpoint_comes_back_for_its_own_recipe_only(tmp_path: Path) -> None:
+    Checkpoints(tmp_path / "checkpoint", "this").save(SAVED)
+    found = Checkpoints(tmp_path / "checkpoint", "this").load()
+    assert found is not None
+    torch.testing.assert_close(found.tensors, SAVED.tensors, rtol=0, atol=0)
+    assert found.state == SAVED.state
+    assert Checkpoints(tmp_path / "checkpoint", "another").load() is None
+    assert Checkpoints(tmp_path / "nowhere", "this").load() is None
+
+
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
+@pytest.mark.parametrize("left", [0, 20])
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, name: str, left: int) -> None:
+    """After a power cut a file may be there and empty, though its folder was renamed to its place."""
+    checkpoints = Checkpoints(tmp_path / "checkpoint", "this")
+    checkpoints.save(SAVED)
+    file = tmp_path / "checkpoint" / name
+    file.write_bytes(file.read_bytes()[:left])
+    with pytest.raises(UserError, match=r"checkpoint is damaged.*Remove it"):
+        checkpoints.load()
