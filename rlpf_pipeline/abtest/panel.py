@@ -189,8 +189,10 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
             raise UserError(f"{path} is a DuckDB file: say which table or SELECT to analyse (--query).")
         connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
         connection.execute("USE warehouse")
-        select = query if " " in query.strip() else f"FROM {quoted(query.strip())}"
-        connection.execute(f"CREATE TEMP VIEW source AS {select}")
+        # Of a SELECT a table: a sample or a LIMIT may be other rows when it is asked again.
+        is_select = " " in query.strip()
+        made = f"TABLE source AS {query}" if is_select else f"VIEW source AS FROM {quoted(query.strip())}"
+        connection.execute(f"CREATE TEMP {made}")
         return
     if query:
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")

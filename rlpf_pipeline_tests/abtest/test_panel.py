@@ -202,6 +202,18 @@ def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
         load_experiment(tmp_path / "data.csv")
 
 
+def test_a_select_is_asked_once_for_it_may_give_other_rows_the_next_time(data, tmp_path):
+    """Of a random sample the totals and the days would be of other rows, and the covariates of none."""
+    days = panel_of(data, days=40)
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("CREATE TABLE days AS FROM days")
+    query = "SELECT * FROM days USING SAMPLE 60 PERCENT (bernoulli)"
+    found = load_experiment(tmp_path / "w.duckdb", ExperimentSpec(date="day"), query)
+    assert 0 < found.rows < len(days)
+    assert found.periods["impressions"].sum() == found.advertisers["impressions"].sum()
+    assert found.advertisers["lifetime_ctr"].notna().all()
+
+
 @pytest.mark.parametrize("read", [load_experiment, headline_of, planned_from])
 def test_a_damaged_parquet_file_is_the_users_mistake(read, tmp_path):
     """The names of its columns are at its end, and whole: the rows turn out to be broken."""
