@@ -105,7 +105,7 @@ def require_as_written(folder: Path, matters: Callable[[Path], bool] = lambda pa
     """Raise UserError unless the files that matter are what the folder's manifest says, if it has one."""
     manifest = read_manifest(folder)
     for name, digest in manifest.files.items() if manifest else ():
-        path = folder / name
+        path = whole(folder) / name
         if matters(path) and (not path.is_file() or file_digest(path) != digest):
             what = "is not what was written" if path.is_file() else "is missing"
             raise UserError(f"{path} {what}: {folder} is damaged, or was changed. Copy it anew, or make it again.")

@@ -339,8 +339,6 @@ def explained(name: str, settings: Settings) -> Iterator[None]:
     that is not what was written."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
         if os.strerror(errno.ENOSPC) in str(error):
             for building in settings.home.rglob(".*.building"):
@@ -349,7 +347,7 @@ def explained(name: str, settings: Settings) -> Iterator[None]:
                 f"The disk of {settings.home} is full. What was complete is as it was before. "
                 "Free some space, or set RLPF_HOME to a larger disk, and run again."
             ) from error
-        for needed in STAGES[name].inputs:
+        for needed in () if isinstance(error, UserError) else STAGES[name].inputs:
             require_as_written(folder_of(needed, settings))
         raise
 

@@ -1,5 +1,7 @@
 """The table of stages: reuse while nothing changed, and rebuild of exactly what depends on a change."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,17 @@ def test_while_a_table_is_built_it_has_no_manifest_and_a_failure_brings_the_form
         build_table("variant_performance", everything_built, fails)
     assert manifest.read_text() == former
     assert not build_table("variant_performance", everything_built, dict).reused
+
+
+@pytest.mark.parametrize("kind", [OSError, UserError])
+def test_a_full_disk_is_explained_whoever_says_it(everything_built: Settings, kind: type[Exception]) -> None:
+    """Reading a source says "cannot be read" of any error on its way, this one too."""
+
+    def fail(building: Path) -> dict[str, int]:
+        raise kind(f"ads.csv cannot be read: {os.strerror(errno.ENOSPC)}")
+
+    with pytest.raises(UserError, match=r"disk of .* is full"):
+        build("reward_model", everything_built.model_copy(update={"seed": 99}), fail)
 
 
 def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(everything_built: Settings) -> None:
