@@ -224,10 +224,11 @@ def levels_of(connection: duckdb.DuckDBPyConnection, columns: list[str]) -> tupl
     """All values of these categories (columns of the table), with MISSING_LEVEL, sorted."""
     if not columns:
         return ()
-    distinct = ", ".join(dict.fromkeys(map(quoted, columns)))
-    values = ", ".join(value_of("category", quoted(column), "VARCHAR") for column in columns)
-    found = connection.execute(f"SELECT {values} FROM (SELECT DISTINCT {distinct} FROM source)").fetchall()  # noqa: S608
-    return tuple(sorted({level or MISSING_LEVEL for row in found for level in row} | {MISSING_LEVEL}))
+    given = list(dict.fromkeys(map(quoted, columns)))
+    values = ", ".join(value_of("category", column, "VARCHAR") for column in given)
+    distinct = f"SELECT DISTINCT {', '.join(given)} FROM source"  # noqa: S608
+    found = connection.execute(f"SELECT {values} FROM ({distinct})").fetchall()  # noqa: S608
+    return tuple(sorted({MISSING_LEVEL, *(level for row in found for level in row if level)}))
 
 
 def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: ExperimentSpec, kinds: dict[str, str]) -> str:

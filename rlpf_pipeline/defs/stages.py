@@ -347,8 +347,9 @@ def explained(name: str, settings: Settings) -> Iterator[None]:
                 f"The disk of {settings.home} is full. What was complete is as it was before. "
                 "Free some space, or set RLPF_HOME to a larger disk, and run again."
             ) from error
-        for needed in () if isinstance(error, UserError) else STAGES[name].inputs:
-            require_as_written(folder_of(needed, settings))
+        if not isinstance(error, UserError):
+            for needed in STAGES[name].inputs:
+                require_as_written(folder_of(needed, settings))
         raise
 
 

@@ -57,16 +57,22 @@ class ModelCard(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard:
-        """Raises UserError where the folder is none of a model, or its weights or tokenizer are not as written."""
+        """Raises UserError where the folder is none of a model."""
         path = folder / CARD
         if not path.is_file():
             raise UserError(f"{folder} is no model folder: it has no {CARD}. Train one first (`rlpf run`).")
-        # The card may be edited: it says where the base is.
-        require_as_written(folder, lambda file: file.suffix in LOADED and file.name != CARD)
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise UserError(f"{path} does not describe a model ({faults_of(error)}). Copy its folder anew.") from error
+
+
+def require_undamaged(folder: Path) -> None:
+    """Raise UserError unless a model folder's weights, configurations and tokenizer are what was written.
+
+    The card may be edited: it says where the base is.
+    """
+    require_as_written(folder, lambda file: file.suffix in LOADED and file.name != CARD)
 
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
@@ -172,6 +178,7 @@ def load_policy(folder: Path, cache: Path) -> tuple[PreTrainedModel, PreTrainedT
     card = ModelCard.read(folder)
     if card.kind != "policy":
         raise UserError(f"{folder} holds a {card.kind} model; a policy or imitation model is needed here.")
+    require_undamaged(folder)
     return merge_adapters(load_causal_lm(card.base, cache), folder, card), load_tokenizer(card.base, cache)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import CARD, ModelCard, merge_adapters, save_card, save_model
+from rlpf_pipeline.models.adapters import CARD, ModelCard, merge_adapters, require_undamaged, save_card, save_model
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -45,11 +45,13 @@ def save_reward_model(model: RewardModel, folder: Path) -> None:
 def load_reward_model(folder: Path, cache: Path) -> RewardModel:
     """A trained reward model, its adapter merged, or an ensemble; it scores as the trained one did.
 
-    Raises UserError where the folder holds something else, or its tokenizer is not the one it was trained with.
+    Raises UserError where the folder holds something else or is damaged, or its tokenizer is not the one it was trained
+    with.
     """
     card = ModelCard.read(folder)
     if card.kind != "reward":
         raise UserError(f"{folder} holds a {card.kind} model; a reward model is needed here.")
+    require_undamaged(folder)
     tokenizer = load_tokenizer(card.base.model_copy(update={"name": str(folder)}), cache)
     if card.tokenizer not in (None, fingerprint(tokenizer)):
         raise UserError(
