@@ -12,8 +12,9 @@ import ast
 import errno
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -137,8 +138,30 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
     swap_into_place(building, folder)
 
 
+@contextmanager
+def explained(home: Path, inputs: Iterable[Path]) -> Iterator[None]:
+    """Turns what is no fault of a stage, whichever library passes it on, into a UserError: the full disk of `home`, and
+    an input that is not what was written."""
+    try:
+        yield
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            for building in home.rglob(".*.building"):
+                shutil.rmtree(building, ignore_errors=True)
+            raise UserError(
+                f"The disk of {home} is full. What was complete is as it was before. "
+                "Free some space, or set RLPF_HOME to a larger disk, and run again."
+            ) from error
+        if not isinstance(error, UserError):
+            for folder in inputs:
+                require_as_written(folder)
+        raise
+
+
 def swap_into_place(building: Path, folder: Path) -> None:
     """Rename `building` to `folder`; a kill between the two renames leaves the former content where `whole` says."""
+    for path in (*building.rglob("*"), building):
+        flush(path)
     former = former_of(folder)
     if folder.exists():
         shutil.rmtree(former, ignore_errors=True)
@@ -157,6 +180,21 @@ def former_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.former")
 
 
+def move_into_place(written: Path, path: Path) -> None:
+    """Rename a complete file; the one it replaces is there until then."""
+    flush(written)
+    written.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Have a file or folder on the disk: a rename may outlive a power cut that what it names does not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """The same content under a second name: a hard link, or a copy on a file system that has none."""
     try:
@@ -171,7 +209,7 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)
-    temporary.replace(path)
+    move_into_place(temporary, path)
 
 
 def subset(model: BaseModel, *names: str) -> Mapping[str, object]:

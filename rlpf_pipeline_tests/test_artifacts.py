@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def test_a_kill_between_the_renames_of_a_publication_loses_neither_content(
     build(tmp_path / "a", Recipe(stage="b"), "two")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (whole(tmp_path / "a") / "data.txt").read_text() == "two"
+
+
+def test_all_of_an_artifact_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave empty files under the final name."""
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path))
+        assert not (tmp_path / "a").exists()
+
+    flushed: list[Path] = []
+    monkeypatch.setattr(os, "fsync", fsync)
+    with publish(tmp_path / "a", Recipe(stage="a")) as (building, _):
+        (building / "deep").mkdir()
+        (building / "deep/data.txt").write_text("one")
+    names = {".", "deep", "deep/data.txt", "manifest.json"}
+    assert {Path(".a.building", name) for name in names} <= set(flushed)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"recipe": {"sta', b"[]", b"\xff{}"])

@@ -16,7 +16,7 @@ import joblib
 import yaml
 
 from rlpf_pipeline.artifacts import PACKAGE, write_atomically
-from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
+from rlpf_pipeline.defs.stages import STAGES, folder_of, inputs_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.process_group import process_group
@@ -41,7 +41,7 @@ def write_run_config(name: str, settings: Settings) -> Path:
     config = RunConfig(
         settings=settings,
         recipe=recipe_of(name, settings),
-        inputs={needed: folder_of(needed, settings) for needed in stage.inputs},
+        inputs=inputs_of(name, settings),
         output=folder_of(name, settings),
         options=dict(stage.options),
     )

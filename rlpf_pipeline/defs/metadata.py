@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from rlpf_pipeline.contracts import Column, Table
-from rlpf_pipeline.defs.stages import Outcome
+from rlpf_pipeline.defs.building import Outcome
 from rlpf_pipeline.defs.tracking import Tracking
 from rlpf_pipeline.settings import Settings
 

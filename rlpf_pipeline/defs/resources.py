@@ -12,8 +12,9 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 from pydantic import Field
 
 from rlpf_pipeline.artifacts import is_current
+from rlpf_pipeline.defs.building import Outcome, outcome_of
 from rlpf_pipeline.defs.launcher import JobFailed, launch, write_run_config
-from rlpf_pipeline.defs.stages import STAGES, Outcome, folder_of, outcome_of, recipe_of
+from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.defs.tracking import Tracking
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Settings

@@ -6,29 +6,13 @@ manifest holds the recipe that this table gives. Nothing here imports Dagster.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import (
-    Manifest,
-    Recipe,
-    file_digest,
-    is_current,
-    publish,
-    read_manifest,
-    require_as_written,
-    source_digest,
-    subset,
-)
+from rlpf_pipeline.artifacts import Manifest, Recipe, file_digest, read_manifest, source_digest, subset
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import IngestSettings, Settings
-
-Metrics = Mapping[str, float | int | str | bool | None]
 
 
 class Stage(NamedTuple):
@@ -211,17 +195,13 @@ STAGES: dict[str, Stage] = {
 }
 
 
-class Outcome(NamedTuple):
-    """What a stage left behind; `reused` when nothing had to be done."""
-
-    stage: Stage
-    folder: Path
-    manifest: Manifest
-    reused: bool
-
-
 def folder_of(name: str, settings: Settings) -> Path:
     return settings.home / STAGES[name].folder
+
+
+def inputs_of(name: str, settings: Settings) -> dict[str, Path]:
+    """Folders of what a stage reads, by stage."""
+    return {needed: folder_of(needed, settings) for needed in STAGES[name].inputs}
 
 
 def manifest_of(name: str, settings: Settings) -> Manifest:
@@ -289,69 +269,3 @@ def require_alike(before: Recipe, settings: Settings) -> None:
             f"The files ingested before were read with other options: {listed}. All are read alike: repeat the options "
             "of before, or start anew with --replace and all files."
         )
-
-
-def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Outcome:
-    """Run `work(folder)`, which fills a temporary folder and returns metrics, unless the stage is up to date."""
-    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
-    if is_current(folder, recipe):
-        return outcome_of(name, settings, reused=True)
-    with explained(name, settings), publish(folder, recipe) as (building, metrics):
-        metrics |= work(building)
-    return outcome_of(name, settings, reused=False)
-
-
-def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> Outcome:
-    """The same for a table of the warehouse: the folder holds a manifest only.
-
-    The former manifest is set aside before the table changes: a killed step must not leave it beside another table. A
-    step that fails has left its tables as they were. Without the warehouse file, no manifest of a table holds.
-    """
-    if not settings.warehouse.is_file():
-        shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
-    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
-    if is_current(folder, recipe):
-        return outcome_of(name, settings, reused=True)
-    with set_aside(folder), explained(name, settings), publish(folder, recipe) as (_, metrics):
-        metrics |= work()
-    return outcome_of(name, settings, reused=False)
-
-
-@contextmanager
-def set_aside(folder: Path) -> Iterator[None]:
-    """Without `folder` inside; an exception brings it back."""
-    aside = folder.with_name(f".{folder.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.is_dir():
-        folder.rename(aside)
-    try:
-        yield
-    except BaseException:
-        if aside.is_dir():
-            aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def explained(name: str, settings: Settings) -> Iterator[None]:
-    """Turns what is no fault of the stage, whichever library passes it on, into a UserError: a full disk, and an input
-    that is not what was written."""
-    try:
-        yield
-    except Exception as error:
-        if os.strerror(errno.ENOSPC) in str(error):
-            for building in settings.home.rglob(".*.building"):
-                shutil.rmtree(building, ignore_errors=True)
-            raise UserError(
-                f"The disk of {settings.home} is full. What was complete is as it was before. "
-                "Free some space, or set RLPF_HOME to a larger disk, and run again."
-            ) from error
-        if not isinstance(error, UserError):
-            for needed in STAGES[name].inputs:
-                require_as_written(folder_of(needed, settings))
-        raise
-
-
-def outcome_of(name: str, settings: Settings, reused: bool) -> Outcome:
-    return Outcome(STAGES[name], folder_of(name, settings), manifest_of(name, settings), reused)

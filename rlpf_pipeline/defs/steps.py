@@ -11,16 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlpf_pipeline.artifacts import file_digest, read_manifest
-from rlpf_pipeline.defs.stages import (
-    Metrics,
-    Outcome,
-    build,
-    build_table,
-    files_to_ingest,
-    folder_of,
-    manifest_of,
-    outcome_of,
-)
+from rlpf_pipeline.defs.building import Metrics, Outcome, build, build_table, outcome_of
+from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, manifest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
 

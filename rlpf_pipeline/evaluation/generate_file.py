@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -72,7 +73,7 @@ def generate_file(
     output.parent.mkdir(parents=True, exist_ok=True)
     building = output.with_name(f".{output.name}.building")
     pq.write_table(pa.Table.from_pylist(rows, SUGGESTIONS), building)
-    building.replace(output)
+    move_into_place(building, output)
     return len(ads), sum(len(own[ad]) < n for ad in ads)
 
 

@@ -35,6 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
 from rlpf_pipeline.evaluation.split import Scorer
@@ -111,7 +112,7 @@ def score_file(
         if columns.group:
             rank_groups(connection, source)
         rows = write(connection, added, scratch / output.name)
-        (scratch / output.name).replace(output)
+        move_into_place(scratch / output.name, output)
     return Scored(rows, texts)
 
 

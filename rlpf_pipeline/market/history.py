@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
@@ -84,7 +85,7 @@ def write_history(market: MarketSettings, path: Path, workers: int, progress: Ca
             writer.write_table(table)
             rows, done = rows + table.num_rows, done + len(part.ads_of)
             progress(done, market.advertisers)
-    unfinished.replace(path)
+    move_into_place(unfinished, path)
     return rows
 
 

@@ -22,7 +22,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import publish
+from rlpf_pipeline.artifacts import explained, publish
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
@@ -46,7 +46,8 @@ def run_job(work: Work, *, shards: bool = False) -> None:
     rank = int(os.environ.get("RANK", "0"))
     quiet_libraries()
     try:
-        _run(work, config, rank)
+        with explained(config.settings.home, config.inputs.values()):
+            _run(work, config, rank)
     except UserError as error:
         leave(path.parent / MISTAKE.format(rank=rank), str(error))
         sys.exit(2)

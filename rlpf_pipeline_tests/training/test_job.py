@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlpf_pipeline.artifacts import Recipe, read_manifest
+from rlpf_pipeline.artifacts import Recipe, publish, read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training import job
@@ -66,6 +66,21 @@ def test_a_failure_leaves_its_reason_and_nothing_else(
     assert end.value.code == code
     assert (tmp_path / file).read_text().startswith(says)
     assert not config.output.exists()
+
+
+def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(config: RunConfig, tmp_path: Path) -> None:
+    with publish(tmp_path / "snapshot", Recipe(stage="preference_snapshot")) as (building, _):
+        (building / "pairs.parquet").write_bytes(b"PAR1 rows PAR1")
+    given = config.model_copy(update={"inputs": {"preference_snapshot": tmp_path / "snapshot"}})
+    (tmp_path / "run.json").write_text(given.model_dump_json())
+    (tmp_path / "snapshot/pairs.parquet").write_bytes(b"PAR1 ro")
+
+    def fail(*_: object) -> Metrics:
+        raise OSError("no magic bytes")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_job(fail)
+    assert "pairs.parquet is not what was written" in (tmp_path / "mistake-rank0.txt").read_text()
 
 
 def test_a_gpu_that_is_asked_for_and_missing_is_an_error(

@@ -1,0 +1,74 @@
+"""A stage's output, built unless it is up to date: a folder, or a table of the warehouse and a marker for it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rlpf_pipeline.artifacts import Manifest, explained, is_current, publish
+from rlpf_pipeline.defs.stages import STAGES, Stage, folder_of, inputs_of, manifest_of, recipe_of
+from rlpf_pipeline.settings import Settings
+
+Metrics = Mapping[str, float | int | str | bool | None]
+
+
+class Outcome(NamedTuple):
+    """What a stage left behind; `reused` when nothing had to be done."""
+
+    stage: Stage
+    folder: Path
+    manifest: Manifest
+    reused: bool
+
+
+def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Outcome:
+    """Run `work(folder)`, which fills a temporary folder and returns metrics, unless the stage is up to date."""
+    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
+    if is_current(folder, recipe):
+        return outcome_of(name, settings, reused=True)
+    with explained(settings.home, inputs_of(name, settings).values()), publish(folder, recipe) as (building, metrics):
+        metrics |= work(building)
+    return outcome_of(name, settings, reused=False)
+
+
+def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> Outcome:
+    """The same for a table of the warehouse: the folder holds a manifest only.
+
+    The former manifest is set aside before the table changes: a killed step must not leave it beside another table. A
+    step that fails has left its tables as they were. Without the warehouse file, no manifest of a table holds.
+    """
+    if not settings.warehouse.is_file():
+        shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
+    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
+    if is_current(folder, recipe):
+        return outcome_of(name, settings, reused=True)
+    with (
+        set_aside(folder),
+        explained(settings.home, inputs_of(name, settings).values()),
+        publish(folder, recipe) as (_, metrics),
+    ):
+        metrics |= work()
+    return outcome_of(name, settings, reused=False)
+
+
+@contextmanager
+def set_aside(folder: Path) -> Iterator[None]:
+    """Without `folder` inside; an exception brings it back."""
+    aside = folder.with_name(f".{folder.name}.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.is_dir():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def outcome_of(name: str, settings: Settings, reused: bool) -> Outcome:
+    return Outcome(STAGES[name], folder_of(name, settings), manifest_of(name, settings), reused)
