@@ -109,7 +109,9 @@ def require_as_written(folder: Path, matters: Callable[[Path], bool] = lambda pa
         path = whole(folder) / name
         if matters(path) and (not path.is_file() or file_digest(path) != digest):
             what = "is not what was written" if path.is_file() else "is missing"
-            raise UserError(f"{path} {what}: {folder} is damaged, or was changed. Copy it anew, or make it again.")
+            raise UserError(
+                f"{path} {what}: {folder} is damaged, or was changed. Copy it anew, or remove it and make it again."
+            )
 
 
 def is_current(folder: Path, recipe: Recipe) -> bool:

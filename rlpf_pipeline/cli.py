@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Algorithm, IngestSettings
 
@@ -401,8 +401,6 @@ def digest_of_files(path: Path) -> str:
 
 def main() -> None:
     """Entry point: a UserError becomes a message and exit code 2; a failed job its message and exit code 1."""
-    from rlpf_pipeline.defs.launcher import JobFailed
-
     try:
         app()
     except UserError as error:

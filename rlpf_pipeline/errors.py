@@ -1,8 +1,12 @@
-"""What went wrong on the user's side, said in a paragraph: what, where, and what to do."""
+"""What the command line says without a traceback."""
 
 
 class UserError(Exception):
     """A mistake in the input, the settings or the surroundings that the user can mend.
 
-    The command line prints its message without a traceback and exits with 2.
+    Its message is a paragraph: what, where, and what to do. The command line prints it and exits with 2.
     """
+
+
+class JobFailed(Exception):
+    """A training job ended without success; its message holds what the job said, or what is known of its end."""

@@ -80,6 +80,7 @@ class Warehouse:
         self.connection = self._connect_when_free()
         try:
             self.connection.execute(read_sql("macros"))
+            self._find_files()
             if self.restoring:
                 self._copy()
         except BaseException:
@@ -177,10 +178,26 @@ class Warehouse:
 
     def view_parquet(self, view: str, path: Path) -> int:
         """Make `view` show the rows of a Parquet file (or of all that a pattern fits); returns their count."""
+        home = self.path.parent
+        place = path.relative_to(home) if path.is_relative_to(home) else path
         with self.transaction():
             self.drop(view)
             self.connection.read_parquet(str(path)).create_view(identifier(view), replace=False)
+            self.connection.execute(f"COMMENT ON VIEW {identifier(view)} IS {literal(str(place))}")
         return self.count(view)
+
+    def _find_files(self) -> None:
+        """A view names its files in full, its comment from the warehouse's folder: where that was moved or copied to
+        another place, the view is made anew, or it would show the files of the place before."""
+        views = "SELECT view_name, comment, sql FROM duckdb_views() WHERE comment IS NOT NULL"
+        for view, place, sql in self.connection.execute(views).fetchall():
+            path = self.path.parent / place
+            if literal(str(path)) in sql:
+                continue
+            if any(path.parent.glob(path.name)):
+                self.view_parquet(view, path)
+            else:
+                self.drop(view)
 
     def replace_table(self, table: str, rows: Any) -> int:
         """Replace `table` by `rows` (a pyarrow Table); returns its row count."""
@@ -280,3 +297,13 @@ def identifier(name: str) -> str:
     if not IDENTIFIER.fullmatch(name):
         raise ValueError(f"'{name}' is no table or column name: only a-z and _ are allowed")
     return name
+
+
+def quoted(name: str) -> str:
+    """A column's name as it may stand in a statement, whatever is in it: names cannot be bound as parameters."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as it may stand in a statement where parameters cannot."""
+    return "'" + text.replace("'", "''") + "'"

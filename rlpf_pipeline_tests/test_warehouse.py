@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import SQL, Warehouse, identifier, read_sql
+from rlpf_pipeline.warehouse import SQL, Warehouse, connect, identifier, literal, quoted, read_sql
 
 HOLD_THE_FILE = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
@@ -91,6 +92,27 @@ def test_a_failing_select_leaves_the_former_table(tmp_path):
         assert warehouse.query("FROM raw_multitext_ads").to_pylist() == [{"value": 1}]
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_views_follow_a_warehouse_that_is_copied_or_moved(tmp_path, stays):
+    """A home is taken to a larger disk; a copy must not show the files of the place it came from."""
+    before, after = tmp_path / "it's before", tmp_path / "after"
+    before.mkdir()
+    for name in ("inside", "gone", "outside"):
+        place = tmp_path if name == "outside" else before
+        pq.write_table(pa.table({"value": [1]}), place / f"{name}.parquet")
+        with Warehouse(before / "warehouse.duckdb") as warehouse:
+            warehouse.view_parquet(name, place / f"{name}.parquet")
+    shutil.copytree(before, after)
+    pq.write_table(pa.table({"value": [2]}), after / "inside.parquet")
+    (after / "gone.parquet").unlink()
+    if not stays:
+        shutil.rmtree(before)
+    with Warehouse(after / "warehouse.duckdb") as warehouse:
+        assert warehouse.query("SELECT value FROM inside").to_pylist() == [{"value": 2}]
+        assert warehouse.query("SELECT value FROM outside").to_pylist() == [{"value": 1}]
+        assert "gone" not in [name for (name,) in warehouse.connection.execute("SHOW TABLES").fetchall()]
+
+
 def test_a_name_can_change_between_table_and_view(tmp_path):
     pq.write_table(pa.table({"value": [2, 3]}), tmp_path / "rows.parquet")
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
@@ -151,6 +173,13 @@ def test_parts_that_fail_leave_the_former_ones(tmp_path, own_sql):
 def test_only_plain_names_stand_in_statements(name):
     with pytest.raises(ValueError, match="no table or column name"):
         identifier(name)
+
+
+def test_any_name_and_any_text_can_be_asked_for():
+    name = """a "b" 'c'; DROP TABLE input; --"""
+    with connect() as connection:
+        connection.execute(f"CREATE TABLE input AS SELECT {literal(name)} AS {quoted(name)}")
+        assert connection.execute(f"SELECT {quoted(name)} FROM input").fetchall() == [(name,)]  # noqa: S608
 
 
 def test_every_select_starts_with_a_header_comment_and_is_one_statement():

@@ -19,9 +19,10 @@ from rlpf_pipeline.abtest.frames import ARMS, require_exposure
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
-from rlpf_pipeline.abtest.rows import literal, quoted, selected
+from rlpf_pipeline.abtest.rows import selected
 from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
+from rlpf_pipeline.warehouse import literal, quoted
 
 
 class Headline(NamedTuple):

@@ -18,14 +18,12 @@ from rlpf_pipeline.abtest.rows import (
     RowQueries,
     day_of,
     is_whole,
-    literal,
-    quoted,
     row_queries,
     value_of,
 )
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import Config, connect, read_sql, reason_of
+from rlpf_pipeline.warehouse import Config, connect, literal, quoted, read_sql, reason_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec, Form
+from rlpf_pipeline.warehouse import literal, quoted
 
 NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
@@ -154,11 +155,3 @@ def day_of(date: str | None, kinds: dict[str, str], summary: str = "") -> str:
     if date is None or is_whole(kinds[date]):
         return f"{summary}({quoted(date) if date else 0})::BIGINT"
     return f"date_diff('day', DATE '1970-01-01', {summary}(TRY_CAST({quoted(date)} AS DATE)))::BIGINT"
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -12,12 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import joblib
 import yaml
 
 from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, inputs_of, recipe_of
-from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.process_group import process_group
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, KILLED, MISTAKE, RunConfig
@@ -25,10 +24,6 @@ from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, KILLED, MISTAK
 ERROR_TAIL_LINES = 30
 TO_BE_WRITTEN = "ADDRESS"
 """Stands in a shipped configuration for what only its user knows."""
-
-
-class JobFailed(Exception):
-    """A job ended without success; the message holds what it said, or what is known of its end."""
 
 
 def run_folder(name: str, settings: Settings) -> Path:
@@ -73,6 +68,8 @@ def accelerate_config() -> Path:
 
 def threads_of_a_process(config: Path) -> int:
     """The cores that this process may use, shared by the job's processes."""
+    import joblib  # heavy, for a command line that starts no job
+
     settings = yaml.safe_load(config.read_text())
     machines, processes = settings.get("num_machines", 1), settings.get("num_processes", 1)
     return max(1, int(joblib.cpu_count() * machines // processes))

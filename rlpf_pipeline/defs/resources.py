@@ -13,9 +13,10 @@ from pydantic import Field
 
 from rlpf_pipeline.artifacts import is_current
 from rlpf_pipeline.defs.building import Outcome, outcome_of
-from rlpf_pipeline.defs.launcher import JobFailed, launch, write_run_config
+from rlpf_pipeline.defs.launcher import launch, write_run_config
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.defs.tracking import Tracking
+from rlpf_pipeline.errors import JobFailed
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Settings
 

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
+from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
-from rlpf_pipeline.warehouse import connect
+from rlpf_pipeline.warehouse import connect, quoted
 
 SUGGESTIONS = pa.schema(
     [

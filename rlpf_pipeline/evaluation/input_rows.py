@@ -88,8 +88,3 @@ def header(path: Path, delimiters: tuple[str, ...]) -> tuple[str, list[str]]:
         named = ", ".join(f"'{name}'" for name in unusable) or "nothing"
         raise UserError(f"{path}: the header names {named}; every column needs a name of its own.")
     return delimiter, names
-
-
-def quoted(name: str) -> str:
-    """A column's name as it may stand in a statement, whatever is in it: names cannot be bound as parameters."""
-    return '"' + name.replace('"', '""') + '"'

@@ -37,9 +37,9 @@ import pyarrow.parquet as pq
 
 from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.evaluation.input_rows import load_rows, quoted, require_columns
+from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.split import Scorer
-from rlpf_pipeline.warehouse import Config, connect, read_sql
+from rlpf_pipeline.warehouse import Config, connect, quoted, read_sql
 
 MEMORY_LIMIT = "1GB"
 CHUNK = 8192

@@ -8,13 +8,12 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from rlpf_pipeline.artifacts import PACKAGE, Recipe, read_manifest
 from rlpf_pipeline.defs.launcher import (
-    JobFailed,
     accelerate_config,
     is_for_gpus,
     launch,
     threads_of_a_process,
 )
-from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training.run_config import CRASH, MISTAKE, RunConfig
 
