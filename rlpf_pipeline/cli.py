@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a 
 
 from __future__ import annotations
 
+import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 
 from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import Algorithm, IngestSettings
+from rlpf_pipeline.settings import Algorithm
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
@@ -22,6 +23,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+"""What the system says of a path that the user gave."""
 
 
 class Format(StrEnum):
@@ -91,8 +96,8 @@ def ingest(
         Path | None, typer.Option(help="generic: YAML file of lines `field: column of the file`.")
     ] = None,
     meta_clicks: Annotated[
-        MetaClicks, typer.Option(help="meta-ads: clicks on the link, or all clicks.")
-    ] = MetaClicks.LINK,
+        MetaClicks | None, typer.Option(help="meta-ads: clicks on the link, or all clicks.  [default: link]")
+    ] = None,
     keep_broken_randomisation: Annotated[
         bool, typer.Option("--keep-broken-randomisation", help="upworthy: keep the weeks without random assignment.")
     ] = False,
@@ -113,14 +118,14 @@ def ingest(
 
     if columns and format is not Format.GENERIC:
         raise UserError(f"--columns is for --format generic; the columns of {format.value} are known.")
-    options = IngestSettings(
-        columns=read_column_map(columns) if columns else {},
-        meta_clicks=meta_clicks.value,
-        keep_broken_randomisation=keep_broken_randomisation,
-    )
-    settings = load_settings(profile or format.profile, matching(files)).model_copy(
-        update={"source": format.value, "ingest": options, "keep_ingested": not replace}
-    )
+    given = {
+        "columns": read_column_map(columns) if columns else None,
+        "meta_clicks": meta_clicks and meta_clicks.value,
+        "keep_broken_randomisation": keep_broken_randomisation or None,
+    }
+    settings = load_settings(profile or format.profile, matching(files))
+    options = settings.ingest.model_copy(update={name: value for name, value in given.items() if value is not None})
+    settings = settings.model_copy(update={"source": format.value, "ingest": options, "keep_ingested": not replace})
     outcome = raw_multitext_ads(settings)
     counts = outcome.manifest.metrics
     print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
@@ -405,6 +410,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"rlpf: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NOT_OURS or not error.filename:
+            raise
+        print(f"rlpf: {error.filename}: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
     except JobFailed as error:
         print(f"rlpf: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,8 @@ class Warehouse:
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.marts.is_dir() and (self.before / "marts").is_dir():
+            (self.before / "marts").rename(self.marts)  # a restore was killed half way
         self.connection = self._connect_when_free()
         try:
             self.connection.execute(read_sql("macros"))
@@ -182,7 +185,8 @@ class Warehouse:
         place = path.relative_to(home) if path.is_relative_to(home) else path
         with self.transaction():
             self.drop(view)
-            self.connection.read_parquet(str(path)).create_view(identifier(view), replace=False)
+            pattern = f"{escape(str(path.parent))}/{path.name}"
+            self.connection.read_parquet(pattern, hive_partitioning=False).create_view(identifier(view), replace=False)
             self.connection.execute(f"COMMENT ON VIEW {identifier(view)} IS {literal(str(place))}")
         return self.count(view)
 
@@ -192,7 +196,7 @@ class Warehouse:
         views = "SELECT view_name, comment, sql FROM duckdb_views() WHERE comment IS NOT NULL"
         for view, place, sql in self.connection.execute(views).fetchall():
             path = self.path.parent / place
-            if literal(str(path)) in sql:
+            if literal(f"{escape(str(path.parent))}/{path.name}") in sql:
                 continue
             if any(path.parent.glob(path.name)):
                 self.view_parquet(view, path)

@@ -113,6 +113,27 @@ def test_new_files_are_added_and_known_content_changes_nothing(
     assert rows_of(home) == ["First"]
 
 
+def test_a_renamed_file_and_another_of_its_former_name_are_both_kept(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "ad_id,text,impressions,clicks\n"
+    june, july = tmp_path / "ads.csv", tmp_path / "ads-1.csv"
+    june.write_text(header + "a,First,100,1\n")
+    assert rlpf(monkeypatch, "ingest", str(june), "--format", "generic") == 0
+    june.rename(july)
+    june.write_text(header + "b,Second,100,2\n")
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads*.csv"), "--format", "generic") == 0
+    assert rows_of(home) == ["First", "Second"]
+
+
+def test_what_the_system_refuses_is_told_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / "file")) == 2
+    assert f"{tmp_path / 'file'}: File exists" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_file_changed_since_is_not_read_in_the_place_of_the_one_ingested(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +165,10 @@ def test_files_ingested_before_are_not_read_anew_with_other_options(
     def clicks() -> list[int]:
         return pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet").clicks.tolist()
 
+    (tmp_path / "settings.yaml").write_text("ingest: {meta_clicks: all}")
+    with monkeypatch.context() as of_settings:
+        of_settings.setenv("RLPF_SETTINGS", str(tmp_path / "settings.yaml"))
+        assert ingest("january") == 0
     assert ingest("january", "--meta-clicks", "all") == 0
     for month in ("january", "february"):
         assert ingest(month) == 2

@@ -95,7 +95,7 @@ def test_a_failing_select_leaves_the_former_table(tmp_path):
 @pytest.mark.parametrize("stays", [True, False])
 def test_views_follow_a_warehouse_that_is_copied_or_moved(tmp_path, stays):
     """A home is taken to a larger disk; a copy must not show the files of the place it came from."""
-    before, after = tmp_path / "it's before", tmp_path / "after"
+    before, after = tmp_path / "it's [before]", tmp_path / "[after]"
     before.mkdir()
     for name in ("inside", "gone", "outside"):
         place = tmp_path if name == "outside" else before
@@ -111,6 +111,14 @@ def test_views_follow_a_warehouse_that_is_copied_or_moved(tmp_path, stays):
         assert warehouse.query("SELECT value FROM inside").to_pylist() == [{"value": 2}]
         assert warehouse.query("SELECT value FROM outside").to_pylist() == [{"value": 1}]
         assert "gone" not in [name for (name,) in warehouse.connection.execute("SHOW TABLES").fetchall()]
+
+
+def test_a_restore_that_was_killed_half_way_is_finished(tmp_path):
+    held = tmp_path / ".warehouse.duckdb.before" / "marts" / "variants.parquet"
+    held.mkdir(parents=True)
+    pq.write_table(pa.table({"value": [1]}), held / "part-00000.parquet")
+    with Warehouse(tmp_path / "warehouse.duckdb", restoring=True) as warehouse:
+        assert warehouse.view_parquet("variants", warehouse.folder_of("variants") / "*.parquet") == 1
 
 
 def test_a_name_can_change_between_table_and_view(tmp_path):

@@ -56,9 +56,11 @@ CREATE OR REPLACE TEMP MACRO clean_text(value) AS
             THEN regexp_replace(nfc_normalize(value), '[\s\pZ]+', ' ', 'g')
             ELSE nfc_normalize(value) END), '');
 
--- 3052, 3052.0 and 3,052 are whole numbers; 3.7 (a bare cast would round it) and 3,7 are none, and give null.
+-- 3052, 3052.0 and 3,052 are whole numbers; 3.7 (a bare cast would round it) and 3,7 are none, and give null. So does 3.000,
+-- which is three thousand where a point divides thousands.
 CREATE OR REPLACE TEMP MACRO whole_number(value) AS
     CASE WHEN regexp_full_match(trim(value), '[+-]?([0-9]+|[0-9]{1,3}(,[0-9]{3})+)(\.0*)?')
+            AND NOT regexp_full_match(trim(value), '[+-]?[1-9][0-9]{0,2}\.000')
         THEN try_cast(replace(split_part(trim(value), '.', 1), ',', '') AS BIGINT) END;
 
 -- First and last day of a period that is a day or a window of days (2024-03-01/2024-03-20); null for any other.

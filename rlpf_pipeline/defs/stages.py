@@ -247,10 +247,11 @@ def files_to_ingest(settings: Settings) -> dict[str, str]:
     known = dict(manifest.recipe.inputs) if manifest else {}
     if manifest and known:
         require_alike(manifest.recipe, settings)
-    for path in settings.data:
-        digest = file_digest(path)
+    named = {str(path): file_digest(path) for path in settings.data}
+    known = {path: digest for path, digest in known.items() if named.get(path, digest) == digest}
+    for path, digest in named.items():
         if digest not in known.values():
-            known[str(path)] = digest
+            known[path] = digest
     return known
 
 

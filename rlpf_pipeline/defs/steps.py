@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlpf_pipeline.artifacts import file_digest, read_manifest
+from rlpf_pipeline.artifacts import file_digest, read_manifest, whole
 from rlpf_pipeline.defs.building import Metrics, Outcome, build, build_table, outcome_of
 from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, manifest_of
 from rlpf_pipeline.errors import UserError
@@ -69,7 +69,7 @@ def variant_performance(settings: Settings) -> Outcome:
 
     def work() -> Metrics:
         with Warehouse(settings.warehouse, restoring=True) as warehouse:
-            raw = folder_of("raw_multitext_ads", settings) / "multitext_ads.parquet"
+            raw = whole(folder_of("raw_multitext_ads", settings)) / "multitext_ads.parquet"
             return build_variant_performance(warehouse, raw, settings.pairs, settings.seed)
 
     return build_table("variant_performance", settings, work)

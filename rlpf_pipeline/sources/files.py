@@ -10,17 +10,16 @@ import codecs
 import csv
 from collections.abc import Iterable
 from difflib import get_close_matches
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import pyarrow as pa
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused
+from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused, stream_of
 from rlpf_pipeline.warehouse import reason_of
 
 DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
@@ -64,7 +63,7 @@ SELECT to_json(row)::VARCHAR AS raw_row
 FROM read_csv(
     $path, columns = $columns, delim = $delimiter, quote = '"', escape = '"', header = true, skip = $skip,
     auto_detect = false, nullstr = '', null_padding = false, strict_mode = true, store_rejects = true,
-    max_line_size = $max_row_bytes
+    max_line_size = $max_row_bytes, hive_partitioning = false
 ) AS row
 """
 
@@ -74,7 +73,7 @@ CREATE TEMP TABLE scanned AS
 SELECT line AS raw_row
 FROM read_csv(
     $path, columns = {'line': 'VARCHAR'}, delim = chr(31), quote = '', escape = '', header = false, auto_detect = false,
-    strict_mode = true, store_rejects = true, max_line_size = $max_row_bytes
+    strict_mode = true, store_rejects = true, max_line_size = $max_row_bytes, hive_partitioning = false
 )
 """
 
@@ -91,12 +90,13 @@ WHERE
     AND CASE WHEN json_valid(raw_row) THEN json_type(raw_row) <> 'OBJECT' ELSE true END
 """
 
-# A document is a row, a page of an API (rows under `data` or `results`), or an array of either. It is parsed whole:
-# DuckDB's reader of arrays takes one that was cut off between two elements for complete.
+# A document is a row, a page of an API (rows under `data` or `results`, and no field of a row), or an array of either.
+# It is parsed whole: DuckDB's reader of arrays takes one that was cut off between two elements for complete.
 SCAN_DOCUMENT = """
 CREATE TEMP TABLE scanned AS
 SELECT unnest(
     CASE
+        WHEN list_has_any(json_keys(part), $fields) THEN [part]
         WHEN json_type(part, '$.data') = 'ARRAY' THEN json_extract(part, '$.data[*]')
         WHEN json_type(part, '$.results') = 'ARRAY' THEN json_extract(part, '$.results[*]')
         ELSE [part]
@@ -108,14 +108,18 @@ FROM (
 )
 """
 
-SCAN_PARQUET = "CREATE TEMP TABLE scanned AS SELECT to_json(row)::VARCHAR AS raw_row FROM read_parquet($path) AS row"
+SCAN_PARQUET = """
+CREATE TEMP TABLE scanned AS
+SELECT to_json(row)::VARCHAR AS raw_row
+FROM read_parquet($path, binary_as_string = true, hive_partitioning = false) AS row
+"""
 
 
 FIND_BLANK_LINE = """
 SELECT 1
 FROM read_csv(
     $path, columns = {'line': 'VARCHAR'}, delim = chr(31), quote = '', escape = '', header = false, auto_detect = false,
-    ignore_errors = true
+    ignore_errors = true, hive_partitioning = false
 )
 WHERE coalesce(trim(line), '') = ''
 LIMIT 1
@@ -129,7 +133,8 @@ def matching(patterns: Iterable[str]) -> tuple[Path, ...]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        names = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207 (patterns may be absolute)
+        is_pattern = has_magic(pattern) and not Path(pattern).is_file()
+        names = sorted(glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207 (patterns may be absolute)
         if not names:
             raise UserError(f"No file matches '{pattern}'. Patterns are relative to {Path.cwd()}.")
         found |= dict.fromkeys(Path(name).resolve() for name in names)
@@ -155,20 +160,22 @@ def read_file(
     """
     kind = file_kind(path)
     title_lines = 0
+    source = {"path": escape(str(path))}  # DuckDB takes every path for a pattern
     try:
         if kind in DELIMITERS:
             title_lines, delimiter, header = delimited_header(path, DELIMITERS[kind], required)
             require_columns(path, header, required)
             options = {"columns": dict.fromkeys(header, "VARCHAR"), "delimiter": delimiter, "skip": title_lines}
-            connection.execute(SCAN_DELIMITED, {"path": str(path), "max_row_bytes": MAX_ROW_BYTES, **options})
+            connection.execute(SCAN_DELIMITED, source | {"max_row_bytes": MAX_ROW_BYTES, **options})
         elif kind in JSON_LINES:
-            connection.execute(SCAN_LINES, {"path": str(path), "max_row_bytes": MAX_ROW_BYTES})
+            connection.execute(SCAN_LINES, source | {"max_row_bytes": MAX_ROW_BYTES})
         elif kind == JSON_DOCUMENT:
-            connection.execute(SCAN_DOCUMENT, {"path": str(path), "max_bytes": MAX_DOCUMENT_BYTES})
+            fields = [name for column in required for name in column.names]
+            connection.execute(SCAN_DOCUMENT, source | {"max_bytes": MAX_DOCUMENT_BYTES, "fields": fields})
         else:
-            described = connection.execute("DESCRIBE FROM read_parquet($path)", {"path": str(path)}).fetchall()
-            require_columns(path, [str(name) for name, *_ in described], required)
-            connection.execute(SCAN_PARQUET, {"path": str(path)})
+            described = connection.execute("DESCRIBE FROM read_parquet($path, hive_partitioning = false)", source)
+            require_columns(path, [str(name) for name, *_ in described.fetchall()], required)
+            connection.execute(SCAN_PARQUET, source)
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
         raise UserError(
             f"{path} cannot be read: {reason_of(error)} Check that the file is complete, that its ending "
@@ -179,7 +186,8 @@ def read_file(
         connection.execute(DROP_BLANK_LINES, {"file_index": file_index})
     if kind in (*JSON_LINES, JSON_DOCUMENT):
         connection.execute(FLAG_INVALID_JSON, {"file_index": file_index})
-        require_columns(path, json_keys(connection, file_index), required)
+        if keys := json_keys(connection, file_index):  # none in an API's last page, which may be empty
+            require_columns(path, keys, required)
 
 
 def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, header_rows: int) -> None:
@@ -196,7 +204,7 @@ def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index
 def has_blank_line(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
     """Whether a line is blank, or may be: in some damaged files DuckDB cannot tell lines apart."""
     try:
-        return connection.execute(FIND_BLANK_LINE, {"path": str(path)}).fetchone() is not None
+        return connection.execute(FIND_BLANK_LINE, {"path": escape(str(path))}).fetchone() is not None
     except duckdb.InvalidInputException:
         return True
 
@@ -246,11 +254,12 @@ def delimited_header(
 
 def first_records(path: Path, delimiter: str, most: int) -> list[list[str]]:
     """The fields of the file's first records, at `most` so many. Raises UserError where it is in UTF-16."""
-    with pa.input_stream(str(path)) as stream:
+    csv.field_size_limit(MAX_ROW_BYTES)
+    with stream_of(path) as stream:
         start = stream.read(len(codecs.BOM_UTF16))
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise UserError(f"{path} is encoded in UTF-16, not UTF-8. Save it as 'CSV UTF-8', or convert it by iconv.")
-    with TextIOWrapper(pa.input_stream(str(path)), encoding="utf-8-sig", errors="replace", newline="") as file:
+    with TextIOWrapper(stream_of(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         return list(islice(csv.reader(file, delimiter=delimiter), most))
 
 

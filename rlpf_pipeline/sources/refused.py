@@ -78,9 +78,14 @@ def collect_refused(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     return len(spans)
 
 
+def stream_of(path: Path) -> pa.NativeFile:
+    """The file's bytes, decompressed as its ending says, in capitals too."""
+    return pa.input_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower()))
+
+
 def texts_at(path: Path, spans: Iterable[tuple[int, int]]) -> Iterator[str]:
     """What stands from each first byte to the end of the last one's line; spans come in order and may share a line."""
-    with BufferedReader(pa.input_stream(str(path))) as file:
+    with BufferedReader(stream_of(path)) as file:
         start, read = 0, b""
         for first, last in spans:
             position = start + len(read)

@@ -137,6 +137,7 @@ def test_delivery_tells_evenness_and_what_early_winners_gained(tmp_path):
         raw_row("a", "v1", "two", 100, 3, period="2025-01-01"),
         raw_row("a", "v0", "one", 500, 15, period="2025-01-02"),
         raw_row("a", "v1", "two", 100, 3, period="2025-01-02"),
+        raw_row("a", "v2", "added later", 400, 3, period="2025-01-02"),
         raw_row("b", "v0", "three", 300, 9),
         raw_row("b", "v1", "four", 100, 3),
         raw_row("c", "v0", "five", 100, 3),
@@ -146,8 +147,8 @@ def test_delivery_tells_evenness_and_what_early_winners_gained(tmp_path):
         metrics = build_variant_performance(warehouse, tmp_path / "raw.parquet", PairSettings(), seed=1)
         assert warehouse.columns("delivery") == [(column.name, column.type) for column in DELIVERY.columns]
         ads = {row["ad_id"]: row for row in warehouse.query("FROM delivery").to_pylist()}
-    # a: 600 and 200 impressions; the early winner went from half of them to five sixths.
-    assert ads["a"]["evenness"] == pytest.approx(800**2 / (2 * (600**2 + 200**2)))
+    # a: 600, 200 and 400 impressions; of the first two texts the early winner went from half of them to five sixths.
+    assert ads["a"]["evenness"] == pytest.approx(1200**2 / (3 * (600**2 + 200**2 + 400**2)))
     assert ads["a"]["early_winner_gain"] == pytest.approx(5 / 6 - 1 / 2)
     assert ads["b"]["evenness"] == pytest.approx(0.8)
     assert ads["b"]["early_winner_gain"] is None

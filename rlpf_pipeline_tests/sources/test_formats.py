@@ -62,6 +62,20 @@ def test_meta_insights_in_every_shape_the_api_gives_them(tmp_path, name, content
     assert json.loads(rejects[0]["raw_row"]) == INSIGHTS[4]
 
 
+def test_a_row_with_results_of_its_own_is_no_page(tmp_path):
+    rows = [INSIGHTS[0], INSIGHTS[1] | {"results": [{"indicator": "x", "values": []}]}]
+    accepted, rejects = ingested(tmp_path, "rows.json", json.dumps(rows), "meta-ads")
+    assert [row["text"] for row in accepted] == ["Buy it today", "Buy now"]
+    assert rejects == []
+
+
+def test_the_last_page_of_an_api_may_be_empty(tmp_path):
+    (tmp_path / "one.json").write_text(json.dumps(PAGES[0]))
+    (tmp_path / "two.json").write_text(json.dumps({"data": [], "paging": {}}))
+    counts = ingest([tmp_path / "one.json", tmp_path / "two.json"], "meta-ads", tmp_path, IngestSettings())
+    assert counts == (3, 3, 0)
+
+
 def test_all_clicks_of_meta_are_a_setting(tmp_path):
     accepted, _ = ingested(tmp_path, "rows.json", json.dumps(INSIGHTS), "meta-ads", meta_clicks="all")
     assert [row["clicks"] for row in accepted] == [27, 35, 14, 0]
@@ -188,12 +202,14 @@ def test_google_reports_of_the_web_interface_have_titles_above_and_totals_below(
         "5,1,We deliver.,Description,--,800,0\n"
         "5,1,No data yet,Headline,--,--,--\n"
         "Total: Account,,,,,2400,26\n"
+        " --, --,Total: Assets,  --,,2400,26\n"
     )
     accepted, rejects = ingested(tmp_path, "report.csv", content, "google-ads")
     assert assets_of(accepted) == EXPECTED_ASSETS
     assert sorted((row["row_number"], row["reason"]) for row in rejects) == [
         (4, "impressions is not a whole number"),
         (5, "missing text"),
+        (6, "missing ad_id"),
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources import ingest as module
+from rlpf_pipeline.sources.files import matching
 from rlpf_pipeline.sources.ingest import ingest
 from rlpf_pipeline.warehouse import Warehouse
 
@@ -35,6 +36,8 @@ def ingested(tmp_path, content, name="ads.csv", source="generic"):
         (b",v,x,100,3,1", "missing ad_id"),
         (b"a,v,x,many,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.7,3,1", "impressions is not a whole number"),
+        (b"a,v,x,3.000,3,1", "impressions is not a whole number"),
+        (b"a,v,x,2000000000000,3,1", "too large for a count"),
         (b"a,v,x,100,,1", "clicks is not a whole number"),
         (b"a,v,x,99999999999999999999,3,1", "impressions is not a whole number"),
         (b"a,v,x,100,-3,1", "negative count"),
@@ -286,3 +289,35 @@ def test_what_memory_does_not_hold_is_spilled_beside_the_output_and_nothing_chan
         assert {path.name for path in folder.iterdir()} == {"multitext_ads.parquet", "rejects.parquet"}
         written.append((folder / "multitext_ads.parquet").read_bytes())
     assert written[0] == written[1]
+
+
+def test_a_row_is_no_duplicate_of_one_whose_text_is_refused(tmp_path):
+    rows = b"a,v,One,100,1,p1\na,v,Two,200,2,p2\na,v,One,300,3,p2\na,v,One,400,4,p2\n"
+    _, accepted, rejects = ingested(tmp_path, HEADER + rows)
+    assert [(row["text"], row["impressions"]) for row in accepted] == [("One", 100), ("One", 300)]
+    assert [(r["row_number"], r["reason"]) for r in rejects] == [
+        (2, "variant_id used for another text of this ad: row 1"),
+        (4, "duplicate variant: same ad, text and period as row 3"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["ads[1].csv", "a?s1.csv", "text=zzz/clicks=7/ads.csv", "ads.CSV.GZ"])
+def test_a_file_s_rows_are_its_own_whatever_it_and_its_folders_are_called(tmp_path, name):
+    (tmp_path / "ads1.csv").write_bytes(HEADER + b"other,v,Other,100,3,1\n")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    content = HEADER + GOOD
+    _, accepted, _ = ingested(tmp_path, gzip.compress(content) if name.endswith("GZ") else content, name)
+    assert [(row["ad_id"], row["text"], row["clicks"]) for row in accepted] == [("good", "A text", 3)]
+    assert matching([str(tmp_path / name)]) == (tmp_path / name,)
+
+
+def test_binary_texts_of_parquet_are_texts(tmp_path):
+    text = pa.array(["café".encode()], pa.binary())
+    pq.write_table(pa.table({"ad_id": ["a"], "text": text, "impressions": [9], "clicks": [1]}), tmp_path / "in.parquet")
+    _, accepted, _ = ingested(tmp_path, (tmp_path / "in.parquet").read_bytes(), "ads.parquet")
+    assert [row["text"] for row in accepted] == ["café"]
+
+
+def test_a_long_text_near_the_top_does_not_refuse_the_file(tmp_path):
+    counts, *_ = ingested(tmp_path, HEADER + b"a,v," + b"long " * 30_000 + b",100,3,1\n" + GOOD)
+    assert counts == (2, 2, 0)

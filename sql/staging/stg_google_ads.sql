@@ -29,7 +29,8 @@ SELECT
     position,
     row_number,
     $source::VARCHAR AS source,
-    nullif(trim(ad), '') || coalesce(':' || nullif(trim(ad_group), ''), '') || ':' || field_type AS ad_id,
+    -- The web interface writes -- where there is nothing, as in its lines of totals.
+    nullif(nullif(trim(ad), ''), '--') || coalesce(':' || nullif(trim(ad_group), ''), '') || ':' || field_type AS ad_id,
     coalesce(raw_row ->> '$.customer.id', raw_row ->> '$."customer.id"', raw_row ->> 'customer id') AS advertiser_id,
     'Field: ' || field_type AS context,
     NULL::VARCHAR AS variant_id,

@@ -5,14 +5,12 @@ WITH valid AS NOT MATERIALIZED (FROM understood_rows WHERE own_reason IS NULL),
 -- Few rows need to be compared with others: those whose variant_id stands beside several texts, whose key stands there
 -- twice, or whose ad's text has a window of several days. Hashes find them: should two meet by chance, a row too many is
 -- compared.
-compared AS (
+told AS (
     SELECT
         *,
         days(period) AS days,
         first_value(text) OVER by_variant_id AS text_of_id,
-        first_value(place) OVER by_variant_id AS place_of_id,
-        first_value(place) OVER by_key AS place_of_key,
-        row_number() OVER by_key > 1 AS key_is_taken
+        first_value(place) OVER by_variant_id AS place_of_id
     FROM (
         SELECT *, {'file': source_file, 'row': coalesce('row ' || row_number, 'an earlier row')} AS place
         FROM valid
@@ -25,11 +23,18 @@ compared AS (
             )
             OR hash(ad_id, text) IN (SELECT DISTINCT hash(ad_id, text) FROM valid WHERE contains(period, '/'))
     )
-    -- The first valid row of an ad and variant_id says what the variant's text is, the first of a key and period its
-    -- counts. Keys are compared as they stand in the file: texts that are equal only when normalised are merged later.
-    WINDOW
-        by_variant_id AS (PARTITION BY ad_id, variant_id ORDER BY file_index, position),
-        by_key AS (PARTITION BY ad_id, duplicate_key, period ORDER BY file_index, position)
+    -- The first valid row of an ad and variant_id says what the variant's text is.
+    WINDOW by_variant_id AS (PARTITION BY ad_id, variant_id ORDER BY file_index, position)
+),
+
+compared AS (
+    SELECT *, first_value(place) OVER by_key AS place_of_key, row_number() OVER by_key > 1 AS key_is_taken
+    FROM told
+    -- The first valid row of a key and period, among those of the variant's own text, says its counts. Keys are compared as
+    -- they stand in the file: texts that are equal only when normalised are merged later.
+    WINDOW by_key AS (
+        PARTITION BY ad_id, duplicate_key, period, text = text_of_id ORDER BY file_index, position
+    )
 ),
 
 -- Per text the longest window counts, of equal ones the latest, then the next that overlaps none that counts. Only a

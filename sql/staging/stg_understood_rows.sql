@@ -7,6 +7,7 @@ SELECT
         WHEN ad_id IS NULL THEN 'missing ad_id'
         WHEN impressions IS NULL THEN 'impressions is not a whole number'
         WHEN clicks IS NULL THEN 'clicks is not a whole number'
+        WHEN greatest(impressions, clicks) > 1e12 THEN 'too large for a count'
         WHEN impressions < 0 OR clicks < 0 THEN 'negative count'
         WHEN impressions = 0 THEN 'zero impressions'
         WHEN clicks > impressions THEN 'more clicks than impressions'
