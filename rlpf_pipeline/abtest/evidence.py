@@ -12,10 +12,10 @@ from scipy import special
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.frames import ARMS
-from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, estimate
+from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk
 from rlpf_pipeline.abtest.maximum import Counts
 from rlpf_pipeline.abtest.panel import Experiment
-from rlpf_pipeline.abtest.robustness import risk_of
+from rlpf_pipeline.abtest.robustness import risk_among, risk_of
 from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.errors import UserError
 
@@ -153,8 +153,8 @@ def top_removed(design: Design) -> tuple[Removal, ...]:
     for row in order:
         rest = np.delete(np.arange(len(n)), row)
         try:
-            fit = estimate(Counts(x[rest], k[rest], n[rest]), design.names)
-            removals.append(Removal(str(design.frame["advertiser_id"].iloc[row]), int(n[row]), risk_of(design, fit)))
+            risk = risk_among(design, Counts(x[rest], k[rest], n[rest]))
+            removals.append(Removal(str(design.frame["advertiser_id"].iloc[row]), int(n[row]), risk))
         except UserError:
-            continue  # without it an arm or a level has no clicks: the check then says that not all could be removed
+            continue  # no estimate without it, as of an arm without clicks: the check says how many were removed
     return tuple(removals)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import special
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
-from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, estimate, one_thread
+from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, estimate, one_thread, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
 from rlpf_pipeline.errors import UserError
@@ -238,7 +238,7 @@ class Prepared:
             fit = estimate(Counts(np.column_stack([treated, self.x]), self.k, self.n), [TREATMENT, *self.names])
         except UserError:
             return math.nan, math.nan
-        return float(fit.beta[0]), math.sqrt(fit.covariances[HEADLINE][0, 0])
+        return float(fit.beta[0]), float(standard_errors(fit.covariances[HEADLINE])[0])
 
 
 class Point(NamedTuple):

@@ -6,7 +6,6 @@ Logistic, Poisson and linear regressions are statsmodels'; GLMs as rates with `v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,10 +14,20 @@ import numpy as np
 from rlpf_pipeline.abtest import ratio
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.linear import LinearEffect
-from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, log_binomial, relative_risk, risk_from
-from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.abtest.log_binomial import (
+    Estimate,
+    RelativeRisk,
+    dependent_columns,
+    estimate,
+    log_binomial,
+    relative_risk,
+    risk_from,
+    standard_errors,
+)
+from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.rerandomise import Randomisation, randomisation_interval
 from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
+from rlpf_pipeline.errors import UserError
 
 CTR_RATIO = "Ratio of CTRs"
 IMPRESSIONS_SCALE = "impressions per advertiser"
@@ -124,8 +133,24 @@ def ratio_row(model: str, risk: RelativeRisk, note: str) -> RobustnessRow:
 
 def risk_of(design: Design, fit: Estimate, errors: str = HEADLINE) -> RelativeRisk:
     """The relative risk of treatment."""
-    j = design.position
-    return risk_from(float(fit.beta[j]), math.sqrt(fit.covariances[errors][j, j]))
+    return risk_at(design.position, fit, errors)
+
+
+def risk_at(position: int, fit: Estimate, errors: str = HEADLINE) -> RelativeRisk:
+    return risk_from(float(fit.beta[position]), float(standard_errors(fit.covariances[errors])[position]))
+
+
+def risk_among(design: Design, counts: Counts) -> RelativeRisk:
+    """The headline on other rows of the design, adjusted for the covariates that vary there.
+
+    Raises UserError where the rows are too few, or an estimate does not exist.
+    """
+    dropped = dependent_columns(counts.x)
+    names = [name for j, name in enumerate(design.names) if j not in dropped]
+    if design.position in dropped or len(counts.x) <= len(names):
+        raise UserError("too few advertisers have impressions.")
+    fit = estimate(counts._replace(x=np.delete(counts.x, dropped, axis=1)), names)
+    return risk_at(names.index(TREATMENT), fit)
 
 
 def poisson_relative_risk(design: Design) -> RelativeRisk:

@@ -13,6 +13,7 @@ from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.rerandomise import (
     SEED,
     Effects,
+    Prepared,
     certify,
     draw,
     randomisation_test,
@@ -155,3 +156,14 @@ def test_where_most_assignments_have_no_estimate_there_is_no_certificate():
     frame = frame.assign(clicks=0, impressions=10_000)
     frame.loc[[0, 19], "clicks"] = [50, 60]
     assert rerandomise(design_of(frame), assignments=200) is None
+
+
+def test_an_assignment_that_equals_a_covariate_has_no_estimate():
+    """Two of 40 are treated, and two others are new: 1 of 780 assignments treats just these."""
+    frame = experiment(40, seed=5)[["advertiser_id", "arm", "impressions", "clicks"]]
+    frame = frame.assign(arm="control", new_advertiser=False)
+    frame.loc[[3, 7], "arm"], frame.loc[[1, 9], "new_advertiser"] = "treatment", True
+    design = design_of(frame)
+    treats_the_new = (design.matrix["new_advertiser"] > 0).to_numpy()
+    log_risk, error = Prepared(design).effects(np.column_stack([treats_the_new, design.treated > 0]))
+    assert list(np.isnan(error)) == list(np.isnan(log_risk)) == [True, False]
