@@ -103,6 +103,14 @@ def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
     assert headline_of(source, query=query).risk == pytest.approx(headline_of(data).risk, rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_whose_name_reads_as_a_pattern_is_that_file(data, tmp_path, kind):
+    for name, rows in (("results[1]", data), ("results1", data.head(100))):
+        path = tmp_path / f"{name}.{kind}"
+        rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    assert len(load_experiment(tmp_path / f"results[1].{kind}").advertisers) == len(data)
+
+
 def test_a_spec_names_columns_arms_and_covariates(data):
     renamed = data.rename(columns={"advertiser_id": "account no", "impressions": 'the "views"', "industry": "trade"})
     renamed["arm"] = renamed["arm"].map({"control": "A", "treatment": "B"})
