@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SMALLEST_ERROR = 1e-10
 """Of a log relative risk: below it, there is rounding only."""
 LARGEST_LOG = 300.0
-"""Ends of an interval beyond exp of it are cut there: they say nothing."""
+"""Ratios beyond exp of it are cut there: they say nothing."""
 WELL_CONDITIONED = 1e8
 """Condition number of the products of columns (their lengths made 1) below which half of the digits are left."""
 Status = Literal["converged", "boundary", "modified-poisson"]
@@ -177,16 +177,20 @@ def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> Re
         raise UserError("The standard error is zero: the rows do not vary within an arm. Check how the data were made.")
     reach = normal.quantile(0.5 + level / 2) * standard_error
     z = log_risk / standard_error
-    low, high = max(log_risk - reach, -LARGEST_LOG), min(log_risk + reach, LARGEST_LOG)
     return RelativeRisk(
-        estimate=math.exp(log_risk),
-        low=math.exp(low),
-        high=math.exp(high),
+        estimate=ratio_at(log_risk),
+        low=ratio_at(log_risk - reach),
+        high=ratio_at(log_risk + reach),
         standard_error=standard_error,
         z=z,
         p_value=2 * normal.cumulative(-abs(z)),
         level=level,
     )
+
+
+def ratio_at(log_ratio: float) -> float:
+    """exp, cut at that of LARGEST_LOG."""
+    return math.exp(min(max(log_ratio, -LARGEST_LOG), LARGEST_LOG))
 
 
 def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
