@@ -24,6 +24,12 @@ def test_sample_ratio_is_the_chi_square_of_an_even_split():
     assert ratio.p_value == pytest.approx(stats.chi2.sf(1.6, 1))
 
 
+def test_sample_ratio_of_a_small_arm_is_exact():
+    """7 of 200 at 1 %: by the binomial, 7 or more with probability 0.4 %, which chi-square takes for 0.04 %."""
+    ratio = sample_ratio(pd.Series(["control"] * 193 + ["treatment"] * 7), treatment_share=0.01)
+    assert ratio.p_value == pytest.approx(stats.binom.sf(6, 200, 0.01))
+
+
 def test_omnibus_balance_is_n_times_r_squared_of_the_arm_on_the_covariates():
     """The score test of a regression of the arm on the covariates, up to the factor (N - 1) / N of the covariance."""
     rng = np.random.default_rng(6)
