@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SMALLEST_ERROR = 1e-10
 """Of a log relative risk: below it, there is rounding only."""
 LARGEST_LOG = 300.0
-"""Ends of an interval beyond exp of it are cut there: they say nothing."""
+"""Ratios beyond exp of it are cut there: they say nothing."""
 WELL_CONDITIONED = 1e8
 """Condition number of the products of columns (their lengths made 1) below which half of the digits are left."""
 Status = Literal["converged", "boundary", "modified-poisson"]
@@ -124,9 +124,17 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
 
 
 def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | None = None) -> Estimate:
-    """Fit a design of full rank. The columns are orthonormalised for the solver, and coefficients turned back."""
+    """Fit a design. The columns are orthonormalised for the solver, and coefficients turned back.
+
+    Raises UserError where the design is not of full rank, or an estimate does not exist.
+    """
     with one_thread():
         triangle = triangle_of(counts.x) / math.sqrt(len(counts.k))
+        if dependent := dependent_in(triangle):
+            raise UserError(
+                f"Constant or collinear columns: {', '.join(names[j] for j in dependent)} follow(s) from the columns "
+                "before. Leave them out."
+            )
         back = np.asarray(np.linalg.inv(triangle), dtype=np.float64)
         turned = counts._replace(x=counts.x @ back)
         require_finite_estimate(turned, names, back)
@@ -169,11 +177,10 @@ def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> Re
         raise UserError("The standard error is zero: the rows do not vary within an arm. Check how the data were made.")
     reach = normal.quantile(0.5 + level / 2) * standard_error
     z = log_risk / standard_error
-    low, high = max(log_risk - reach, -LARGEST_LOG), min(log_risk + reach, LARGEST_LOG)
     return RelativeRisk(
-        estimate=math.exp(log_risk),
-        low=math.exp(low),
-        high=math.exp(high),
+        estimate=ratio_at(log_risk),
+        low=ratio_at(log_risk - reach),
+        high=ratio_at(log_risk + reach),
         standard_error=standard_error,
         z=z,
         p_value=2 * normal.cumulative(-abs(z)),
@@ -181,8 +188,13 @@ def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> Re
     )
 
 
+def ratio_at(log_ratio: float) -> float:
+    """exp, cut at that of LARGEST_LOG."""
+    return math.exp(min(max(log_ratio, -LARGEST_LOG), LARGEST_LOG))
+
+
 def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
-    """(rows, columns) and the columns' names. Raises UserError where it cannot be built or is not of full rank."""
+    """(rows, columns) and the columns' names. Raises UserError where it cannot be built."""
     import formulaic  # heavy, and not needed by `estimate`
     from formulaic.errors import FormulaicError
 
@@ -201,20 +213,19 @@ def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
     if not np.isfinite(design).all():
         column = names[int((~np.isfinite(design)).any(axis=0).argmax())]
         raise UserError(f"The column {column} of the formula '{formula}' has values that are not finite.")
-    dependent = [names[j] for j in dependent_columns(design)]
-    if dependent:
-        raise UserError(
-            f"Constant or collinear columns: {', '.join(dependent)} follow(s) from the columns before. Leave them out."
-        )
     return design, names
 
 
-def dependent_columns(design: Array, tolerance: float = 1e-9) -> list[int]:
+def dependent_columns(design: Array) -> list[int]:
     """Positions of columns that are a linear combination of those before them."""
-    triangle = triangle_of(design)
+    return dependent_in(triangle_of(design))
+
+
+def dependent_in(triangle: Array, tolerance: float = 1e-9) -> list[int]:
+    """The same, of a design's triangle."""
     size = np.linalg.norm(triangle, axis=0)
     rest = np.abs(np.diag(triangle))
-    return [j for j in range(design.shape[1]) if not rest[j] > tolerance * size[j]]
+    return [j for j in range(len(size)) if not rest[j] > tolerance * size[j]]
 
 
 def triangle_of(design: Array) -> Array:

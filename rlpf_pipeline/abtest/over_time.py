@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from rlpf_pipeline.abtest.design import Design
-from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, dependent_columns, estimate, risk_from
+from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, risk_from
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.ratio import ArmCounts
-from rlpf_pipeline.abtest.sandwich import HEADLINE
+from rlpf_pipeline.abtest.robustness import risk_among
 from rlpf_pipeline.abtest.sequential import AnytimeInterval, anytime_interval, may_look
 from rlpf_pipeline.errors import UserError
 
@@ -98,14 +98,7 @@ def by_advertiser(periods: pd.DataFrame, rows: npt.NDArray[np.intp]) -> tuple[Ar
 
 def cumulative(clicks: Array, impressions: Array, design: Design) -> RelativeRisk:
     shown = impressions > 0
-    x = design.matrix.to_numpy(float)[shown]
-    dropped = dependent_columns(x)
-    names = [name for j, name in enumerate(design.names) if j not in dropped]
-    if design.names[design.position] not in names or len(x) <= len(names):
-        raise UserError("too few advertisers have impressions.")
-    fit = estimate(Counts(np.delete(x, dropped, axis=1), clicks[shown], impressions[shown]), names)
-    position = names.index(design.names[design.position])
-    return risk_from(float(fit.beta[position]), math.sqrt(fit.covariances[HEADLINE][position, position]))
+    return risk_among(design, Counts(design.matrix.to_numpy(float)[shown], clicks[shown], impressions[shown]))
 
 
 def alone_in(clicks: Array, impressions: Array, design: Design) -> RelativeRisk | None:

@@ -6,6 +6,7 @@ advertiser's days first is exact: the fit and its sandwich by advertiser are tho
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +134,7 @@ def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool 
     Raises UserError where a table cannot be read, also by a query inside of the `with` statement.
     """
     with connect(config=CONNECTION) as connection:
+        connection.execute("SET TimeZone = 'UTC'")  # days of a time with a zone are not to depend on the machine's
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         categories = [spec.source_of(c.name) for c in covariates if c.form == "category" and headline]
@@ -194,11 +196,12 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
         return
     if query:
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
+    file = literal(glob.escape(str(path)) if path.is_file() else str(path))
     if path.suffix == ".parquet":
-        connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({literal(str(path))})")
+        connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({file})")
         return
     # A table: text is parsed for every query anew, and looked through for its types before.
-    file, words = literal(str(path)), [spec.source_of(name) for name in ("advertiser_id", "arm")]
+    words = [spec.source_of(name) for name in ("advertiser_id", "arm")]
     columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM read_csv({file})").fetchall()]
     types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in words if name in columns)
     options = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"

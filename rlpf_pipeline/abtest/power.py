@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlpf_pipeline.abtest import normal
+from rlpf_pipeline.abtest.log_binomial import LARGEST_LOG
 from rlpf_pipeline.abtest.maximum import Array
 from rlpf_pipeline.errors import UserError
 
@@ -79,7 +80,8 @@ def power_at(effect: float, standard_error: float, level: float = 0.95) -> float
 
 def minimum_detectable_effect(standard_error: float, power: float = 0.8, level: float = 0.95) -> float:
     """exp((z_level + z_power) standard_error) - 1, the usual form that neglects rejecting on the wrong side."""
-    return math.expm1((normal.quantile(0.5 + level / 2) + normal.quantile(power)) * standard_error)
+    log_ratio = (normal.quantile(0.5 + level / 2) + normal.quantile(power)) * standard_error
+    return math.expm1(min(log_ratio, LARGEST_LOG))
 
 
 def significant_errors(effect: float, standard_error: float, level: float = 0.95) -> tuple[float, float]:

@@ -19,7 +19,14 @@ import numpy.typing as npt
 from scipy import special
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
-from rlpf_pipeline.abtest.log_binomial import SMALLEST_ERROR, RelativeRisk, estimate, one_thread
+from rlpf_pipeline.abtest.log_binomial import (
+    SMALLEST_ERROR,
+    RelativeRisk,
+    estimate,
+    one_thread,
+    ratio_at,
+    standard_errors,
+)
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
 from rlpf_pipeline.errors import UserError
@@ -238,7 +245,7 @@ class Prepared:
             fit = estimate(Counts(np.column_stack([treated, self.x]), self.k, self.n), [TREATMENT, *self.names])
         except UserError:
             return math.nan, math.nan
-        return float(fit.beta[0]), math.sqrt(fit.covariances[HEADLINE][0, 0])
+        return float(fit.beta[0]), float(standard_errors(fit.covariances[HEADLINE])[0])
 
 
 class Point(NamedTuple):
@@ -311,4 +318,4 @@ def randomisation_test(effects: Effects) -> Randomisation:
 def randomisation_interval(observed: RelativeRisk, test: Randomisation) -> RelativeRisk:
     """The observed estimate with the critical value of its randomisation distribution in place of 1.96."""
     centre, reach = math.log(observed.estimate), test.critical_value * observed.standard_error
-    return observed._replace(low=math.exp(centre - reach), high=math.exp(centre + reach), p_value=test.p_value)
+    return observed._replace(low=ratio_at(centre - reach), high=ratio_at(centre + reach), p_value=test.p_value)

@@ -6,7 +6,6 @@ Logistic, Poisson and linear regressions are statsmodels'; GLMs as rates with `v
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -15,10 +14,20 @@ import numpy as np
 from rlpf_pipeline.abtest import ratio
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.linear import LinearEffect
-from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, log_binomial, relative_risk, risk_from
-from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.abtest.log_binomial import (
+    Estimate,
+    RelativeRisk,
+    dependent_columns,
+    estimate,
+    log_binomial,
+    relative_risk,
+    risk_from,
+    standard_errors,
+)
+from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.rerandomise import Randomisation, randomisation_interval
 from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
+from rlpf_pipeline.errors import UserError
 
 CTR_RATIO = "Ratio of CTRs"
 IMPRESSIONS_SCALE = "impressions per advertiser"
@@ -70,9 +79,12 @@ def ctr_rows(design: Design, headline: Estimate, randomisation: Randomisation | 
     yield ratio_row("Log-binomial, HC1", risk_of(design, headline, "hc1"), "The same; the study's kind of error")
     yield ratio_row("Log-binomial, unadjusted", relative_risk(plain, TREATMENT), "HC3")
     yield ratio_row("Quasi-binomial", risk_of(design, headline, "quasi"), quasi)
-    logistic = ratio_row("Logistic", logistic_relative_risk(design), f"{adjusted}; g-computation; HC3")
-    yield logistic._replace(scale="marginal relative risk")
-    yield ratio_row("Poisson", poisson_relative_risk(design), f"{adjusted}; HC3")
+    logistic, poisson = logistic_relative_risk(design), poisson_relative_risk(design)
+    if logistic:
+        row = ratio_row("Logistic", logistic, f"{adjusted}; g-computation; HC3")
+        yield row._replace(scale="marginal relative risk")
+    if poisson:
+        yield ratio_row("Poisson", poisson, f"{adjusted}; HC3")
     yield ratio_row("Delta method", ratio.delta_method(k, n, treated), "No covariates, no likelihood")
     if design.covariates:
         columns = design.matrix.drop(columns=["Intercept", TREATMENT]).to_numpy(float)
@@ -124,22 +136,44 @@ def ratio_row(model: str, risk: RelativeRisk, note: str) -> RobustnessRow:
 
 def risk_of(design: Design, fit: Estimate, errors: str = HEADLINE) -> RelativeRisk:
     """The relative risk of treatment."""
-    j = design.position
-    return risk_from(float(fit.beta[j]), math.sqrt(fit.covariances[errors][j, j]))
+    return risk_at(design.position, fit, errors)
 
 
-def poisson_relative_risk(design: Design) -> RelativeRisk:
-    result, covariance = rate_regression("Poisson", design)
+def risk_at(position: int, fit: Estimate, errors: str = HEADLINE) -> RelativeRisk:
+    return risk_from(float(fit.beta[position]), float(standard_errors(fit.covariances[errors])[position]))
+
+
+def risk_among(design: Design, counts: Counts) -> RelativeRisk:
+    """The headline on other rows of the design, adjusted for the covariates that vary there.
+
+    Raises UserError where the rows are too few, or an estimate does not exist.
+    """
+    dropped = dependent_columns(counts.x)
+    names = [name for j, name in enumerate(design.names) if j not in dropped]
+    if design.position in dropped or len(counts.x) <= len(names):
+        raise UserError("too few advertisers have impressions.")
+    fit = estimate(counts._replace(x=np.delete(counts.x, dropped, axis=1)), names)
+    return risk_at(names.index(TREATMENT), fit)
+
+
+def poisson_relative_risk(design: Design) -> RelativeRisk | None:
+    found = rate_regression("Poisson", design)
+    if found is None:
+        return None
+    result, covariance = found
     position = design.position
     return risk_from(float(result.params[position]), float(np.sqrt(covariance[position, position])))
 
 
-def logistic_relative_risk(design: Design) -> RelativeRisk:
+def logistic_relative_risk(design: Design) -> RelativeRisk | None:
     """Mean predicted CTR with all treated over that with none, weighted by impressions (g-computation, Robins 1986).
 
     The error is the delta method on the coefficients' HC3 covariance, given the advertisers and their impressions.
     """
-    result, covariance = rate_regression("Binomial", design)
+    found = rate_regression("Binomial", design)
+    if found is None:
+        return None
+    result, covariance = found
     impressions = design.frame["impressions"].to_numpy(float)
     log_means, gradients = [], []
     for arm in (0.0, 1.0):
@@ -152,16 +186,17 @@ def logistic_relative_risk(design: Design) -> RelativeRisk:
     return risk_from(log_means[1] - log_means[0], float(np.sqrt(gradient @ covariance @ gradient)))
 
 
-def rate_regression(family: str, design: Design) -> tuple[Any, Array]:
+def rate_regression(family: str, design: Design) -> tuple[Any, Array] | None:
     """A GLM of CTR on the design, of a family of statsmodels with its canonical link, and the coefficients' HC3
-    covariance."""
+    covariance; None where that is singular, as of odds where every impression of an arm was clicked."""
     from statsmodels.genmod import families  # heavy, and not needed by the fit alone
     from statsmodels.genmod.generalized_linear_model import GLM
 
     x, k, n = design.counts
     model = GLM(k / n, x, family=getattr(families, family)(), var_weights=n)
     result = model.fit(maxiter=100, tol=1e-10, tol_criterion="params")
-    return result, canonical_hc3(x, k - n * result.mu, n * model.family.variance(result.mu))
+    weight = n * model.family.variance(result.mu)
+    return None if dependent_columns(x * weight[:, None]) else (result, canonical_hc3(x, k - n * result.mu, weight))
 
 
 def canonical_hc3(x: Array, residual: Array, weight: Array) -> Array:

@@ -38,7 +38,11 @@ def row_queries(
     tests = row_tests(spec, covariates, outcomes, fields, kinds)
     # An arm that is missing is none of the two; whether advertisers have names is asked once for each (ab_advertiser).
     fields["wrong"] = " OR ".join(wrong for wrong, _ in tests)
-    tests = [is_missing(name, spec, kinds) for name in ("advertiser_id", "arm")] + tests
+    unnamed = (
+        f"coalesce(lower({fields['advertiser_id']}) IN ('', 'nan'), true)",
+        f"missing value in {spec.source_of('advertiser_id')}",
+    )
+    tests = [unnamed, is_missing("arm", spec, kinds), *tests]
     described = {name: fields[name] for name in ("advertiser_id", "day")}
     described |= {c.name: quoted(spec.source_of(c.name)) for c in covariates}
     problem = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(said)}' for wrong, said in tests)} END"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk
+from rlpf_pipeline.abtest.log_binomial import RelativeRisk, ratio_at
 from rlpf_pipeline.abtest.maximum import Array
 
 MIXTURE = 0.1
@@ -49,7 +49,7 @@ class AnytimeInterval(NamedTuple):
 def anytime_interval(risk: RelativeRisk, alpha: float = 0.05, mixture: float = MIXTURE) -> AnytimeInterval:
     centre, error = math.log(risk.estimate), risk.standard_error
     reach = error * critical_value(error, alpha, mixture)
-    return AnytimeInterval(math.exp(centre - reach), math.exp(centre + reach), anytime_p_value(risk.z, error, mixture))
+    return AnytimeInterval(ratio_at(centre - reach), ratio_at(centre + reach), anytime_p_value(risk.z, error, mixture))
 
 
 def critical_value(error: float, alpha: float = 0.05, mixture: float = MIXTURE) -> float:

@@ -86,15 +86,17 @@ class ExperimentSpec(BaseModel):
     @model_validator(mode="after")
     def names_fit(self) -> ExperimentSpec:
         taken = (*REQUIRED, *OUTCOMES, *RESERVED)
+        folded = [name.casefold() for name in taken]  # DuckDB does not tell case apart
         for name in self.covariates or {}:
-            if not name.isidentifier() or iskeyword(name) or name in taken:
+            if not name.isidentifier() or iskeyword(name) or name.casefold() in folded:
                 raise ValueError(
                     f"covariate '{name}': use a name of letters, digits and _ that is not one of {', '.join(taken)}, "
                     "and say under columns which column it is"
                 )
-        made = [column for c in self.all_covariates for column in (c.term, f"{c.name}_missing")]
+        made = [column for c in self.all_covariates for column in {c.name, c.term, f"{c.name}_missing"}]
+        folded = [column.casefold() for column in made]
         for column in made:
-            if made.count(column) > 1:
+            if folded.count(column.casefold()) > 1:
                 raise ValueError(
                     f"two covariates make a column '{column}' of the regression: name one of them otherwise, and say "
                     "under columns which column it is"
@@ -142,9 +144,17 @@ def read_spec(path: Path) -> ExperimentSpec:
     if not path.is_file():
         raise UserError(f"No such file: {path}.")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content: Any = loaded(path.read_text(encoding="utf-8")) or {}
         return ExperimentSpec.model_validate(content)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {error}") from error
     except ValidationError as error:
         raise UserError(f"{path} is no spec of an experiment: {faults_of(error)}.") from error
+
+
+def loaded(text: str) -> Any:
+    """YAML's values. PyYAML raises a bare ValueError for a date that no calendar has."""
+    try:
+        return yaml.safe_load(text)
+    except ValueError as error:
+        raise yaml.YAMLError(error) from error

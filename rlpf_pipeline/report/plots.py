@@ -7,6 +7,7 @@ it is legible in light and dark; files that stand alone bring their own.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import vl_convert
@@ -28,6 +29,7 @@ STANDALONE_STYLE = (
     "<style>svg{color:#1c2430;background:#ffffff}"
     "@media (prefers-color-scheme:dark){svg{color:#e6e9ee;background:#14181f}}</style>"
 )
+FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 Specification = dict[str, Any]
 NO_EFFECT: Specification = {
     "data": {"values": [{"none": 1.0}]},
@@ -239,7 +241,7 @@ def styled(chart: Specification) -> Specification:
 
 
 def inline_svg(specification: Specification) -> str:
-    return str(vl_convert.vegalite_to_svg(specification))
+    return str(vl_convert.vegalite_to_svg(drawable(specification)))
 
 
 def standalone_svg(drawn: str) -> str:
@@ -250,4 +252,13 @@ def standalone_svg(drawn: str) -> str:
 
 def png(specification: Specification) -> bytes:
     """On white, with dark ink, at twice the size."""
-    return bytes(vl_convert.vegalite_to_png({**specification, "background": "white"}, scale=2))
+    return bytes(vl_convert.vegalite_to_png({**drawable(specification), "background": "white"}, scale=2))
+
+
+def drawable(value: Any) -> Any:
+    """The value with U+FFFD for characters that XML 1.0 forbids: on them vl_convert ends the process."""
+    if isinstance(value, str):
+        return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {name: drawable(part) for name, part in value.items()}
+    return [drawable(part) for part in value] if isinstance(value, list) else value

@@ -8,7 +8,13 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from rlpf_pipeline.abtest.evidence import covariate_balance, impression_concentration, sample_ratio
+from rlpf_pipeline.abtest.design import build_design
+from rlpf_pipeline.abtest.evidence import covariate_balance, impression_concentration, sample_ratio, top_removed
+from rlpf_pipeline.abtest.frames import with_exposure
+from rlpf_pipeline.abtest.log_binomial import estimate
+from rlpf_pipeline.abtest.panel import load_experiment
+from rlpf_pipeline.abtest.robustness import risk_of
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
 
 def test_sample_ratio_is_the_chi_square_of_an_even_split():
@@ -16,6 +22,12 @@ def test_sample_ratio_is_the_chi_square_of_an_even_split():
     ratio = sample_ratio(pd.Series(["control"] * 520 + ["treatment"] * 480))
     assert ratio.chi_square == pytest.approx(1.6)
     assert ratio.p_value == pytest.approx(stats.chi2.sf(1.6, 1))
+
+
+def test_sample_ratio_of_a_small_arm_is_exact():
+    """7 of 200 at 1 %: by the binomial, 7 or more with probability 0.4 %, which chi-square takes for 0.04 %."""
+    ratio = sample_ratio(pd.Series(["control"] * 193 + ["treatment"] * 7), treatment_share=0.01)
+    assert ratio.p_value == pytest.approx(stats.binom.sf(6, 200, 0.01))
 
 
 def test_omnibus_balance_is_n_times_r_squared_of_the_arm_on_the_covariates():
@@ -40,3 +52,19 @@ def test_concentration_by_hand():
     concentration = impression_concentration(np.array([1.0, 1.0, 1.0, 3.0]))
     assert concentration.effective_advertisers == pytest.approx(3.0)
     assert (concentration.top_advertisers, concentration.top_share) == (1, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("covariate", ["industry", "new_advertiser"])
+def test_without_the_only_advertiser_of_a_level_the_effect_is_the_same(covariate):
+    """Its own column fits it exactly: it says nothing of the others, and without it that column goes."""
+    frame = experiment(300, seed=8)
+    largest = frame["impressions"].idxmax()
+    own = frame.index == largest
+    values = {"industry": np.where(own, "toys", frame["industry"]), "new_advertiser": own}[covariate]
+    columns = ["advertiser_id", "arm", "impressions", "clicks"]
+    loaded = load_experiment(frame[columns].assign(**{covariate: values}))
+    design = build_design(with_exposure(loaded.advertisers), loaded.covariates)
+    headline = risk_of(design, estimate(design.counts, design.names))
+    removed = top_removed(design)
+    assert len(removed) == 10
+    assert removed[0].risk == pytest.approx(headline, rel=1e-6)

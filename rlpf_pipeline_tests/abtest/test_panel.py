@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import duckdb
 import numpy as np
 import pandas as pd
@@ -101,6 +103,41 @@ def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
     found = load_experiment(source, query=query)
     pd.testing.assert_frame_equal(found.advertisers, load_experiment(data).advertisers)
     assert headline_of(source, query=query).risk == pytest.approx(headline_of(data).risk, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_whose_name_reads_as_a_pattern_is_that_file(data, tmp_path, kind):
+    for name, rows in (("results[1]", data), ("results1", data.head(100))):
+        path = tmp_path / f"{name}.{kind}"
+        rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    assert len(load_experiment(tmp_path / f"results[1].{kind}").advertisers) == len(data)
+
+
+def test_days_of_times_with_a_zone_are_those_of_utc(data, tmp_path, monkeypatch):
+    """01:00 and 23:00 of one day in UTC are two days further east or west: rows of one day twice."""
+    hours = [data.assign(day=pd.Timestamp(f"2024-01-01 {hour}:00", tz="UTC")) for hour in ("01", "23")]
+    pd.concat(hours).to_parquet(tmp_path / "hours.parquet")
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        with pytest.raises(UserError, match="same day"):
+            load_experiment(tmp_path / "hours.parquet", ExperimentSpec(date="day"))
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("names", [[float("nan"), 1.0, 2.0], [b"", b"a", b"b"]])
+def test_a_missing_name_that_is_no_text_is_told_as_such(names):
+    rows = pa.table(
+        {
+            "advertiser_id": pa.array(names, from_pandas=False),
+            "arm": ["control", "treatment", "control"],
+            "impressions": [5, 5, 5],
+            "clicks": [1, 1, 1],
+        }
+    )
+    with pytest.raises(UserError, match=r"1 row\(s\): missing value in advertiser_id"):
+        load_experiment(rows)
 
 
 def test_a_spec_names_columns_arms_and_covariates(data):

@@ -38,6 +38,10 @@ def test_the_detectable_effect_has_the_power_it_names():
     assert power_at(minimum_detectable_effect(0.02, power=0.9), 0.02) == pytest.approx(0.9, abs=1e-6)
 
 
+def test_an_error_beyond_numbers_detects_nothing_and_overflows_nowhere():
+    assert realised_power(1e6).minimum_detectable_effect > 1e100
+
+
 def test_exaggeration_and_sign_risk_by_simulation():
     """A million normal estimates around log 1.067 with an error as large as that."""
     truth = math.log(1.067)

@@ -8,13 +8,16 @@ from scipy import stats
 
 from rlpf_pipeline.abtest.design import build_design
 from rlpf_pipeline.abtest.frames import with_exposure
-from rlpf_pipeline.abtest.log_binomial import estimate
+from rlpf_pipeline.abtest.log_binomial import estimate, risk_from
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.rerandomise import (
     SEED,
     Effects,
+    Prepared,
+    Randomisation,
     certify,
     draw,
+    randomisation_interval,
     randomisation_test,
     rerandomise,
     wilson_interval,
@@ -155,3 +158,19 @@ def test_where_most_assignments_have_no_estimate_there_is_no_certificate():
     frame = frame.assign(clicks=0, impressions=10_000)
     frame.loc[[0, 19], "clicks"] = [50, 60]
     assert rerandomise(design_of(frame), assignments=200) is None
+
+
+def test_an_assignment_that_equals_a_covariate_has_no_estimate():
+    """Two of 40 are treated, and two others are new: 1 of 780 assignments treats just these."""
+    frame = experiment(40, seed=5)[["advertiser_id", "arm", "impressions", "clicks"]]
+    frame = frame.assign(arm="control", new_advertiser=False)
+    frame.loc[[3, 7], "arm"], frame.loc[[1, 9], "new_advertiser"] = "treatment", True
+    design = design_of(frame)
+    treats_the_new = (design.matrix["new_advertiser"] > 0).to_numpy()
+    log_risk, error = Prepared(design).effects(np.column_stack([treats_the_new, design.treated > 0]))
+    assert list(np.isnan(error)) == list(np.isnan(log_risk)) == [True, False]
+
+
+def test_an_error_beyond_numbers_leaves_everything_open():
+    interval = randomisation_interval(risk_from(900.0, 1e6), Randomisation(0.5, 2.0))
+    assert interval.low < 1e-100 < 1e100 < interval.high

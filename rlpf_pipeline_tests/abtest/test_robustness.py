@@ -11,7 +11,14 @@ from rlpf_pipeline.abtest.linear import linear_effect
 from rlpf_pipeline.abtest.log_binomial import estimate, log_binomial, relative_risk
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.rerandomise import Randomisation
-from rlpf_pipeline.abtest.robustness import agreement, logistic_relative_risk, poisson_relative_risk, robustness_table
+from rlpf_pipeline.abtest.robustness import (
+    agreement,
+    logistic_relative_risk,
+    poisson_relative_risk,
+    risk_of,
+    robustness_table,
+)
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
 
@@ -84,3 +91,20 @@ def test_agreement_asks_whether_an_interval_holds_the_others_estimate():
     assert first.agrees is True
     assert agreement(far, first) is False
     assert others[-1].agrees is None
+
+
+def test_where_an_arm_clicks_always_the_logistic_row_is_left_out():
+    """Its log odds are infinite; the ratio of CTRs is not."""
+    frame = experiment(200, seed=6)[["advertiser_id", "arm", "impressions", "clicks"]].assign(impressions=1)
+    frame["clicks"] = np.where(frame["arm"] == "control", 1, frame.index % 10 > 0)
+    design = design_of(frame)
+    models = [row.model for row in robustness_table(design, estimate(design.counts, design.names), {}, None)]
+    assert "Logistic" not in models
+    assert "Poisson" in models
+
+
+def test_a_variance_of_rounding_is_no_error(plain):
+    fit = estimate(plain.counts, plain.names)
+    rounding = fit._replace(covariances={"hc3": np.full((2, 2), -1e-33)})
+    with pytest.raises(UserError, match="standard error is zero"):
+        risk_of(plain, rounding)

@@ -26,6 +26,11 @@ def test_the_interval_is_around_the_estimate_on_the_log_scale():
     assert interval.high / interval.low > math.exp(2 * 1.96 * 0.03)
 
 
+def test_an_error_beyond_numbers_leaves_everything_open():
+    interval = anytime_interval(risk_from(0.1, 1e6))
+    assert (interval.low < 1e-100, interval.high > 1e100) == (True, True)
+
+
 def test_a_look_needs_fifty_effective_advertisers_in_each_arm():
     """Equal impressions count as many as they are; 99 of 1 and one of 40 count as 139^2 / (99 + 1600) = 11.4."""
     treated = np.arange(200) < 100

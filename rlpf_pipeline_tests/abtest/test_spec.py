@@ -37,6 +37,9 @@ def test_an_empty_file_is_the_contract(tmp_path):
         ("covariates: {Intercept: number}", "Intercept"),
         ("covariates: {spent: count, log_spent: number}", "two covariates make a column 'log_spent'"),
         ("covariates: {age: number, age_missing: flag}", "two covariates make a column 'age_missing'"),
+        ("covariates: {Clicks: count}", "Clicks"),
+        ("covariates: {Region: category, region: category}", "two covariates make a column"),
+        ("date: 2024-02-30", "no YAML"),
         ("columns: {views: impressions}", "none of ours"),
         ("covariates: {region: text}", "region"),
         ("segments: [region]", "not among the covariates"),
@@ -49,3 +52,9 @@ def test_mistakes_are_named(tmp_path, text, message):
         read_spec(path)
     with pytest.raises(UserError, match="No such file"):
         read_spec(tmp_path / "absent.yaml")
+
+
+def test_a_spec_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "spec.yaml").write_bytes("date: größe".encode("latin-1"))
+    with pytest.raises(UserError, match="no YAML"):
+        read_spec(tmp_path / "spec.yaml")
