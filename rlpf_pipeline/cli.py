@@ -164,16 +164,24 @@ def train(
     """
     from rlpf_pipeline.artifacts import write_atomically
     from rlpf_pipeline.defs.launcher import launch
+    from rlpf_pipeline.defs.stages import STAGES
     from rlpf_pipeline.training.run_config import RunConfig
 
     if algorithm and job is not Trainable.POLICY:
         raise UserError(f"--algorithm is for `rlpf train policy`, not for {job.value}. Leave it out.")
     asked = RunConfig.read(config)
+    module, stage = f"rlpf_pipeline.training.jobs.{job.value}", asked.recipe.stage.partition("-")[0]
+    fitting = [name for name, own in STAGES.items() if own.job == module]
+    if stage not in fitting:
+        raise UserError(
+            f"{config} is of {asked.recipe.stage}, which `rlpf train {job.value}` does not make. Name the run.json of "
+            f"{' or '.join(fitting)}."
+        )
     chosen = asked.by(algorithm) if algorithm else asked
     if chosen is not asked:
         config = config.parent / chosen.recipe.stage / config.name
         write_atomically(config, chosen.model_dump_json(indent=2))
-    launch(f"rlpf_pipeline.training.jobs.{job.value}", config.resolve(), {})
+    launch(module, config.resolve(), {})
     print(f"Model: {chosen.output}")
 
 
@@ -227,7 +235,7 @@ def generate(
         list[str] | None, typer.Option(help="Its column of contexts; repeat for several, joined by a space.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Parquet file to write: a row a suggestion.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal suggestions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Equal seeds give equal suggestions.")] = 0,
 ) -> None:
     """Write other texts for an ad, or for every row of a file: distinct, the best first where a reward model is given,
     by its reward (log odds to beat the original) less the spread of its heads.

@@ -22,9 +22,12 @@ from pydantic import (
     model_validator,
 )
 
+MOST_SEED = 2**32 - 1000
+"""NumPy takes seeds below 2**32, and what is trained in parts adds the part's number."""
+
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def faults_of(error: ValidationError) -> str:
@@ -368,7 +371,7 @@ class Settings(Section):
     source: Literal["market", "upworthy", "meta-ads", "google-ads", "generic"] = "market"
     data: tuple[Path, ...] = Field((), description="files to ingest; none for the simulated market")
     keep_ingested: bool = Field(True, description="files ingested before stay; False: only those of `data`")
-    seed: NonNegativeInt = 13
+    seed: int = Field(13, ge=0, lt=MOST_SEED)
     market: MarketSettings = MarketSettings()
     ingest: IngestSettings = IngestSettings()
     pairs: PairSettings = PairSettings()

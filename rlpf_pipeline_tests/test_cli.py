@@ -343,6 +343,20 @@ def test_train_by_another_algorithm_starts_a_run_of_its_own(tmp_path: Path, monk
     assert RunConfig.read(path) == asked
 
 
+@pytest.mark.parametrize("stage", ["policy_evaluation", "reward_model", "fake"])
+def test_train_refuses_the_run_of_another_stage(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its output would lie under the name of what the stage makes."""
+    monkeypatch.setattr(launcher, "launch", lambda *_: pytest.fail("a job was started"))
+    config = RunConfig(
+        settings=load_settings("tiny", (), tmp_path), recipe=Recipe(stage=stage), inputs={}, output=tmp_path / "m"
+    )
+    (tmp_path / "run.json").write_text(config.model_dump_json())
+    assert rlpf(monkeypatch, "train", "policy", "--config", str(tmp_path / "run.json")) == 2
+    assert f"is of {stage}, which `rlpf train policy` does not make" in capsys.readouterr().err
+
+
 def test_train_takes_an_algorithm_for_the_policy_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,7 +40,8 @@ class Tracking(NamedTuple):
         return f"mlflow ui --backend-store-uri {self.settings.mlflow_uri}"
 
     def start(self, name: str, tags: dict[str, str]) -> TrackedRun:
-        """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none.
+        """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none,
+        and restores an experiment that was deleted.
 
         One job of a stage runs at a time, so its runs that are still RUNNING were killed, and are marked so.
         """
@@ -51,6 +52,8 @@ class Tracking(NamedTuple):
             experiment_id = client.create_experiment(self.settings.profile, artifact_location=artifacts)
         else:
             experiment_id = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                client.restore_experiment(experiment_id)
         abandoned = f"attributes.status = 'RUNNING' AND tags.`dagster.asset_key` = '{name}'"
         for run in client.search_runs([experiment_id], abandoned):
             client.set_terminated(run.info.run_id, "KILLED")

@@ -6,6 +6,7 @@ rewrite's tokens only.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def train_imitation(
     """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token.
 
     On several ranks each does its share of every batch; the last one of an epoch is filled up from the first. Raises
-    UserError where the ranks cannot share a batch equally.
+    UserError where the ranks cannot share a batch equally, and for a loss that is not finite.
     """
     disable_progress_bars()
     model.get_base_model().set_attn_implementation(block_attention.NAME)
@@ -90,6 +91,7 @@ def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfi
         use_cpu=not torch.cuda.is_available(),
         seed=seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
@@ -143,4 +145,9 @@ class _Progress(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             texts = state.global_step * args.per_device_train_batch_size * args.world_size
+            if not math.isfinite(float(logs["loss"])):
+                raise UserError(
+                    f"The loss of step {state.global_step} is not finite. Lower imitation.learning_rate; in float16 or "
+                    "on damaged base weights nothing helps but another base."
+                )
             self.reporter.progress(state.global_step, state.max_steps, rate=(texts, "texts"), loss=float(logs["loss"]))

@@ -42,10 +42,10 @@ def run_job(work: Work, *, shards: bool = False) -> None:
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--config", type=Path, required=True, help="run.json, a RunConfig")
     path: Path = parser.parse_args().config
-    config = RunConfig.read(path)
     rank = int(os.environ.get("RANK", "0"))
     quiet_libraries()
     try:
+        config = RunConfig.read(path)
         with explained(config.settings.home, config.inputs.values()):
             _run(work, config, rank)
     except UserError as error:

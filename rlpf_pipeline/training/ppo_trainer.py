@@ -10,6 +10,7 @@ from its last checkpoint and ends with the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -194,12 +195,20 @@ class PPOTrainer:
         return np.array_split(np.arange(prompts), self.accelerate.num_processes)[self.accelerate.process_index]
 
     def learn(self, rollout: Rollout, reporter: Reporter) -> None:
-        """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step."""
+        """`epochs` x `minibatches` optimiser steps on the rollout, then the end of the step.
+
+        Raises UserError for a loss that is not finite.
+        """
         samples, k = self.rolled_out(rollout), self.settings.samples_per_prompt
         terms = weighted(self.terms, samples)
         outcome, known = self.beside_others(rollout, sum(terms.values()))
         prior = torch.from_numpy(self.trust.slope * known)
         metrics = described(samples, k) | self.learner.learn(self.groups(rollout), outcome, self.kl_coefficient, prior)
+        if not math.isfinite(metrics["policy_loss"] + metrics["value_loss"] + metrics["gradient_norm"]):
+            raise UserError(
+                f"The loss of step {self.step + 1} is not finite. Lower policy.learning_rate or "
+                "policy.value_learning_rate; in float16 or on damaged base weights nothing helps but another base."
+            )
         metrics["trust"], self.trust = self.trust.slope, self.trust.including(known, outcome.numpy()[..., None])
         metrics |= {f"term_{name}": float(values.mean()) for name, values in terms.items()}
         metrics["kl_coefficient"] = self.kl_coefficient

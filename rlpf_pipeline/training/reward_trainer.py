@@ -35,6 +35,8 @@ from rlpf_pipeline.training.solved_heads import MOST_TEXTS, Pooled, prior_draws,
 
 MAX_NORM = 1.0
 CENTRE_ON = 64
+LEAST_RANGE = 1e-6
+"""Of scores, log odds; below it they are equal but for rounding."""
 REFIT_GAIN = 0.001
 """Nats by which heads gain from learning from the validation ads too, by cross-validation (docs/reward-model.md)."""
 
@@ -54,7 +56,8 @@ def train_reward_model(
     validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
     states are kept. Returns train_loss, train_accuracy, padding_share, epochs, cut_share (of the distinct texts, those
     cut at reward.max_text_tokens), and with validation ads validation_loss, validation_accuracy. Raises UserError for
-    labels that are no numbers, and for a split of which no pair counts.
+    labels that are no numbers, and for a split of which no pair counts, and for a model that
+    learned nothing.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
     cut_share = model.cut_share([text for ad in ads for text in ad.texts])
@@ -314,6 +317,14 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
 
 
 def centre(model: RewardModel, ads: Sequence[Ad]) -> None:
-    """Shift each head's scores to mean 0 over the texts of the first CENTRE_ON ads: they are free up to a constant."""
-    scores = model.score([(ad.context, ad.texts) for ad in ads[:CENTRE_ON]])
-    model.center += torch.from_numpy(np.concatenate(scores).mean(axis=0)).to(model.center)
+    """Shift each head's scores to mean 0 over the texts of the first CENTRE_ON ads: they are free up to a constant.
+
+    Raises UserError where these texts all have one score.
+    """
+    scores = np.concatenate(model.score([(ad.context, ad.texts) for ad in ads[:CENTRE_ON]]))
+    if np.ptp(scores, axis=0).max() < LEAST_RANGE:
+        raise UserError(
+            "The reward model gives every text the same score: it learned nothing. Raise reward.head_learning_rate or "
+            "reward.epochs, lower reward.length_decorrelation, or give ads whose texts differ more in CTR."
+        )
+    model.center += torch.from_numpy(scores.mean(axis=0)).to(model.center)

@@ -77,7 +77,7 @@ def solved_heads(
         [own._replace(states=own.states / scale) for own in parts] for parts in (train, validation)
     )
     held_out = [own._replace(part=own.part.once()) for own in own_validation]
-    weight = best = torch.zeros_like(draws)
+    weight = best = first_guess(draws, own_train, settings, over_ranks)
     least, chosen = math.inf, WITHOUT_VALIDATION
     for penalty in PENALTIES if over_ranks(torch.tensor(len(validation))) else (WITHOUT_VALIDATION,):
         weight = posterior(weight, penalty, draws, own_train, settings, over_ranks)
@@ -89,6 +89,17 @@ def solved_heads(
         return Solved(best / scale, None)
     refitted = posterior(best, chosen, draws, [*own_train, *own_validation], settings, over_ranks)
     return Solved(best / scale, refitted / scale)
+
+
+def first_guess(draws: Tensor, pooled: Sequence[Pooled], settings: RewardSettings, over_ranks: Sum) -> Tensor:
+    """Where the search starts: zeros, or heads of the loss without length_decorrelation, whose correlation jumps at
+    zero and would hold the search there.
+    """
+    zeros = torch.zeros_like(draws)
+    if not settings.length_decorrelation:
+        return zeros
+    without = settings.model_copy(update={"length_decorrelation": 0.0})
+    return posterior(zeros, PENALTIES[0], draws, pooled, without, over_ranks)
 
 
 def prior_draws(heads: int, width: int, seed: int) -> Tensor:

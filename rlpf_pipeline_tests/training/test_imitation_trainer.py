@@ -45,6 +45,12 @@ def test_it_learns_its_examples(cache: Path) -> None:
     assert often < once - 0.5
 
 
+def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
+    """Weights as large as float32 holds: their products are infinite."""
+    with pytest.raises(UserError, match=r"The loss of step \d+ is not finite\. Lower imitation\.learning_rate"):
+        train(cache, epochs=20, learning_rate=1e38)
+
+
 def test_a_batch_is_taken_apart_into_prompts_and_rewrites() -> None:
     ids = torch.tensor([[5, 6, 7, 8], [5, 9, 0, 0]])
     labels = torch.tensor([[IGNORED, IGNORED, 7, 8], [IGNORED, 9, IGNORED, IGNORED]])

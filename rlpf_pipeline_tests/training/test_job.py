@@ -83,6 +83,13 @@ def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(config: Run
     assert "pairs.parquet is not what was written" in (tmp_path / "mistake-rank0.txt").read_text()
 
 
+def test_a_run_json_that_does_not_fit_is_told_like_any_mistake(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(SystemExit, match="2"):
+        run_job(write_weights)
+    assert "is no run configuration: settings: Field required" in (tmp_path / "mistake-rank0.txt").read_text()
+
+
 def test_a_gpu_that_is_asked_for_and_missing_is_an_error(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_cpu: None
 ) -> None:

@@ -35,6 +35,13 @@ def test_the_policy_starts_at_its_reference_and_its_first_ratio_is_one(cache: Pa
         assert (torch.exp(told.log_probs - part.log_probs) - 1).abs().max() < 1e-5
 
 
+def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
+    """A value head so large that its squared error is infinite."""
+    ppo = tiny_trainer(cache, epochs=4, value_learning_rate=1e38)
+    with pytest.raises(UserError, match=r"The loss of step 1 is not finite\. Lower policy\.learning_rate"):
+        step(ppo)
+
+
 def test_the_first_ratio_is_one_for_a_policy_that_has_moved(cache: Path) -> None:
     ppo = tiny_trainer(cache, **SHARP)
     step(ppo)

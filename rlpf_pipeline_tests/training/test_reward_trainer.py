@@ -84,6 +84,13 @@ def test_scores_of_the_training_texts_have_mean_0(cache: Path, states: StateFile
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-5)
 
 
+def test_a_model_that_learned_nothing_is_refused(cache: Path, states: StateFile) -> None:
+    """Heads that start at zero and never move."""
+    settings = SETTINGS.model_copy(update={"head_learning_rate": 0.0, "epochs": 1})
+    with pytest.raises(UserError, match="gives every text the same score"):
+        train(make_model(cache, settings), settings, states)
+
+
 @pytest.mark.parametrize(("limit", "share"), [(3, 0.5), (48, 0.0)])
 def test_the_share_of_texts_that_are_cut_is_told(
     cache: Path, states: StateFile, capsys: pytest.CaptureFixture[str], limit: int, share: float

@@ -87,6 +87,16 @@ def test_each_head_is_solved_on_its_own_sample_and_epoch_0_is_judged(trainer: Re
     assert trainer.best_loss < math.log(2) - 0.02
 
 
+def test_heads_are_found_where_length_is_decorrelated(cache: Path, tmp_path: Path) -> None:
+    """The squared correlation jumps at heads of zero; beyond them heads know more than zeros, whose loss is log 2."""
+    settings = SOLVED.model_copy(update={"length_decorrelation": 0.5})
+    with StateFile(tmp_path / "states", 10**8) as states:
+        trainer = RewardTrainer(make_model(cache, settings), TRAIN, settings, 7, states, VALIDATION)
+        trainer.solve_heads()
+    assert trainer.best_loss < math.log(2)
+    assert trainer.best_accuracy > 0.6
+
+
 def test_a_state_that_does_not_vary_gets_no_weight(trainer: RewardTrainer) -> None:
     pooled = trainer.pooled("train", trainer.train)
     for own in pooled:
