@@ -19,8 +19,11 @@ from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.ratio import ArmCounts
 from rlpf_pipeline.abtest.robustness import risk_among
-from rlpf_pipeline.abtest.sequential import AnytimeInterval, anytime_interval, may_look
+from rlpf_pipeline.abtest.sequential import AnytimeInterval, anytime_interval, count_as, may_look
 from rlpf_pipeline.errors import UserError
+
+LEAST_ALONE = 10
+"""Effective advertisers of each arm that a period's own effect needs: of fewer its error is anything."""
 
 
 class PeriodEffect(NamedTuple):
@@ -31,7 +34,8 @@ class PeriodEffect(NamedTuple):
     anytime: AnytimeInterval | None
     """None where it is too early for a look (sequential.may_look)."""
     alone: RelativeRisk | None
-    """The period by itself, not adjusted (delta method); None where an arm has no clicks in it."""
+    """The period by itself, not adjusted (delta method); None where an arm has no clicks in it, or counts as
+    fewer than LEAST_ALONE advertisers."""
 
 
 class Novelty(NamedTuple):
@@ -51,7 +55,7 @@ class OverTime(NamedTuple):
     decided_at: int | None
     """First period whose confidence sequence leaves out 1."""
     novelty: Novelty | None
-    """None with fewer than 3 periods, or where they do not differ."""
+    """None with fewer than 3 periods that have an effect of their own, or where they do not differ."""
 
 
 def effects_over_time(experiment: Experiment, design: Design) -> tuple[OverTime | None, list[str]]:
@@ -108,14 +112,15 @@ def alone_in(clicks: Array, impressions: Array, design: Design) -> RelativeRisk 
 
 
 def log_ratio_of(clicks: Array, impressions: Array, design: Design) -> tuple[float, Array | None]:
-    """Log ratio of the arms' CTRs and each advertiser's influence on it, (advertisers,); None without clicks."""
+    """Log ratio of the arms' CTRs and each advertiser's influence on it, (advertisers,), over 1 - its share of its
+    arm's impressions, as HC3 has it; None where an arm has no clicks, or counts as too few advertisers."""
     log_ratio, influence = 0.0, np.zeros(len(clicks))
     for sign, arm in ((1.0, design.treated > 0), (-1.0, design.treated == 0)):
         counts = ArmCounts(clicks[arm], impressions[arm])
-        if counts.k.sum() == 0:
+        if counts.k.sum() == 0 or not count_as(LEAST_ALONE, counts.n):
             return 0.0, None
         log_ratio += sign * math.log(counts.ctr)
-        influence[arm] = sign * counts.influence / len(counts.k)
+        influence[arm] = sign * counts.influence / len(counts.k) / (1 - counts.n / counts.n.sum())
     return log_ratio, influence
 
 

@@ -35,7 +35,11 @@ def may_look(impressions: Array, treated: npt.NDArray[np.bool_]) -> bool:
     Both (advertisers,).
     """
     arms = impressions[treated], impressions[~treated]
-    return all(0 < LEAST_ADVERTISERS * float(n @ n) <= float(n.sum()) ** 2 for n in arms)
+    return all(count_as(LEAST_ADVERTISERS, n) for n in arms)
+
+
+def count_as(least: int, impressions: Array) -> bool:
+    return 0 < least * float(impressions @ impressions) <= float(impressions.sum()) ** 2
 
 
 class AnytimeInterval(NamedTuple):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from rlpf_pipeline.abtest import analyse
+from rlpf_pipeline.abtest.over_time import alone_in
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
@@ -87,6 +89,25 @@ def test_where_every_period_is_too_early_nothing_is_decided():
 def test_a_steady_effect_has_no_trend():
     novelty = analyse(weekly([1.1] * 4), ExperimentSpec(date="week")).over_time.novelty
     assert abs(novelty.z) < 3.3
+
+
+def alone_of(counts: list[int]):
+    """Of 12 advertisers an arm, of equal impressions, with these clicks in treatment and 10 each in control."""
+    treated = np.arange(24) < 12
+    clicks, impressions = np.full(24, 10.0), np.where(np.arange(24) < len(counts), 100.0, np.where(treated, 0.0, 100.0))
+    clicks[treated] = np.pad(counts, (0, 12 - len(counts)))
+    clicks[12:] = [8, 12] * 6
+    return alone_in(clicks, impressions, SimpleNamespace(treated=treated.astype(float)))
+
+
+def test_the_error_of_a_period_alone_is_hc3_by_hand():
+    """Clicks of 12 and 8 by turns, mean 10: u = +-0.2 / 12, and h = 1 / 12 of each; twice 12 of them."""
+    assert alone_of([12, 8] * 6).standard_error == pytest.approx((24 * (0.2 / 12 / (11 / 12)) ** 2) ** 0.5)
+
+
+def test_a_period_of_few_advertisers_in_an_arm_has_no_effect_alone():
+    assert alone_of([12, 8] * 4 + [12]) is None
+    assert alone_of([12, 8] * 5) is not None
 
 
 def test_a_week_without_clicks_in_an_arm_is_left_out_not_nan():
