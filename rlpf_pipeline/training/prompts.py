@@ -52,4 +52,5 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 def tidied(text: str) -> str:
     """A written text with white space collapsed and enclosing quotes removed."""
     text = " ".join(text.split())
-    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
+    encloses = len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1]
+    return text[1:-1].strip() if encloses else text

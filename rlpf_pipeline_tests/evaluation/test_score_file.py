@@ -115,6 +115,14 @@ def test_rows_without_a_group_are_groups_of_one(tmp_path: Path) -> None:
     assert table.p_best[:2].tolist() == [1, 1]
 
 
+def test_an_empty_group_of_json_lines_is_none(tmp_path: Path) -> None:
+    rows = [{"g": "", "text": "Bread"}, {"g": " ", "text": "Call us"}, {"g": "", "text": "Fresh bread"}]
+    (tmp_path / "ads.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / "output.parquet"
+    score_file(Table(), tmp_path / "ads.jsonl", ScoreColumns("text", group=("g",)), output)
+    assert pd.read_parquet(output)["rank"].tolist() == [1, 1, 1]
+
+
 def test_group_values_are_not_run_together(tmp_path: Path) -> None:
     columns = ScoreColumns("text", group=("g", "h"))
     table = scored(tmp_path, 'g,h,text\n"1,2",3,Bread\n1,"2,3",Call us\n', columns)

@@ -51,6 +51,12 @@ def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
         train(cache, epochs=20, learning_rate=1e38)
 
 
+def test_no_example_is_a_mistake(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.EXAMPLES", [])
+    with pytest.raises(UserError, match="No example is left"):
+        train(cache)
+
+
 def test_a_batch_is_taken_apart_into_prompts_and_rewrites() -> None:
     ids = torch.tensor([[5, 6, 7, 8], [5, 9, 0, 0]])
     labels = torch.tensor([[IGNORED, IGNORED, 7, 8], [IGNORED, 9, IGNORED, IGNORED]])

@@ -112,6 +112,14 @@ def judged_again(folder: Path, config: RunConfig) -> float:
     return float(scored(task.reward_model, writer.tokenizer, task.judges.prompts, responses).gains.mean())
 
 
+def test_comparators_are_judged_whatever_ppos_mini_batches(config: RunConfig) -> None:
+    chosen = config.by("dpo")
+    policy = chosen.settings.policy.model_copy(update={"minibatches": 1000})
+    settings = chosen.settings.model_copy(update={"policy": policy})
+    task = read_task(chosen.model_copy(update={"settings": settings}))
+    assert task.ppo(attach_lora(task.reference, policy.lora)).judges is task.judges
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "dpo"])
 def test_a_trained_policy_is_a_folder_that_writes(config: RunConfig, folder_by: FolderBy, algorithm: Algorithm) -> None:
     folder = folder_by(algorithm)
