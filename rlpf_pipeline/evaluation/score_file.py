@@ -164,7 +164,8 @@ def number_texts(connection: duckdb.DuckDBPyConnection, source: Path, columns: S
     context = f"concat_ws(' ', {', '.join(map(as_trained, columns.context))})" if columns.context else "NULL"
     key = "NULL::VARCHAR"
     if columns.group:
-        values = ", ".join(f"nullif(trim({quoted(name)}::VARCHAR), '')" for name in columns.group)
+        given = [f"{quoted(name)}::VARCHAR" for name in columns.group]
+        values = ", ".join(f"if(trim({name}) <> '', {name}, NULL)" for name in given)
         key = f"CASE WHEN coalesce({values}) IS NULL THEN 'row ' || rowid ELSE to_json([{values}])::VARCHAR END"
     connection.execute(
         f"CREATE TABLE keyed AS SELECT rowid AS row, {as_trained(columns.text)} AS text, "  # noqa: S608 (quoted names)

@@ -47,8 +47,7 @@ def train_imitation(
     """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token.
 
     On several ranks each does its share of every batch; the last one of an epoch is filled up from the first. Raises
-    UserError where the ranks cannot share a batch equally, for a loss that is not finite, and without
-    examples.
+    UserError where the ranks cannot share a batch equally, for a loss that is not finite, and without examples.
     """
     if not examples:
         raise UserError("No example is left to learn from. Lower teacher.held_out, or raise teacher.examples.")

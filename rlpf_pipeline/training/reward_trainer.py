@@ -56,8 +56,7 @@ def train_reward_model(
     validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
     states are kept. Returns train_loss, train_accuracy, padding_share, epochs, cut_share (of the distinct texts, those
     cut at reward.max_text_tokens), and with validation ads validation_loss, validation_accuracy. Raises UserError for
-    labels that are no numbers, and for a split of which no pair counts, and for a model that
-    learned nothing.
+    labels that are no numbers, for a split of which no pair counts, and for a model that learned nothing.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
     cut_share = model.cut_share([text for ad in ads for text in ad.texts])
