@@ -185,8 +185,9 @@ class Warehouse:
         place = path.relative_to(home) if path.is_relative_to(home) else path
         with self.transaction():
             self.drop(view)
-            pattern = f"{escape(str(path.parent))}/{path.name}"
-            self.connection.read_parquet(pattern, hive_partitioning=False).create_view(identifier(view), replace=False)
+            self.connection.read_parquet(files_of(path), hive_partitioning=False).create_view(
+                identifier(view), replace=False
+            )
             self.connection.execute(f"COMMENT ON VIEW {identifier(view)} IS {literal(str(place))}")
         return self.count(view)
 
@@ -196,7 +197,7 @@ class Warehouse:
         views = "SELECT view_name, comment, sql FROM duckdb_views() WHERE comment IS NOT NULL"
         for view, place, sql in self.connection.execute(views).fetchall():
             path = self.path.parent / place
-            if literal(f"{escape(str(path.parent))}/{path.name}") in sql:
+            if literal(files_of(path)) in sql:
                 continue
             if any(path.parent.glob(path.name)):
                 self.view_parquet(view, path)
@@ -301,6 +302,11 @@ def identifier(name: str) -> str:
     if not IDENTIFIER.fullmatch(name):
         raise ValueError(f"'{name}' is no table or column name: only a-z and _ are allowed")
     return name
+
+
+def files_of(path: Path) -> str:
+    """A path or pattern as DuckDB takes it: a pattern in its last part only, whatever its folders are called."""
+    return f"{escape(str(path.parent))}/{path.name}"
 
 
 def quoted(name: str) -> str:

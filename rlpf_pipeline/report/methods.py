@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
+from rlpf_pipeline.abtest.evidence import FEW
 from rlpf_pipeline.abtest.sequential import MIXTURE
 
 STATUS = {
@@ -50,7 +51,7 @@ def model_paragraphs(analysis: ExperimentAnalysis) -> tuple[str, ...]:
         f"A column log_… of a rate is log(rate + {model.lifetime_ctr_offset}), of a count log(1 + count). The error is "
         "the advertiser-level sandwich: advertisers are independent, impressions of one advertiser are not. Its form "
         "is HC3, which allows for the leverage of advertisers with many impressions; the study’s, HC1, does not.",
-        "Sample ratio: χ² test of the planned shares (binomial where an arm expects fewer than 50), failing below "
+        f"Sample ratio: χ² test of the planned shares (binomial where an arm expects fewer than {FEW}), failing below "
         "p = 0.001. Balance: joint randomisation test of "
         "the standardised differences, failing below p = 0.001. Randomisation inference and the A/A certificate share "
         "1,000 random assignments of the same advertisers; in each the report’s own estimator is computed.",
