@@ -87,6 +87,7 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
     again = rerandomise(design)
     validity = assess(experiment, design, fit, linear, certify(again) if again else None)
     over_time, time_notes = effects_over_time(experiment, design)
+    robustness, model_notes = robustness_table(design, fit, linear, randomisation_test(again) if again else None)
     segments, segment_notes = segment_effects(design, experiment.covariates, experiment.segments)
     return ExperimentAnalysis(
         verdict=verdict_of(headline, validity),
@@ -94,14 +95,21 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
         model=describe(design, fit),
         arms=arm_totals(experiment.advertisers, exposed, experiment.outcomes),
         validity=validity,
-        robustness=robustness_table(design, fit, linear, randomisation_test(again) if again else None),
+        robustness=robustness,
         adoption=tuple(linear[outcome] for outcome in ("variations", "ads") if outcome in linear),
         distributions=distributions(exposed, experiment.outcomes),
         quantile_effects=quantile_effects(exposed, experiment.outcomes),
         over_time=over_time,
         segments=segments,
         power=realised_power(headline.standard_error),
-        notes=(*left_out(experiment, len(exposed)), *design.notes, *constant_notes, *time_notes, *segment_notes),
+        notes=(
+            *left_out(experiment, len(exposed)),
+            *design.notes,
+            *constant_notes,
+            *model_notes,
+            *time_notes,
+            *segment_notes,
+        ),
     )
 
 

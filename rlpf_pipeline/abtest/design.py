@@ -41,7 +41,7 @@ class Term(NamedTuple):
     covariate: Covariate
     names: tuple[str, ...]
     columns: Array
-    """(advertisers, len(names))"""
+    """(advertisers, len(names)), in the covariate's units (of logs, where it has them)."""
 
 
 class Regression(NamedTuple):
@@ -51,7 +51,8 @@ class Regression(NamedTuple):
     names: list[str]
     """Intercept, treatment, columns of the covariates."""
     x: Array
-    """(advertisers, len(names))"""
+    """(advertisers, len(names)). Numbers are in standard deviations from their mean: the effect of treatment is the
+    same, and a time in microseconds costs no digits of it."""
     characteristics: tuple[Term, ...]
     """Every covariate that varies, whether in the formula or not: what randomisation should balance."""
     notes: tuple[str, ...]
@@ -157,7 +158,14 @@ def regression_on(treated: Array, clicks: Array, values: list[Values]) -> Regres
 
 
 def stacked(treated: Array, terms: list[Term]) -> Array:
-    return np.column_stack([np.ones_like(treated), treated, *(term.columns for term in terms)])
+    return np.column_stack([np.ones_like(treated), treated, *map(scaled, terms)])
+
+
+def scaled(term: Term) -> Array:
+    if term.covariate.form != "number":
+        return term.columns
+    centred = term.columns - term.columns.mean()
+    return np.asarray(centred / np.sqrt(np.square(centred).mean()))
 
 
 def terms_of(value: Values, treated: Array, clicks: Array) -> tuple[list[Term], list[str]]:
@@ -215,7 +223,7 @@ def unusable(part: Values, clicks: Array) -> str:
     if part.covariate.form == "category":
         codes, names = numbers.astype(int), part.levels
     elif ((numbers == low) | (numbers == high)).all():
-        codes, names = (numbers == high).astype(int), (f"{low:g}", f"{high:g}")
+        codes, names = (numbers == high).astype(int), ("lowest", "highest")
     else:
         return ""
     totals = np.bincount(codes, weights=clicks, minlength=len(names))

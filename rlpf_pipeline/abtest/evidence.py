@@ -13,13 +13,18 @@ from scipy import special
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk
-from rlpf_pipeline.abtest.maximum import Counts
+from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
+from rlpf_pipeline.abtest.rerandomise import BLOCK, SEED, draw
 from rlpf_pipeline.abtest.robustness import risk_among, risk_of
 from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.errors import UserError
 
 TOP_REMOVED = 10
+DRAWS = 8 * BLOCK
+"""Random assignments behind an exact p-value: the smallest is 0.0005."""
+FEWEST_CARRYING = 5.0
+"""Advertisers like the rarest that the smaller arm should hold for chi-square to be right (Cochran 1954)."""
 FEW = 50
 """Expected advertisers of an arm below which chi-square's small tails are off: then the binomial test."""
 
@@ -45,6 +50,8 @@ class Balance(NamedTuple):
     chi_square: float
     degrees_of_freedom: int
     p_value: float
+    is_exact: bool
+    """Over DRAWS random assignments, as a column hangs on a few advertisers (FEWEST_CARRYING); else of chi-square."""
 
 
 class Concentration(NamedTuple):
@@ -114,12 +121,30 @@ def covariate_balance(characteristics: pd.DataFrame, treated: npt.NDArray[np.boo
         for name, control, treatment, gap in zip(characteristics.columns, *means, gaps, strict=True)
     )
     if not rows:
-        return Balance((), 0.0, 0, 1.0)
+        return Balance((), 0.0, 0, 1.0, is_exact=False)
     correlation = np.atleast_2d(np.corrcoef(x, rowvar=False))
     rank = int(np.linalg.matrix_rank(correlation, tol=1e-8, hermitian=True))
     inverse = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
-    statistic = float(treated.sum() * (~treated).sum() / len(treated) * (gaps @ inverse @ gaps))
-    return Balance(rows, statistic, rank, float(special.chdtrc(rank, statistic)))
+    scaled = (x - x.mean(axis=0)) / deviations
+    factor = treated.sum() * (~treated).sum() / len(treated)
+    statistic = float(factor * (gaps @ inverse @ gaps))
+    leverage = np.einsum("ij,ij->i", scaled @ inverse, scaled) / (len(x) - 1)
+    is_exact = bool(min(treated.mean(), 1 - treated.mean()) < FEWEST_CARRYING * leverage.max())
+    p_value = exact_p_value(scaled, inverse, treated) if is_exact else float(special.chdtrc(rank, statistic))
+    return Balance(rows, statistic, rank, p_value, is_exact)
+
+
+def exact_p_value(scaled: Array, inverse: Array, treated: npt.NDArray[np.bool_]) -> float:
+    """Share of random assignments, with the experiment's own, whose arms are as far apart.
+
+    scaled: (advertisers, columns), of mean 0; inverse: (columns, columns), of their covariance.
+    """
+    seeds = np.random.SeedSequence(SEED).spawn(DRAWS // BLOCK)
+    totals = np.hstack([scaled.T @ draw(treated, BLOCK, seed) for seed in seeds])
+    own = scaled.T @ treated
+    distance = np.einsum("ja,jl,la->a", totals, inverse, totals)
+    as_far = int((distance >= own @ inverse @ own * (1 - 1e-9)).sum())
+    return (1 + as_far) / (1 + DRAWS)
 
 
 def missing_by_arm(experiment: Experiment) -> tuple[MissingRow, ...]:

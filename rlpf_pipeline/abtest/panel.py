@@ -16,6 +16,7 @@ import duckdb
 
 from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.rows import (
+    DIGITS,
     RowQueries,
     day_of,
     is_whole,
@@ -140,8 +141,10 @@ def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool 
         categories = [spec.source_of(c.name) for c in covariates if c.form == "category" and headline]
         outcomes = () if headline else outcomes
         with readable_to_its_end():
+            if are_written_dates(connection, spec, kinds):
+                kinds[str(spec.date)] = DIGITS
             first, last = extent(connection, spec, kinds)
-            levels = levels_of(connection, categories)
+            levels = levels_of(connection, {column: kinds[column] for column in categories})
             yield Opened(connection, spec, kinds, covariates, outcomes, segments, first, last, levels)
 
 
@@ -189,10 +192,7 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
             raise UserError(f"{path} is a DuckDB file: say which table or SELECT to analyse (--query).")
         connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
         connection.execute("USE warehouse")
-        # Of a SELECT a table: a sample or a LIMIT may be other rows when it is asked again.
-        is_select = " " in query.strip()
-        made = f"TABLE source AS {query}" if is_select else f"VIEW source AS FROM {quoted(query.strip())}"
-        connection.execute(f"CREATE TEMP {made}")
+        create_from_database(connection, query.strip())
         return
     if query:
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
@@ -208,6 +208,25 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
     connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
 
 
+def create_from_database(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """query: a SELECT, or a table's or view's name, also a schema's (`ads.results`)."""
+    if len(query.split()) > 1:
+        select, is_stored = query, False
+    else:
+        name = f"warehouse.{query if '.' in query else quoted(query)}"  # also one called `source`
+        select, is_stored = f"FROM {name}", connection.table(name).type == "TABLE_RELATION"
+    # Of what is computed a table: a sample or a LIMIT may be other rows when it is asked again.
+    connection.execute(f"CREATE TEMP {'VIEW' if is_stored else 'TABLE'} source AS {select}")
+
+
+def are_written_dates(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> bool:
+    """Whether days are whole numbers like 20240131."""
+    if spec.date is None or not is_whole(kinds[spec.date]):
+        return False
+    ends = f"SELECT coalesce(min({quoted(spec.date)}) >= 19700101 AND max({quoted(spec.date)}) <= 21001231, false)"
+    return bool(connection.execute(f"{ends} FROM source").fetchall()[0][0])
+
+
 def extent(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[int, int]:
     """First and last day of the rows, as numbers. Raises UserError where the experiment would be longer than any."""
     ends = ", ".join(day_of(spec.date, kinds, summary) for summary in ("min", "max"))
@@ -221,13 +240,12 @@ def extent(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: d
     return first, last
 
 
-def levels_of(connection: duckdb.DuckDBPyConnection, columns: list[str]) -> tuple[str, ...]:
-    """All values of these categories (columns of the table), with MISSING_LEVEL, sorted."""
+def levels_of(connection: duckdb.DuckDBPyConnection, columns: dict[str, str]) -> tuple[str, ...]:
+    """All values of these categories (columns of the table, with their types), with MISSING_LEVEL, sorted."""
     if not columns:
         return ()
-    given = list(dict.fromkeys(map(quoted, columns)))
-    values = ", ".join(value_of("category", column, "VARCHAR") for column in given)
-    distinct = f"SELECT DISTINCT {', '.join(given)} FROM source"  # noqa: S608
+    values = ", ".join(value_of("category", quoted(column), kind) for column, kind in columns.items())
+    distinct = f"SELECT DISTINCT {', '.join(map(quoted, columns))} FROM source"  # noqa: S608
     found = connection.execute(f"SELECT {values} FROM ({distinct})").fetchall()  # noqa: S608
     return tuple(sorted({MISSING_LEVEL, *(level for row in found for level in row if level)}))
 

@@ -20,6 +20,8 @@ from rlpf_pipeline.errors import UserError
 STUDY_EFFECT = 0.067
 """The study's relative change of CTR: +6.7 %."""
 CURVE_EFFECTS = (0.01, 0.02, 0.03, 0.05, STUDY_EFFECT, 0.1, 0.15, 0.2)
+SMALLEST, LARGEST = 1e-9, 1e3
+"""Of what is planned with: beyond them no number means anything."""
 CURVE_SIZES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -105,7 +107,7 @@ def needed_advertisers(
 ) -> int:
     """Advertisers to find `effect` with `power`, if `advertisers` give `standard_error`."""
     wanted = abs(math.log1p(effect)) / (normal.quantile(0.5 + level / 2) + normal.quantile(power))
-    return math.ceil(advertisers * (standard_error / wanted) ** 2)
+    return max(2, math.ceil(advertisers * (standard_error / wanted) ** 2))
 
 
 def expected_error(clicks: Array, impressions: Array, treatment_share: float = 0.5) -> float:
@@ -134,10 +136,12 @@ def plan(
     treatment_share: float = 0.5,
 ) -> Plan:
     """Power by number of advertisers, if `advertisers` give `standard_error`. Raises UserError where impossible."""
-    if not (effect > -1 and effect != 0 and standard_error > 0 and advertisers > 0 and 0 < power < 1 and 0 < level < 1):
+    possible = -1 < effect <= LARGEST and abs(effect) >= SMALLEST and 0 < standard_error <= LARGEST and advertisers > 0
+    if not possible or any(not SMALLEST <= share <= 1 - SMALLEST for share in (power, level, treatment_share)):
         raise UserError(
-            "An effect above -100 % that is not 0, a standard error and advertisers above 0, and power and level "
-            "between 0 and 1 are needed."
+            "An effect above -100 % that is not 0, a standard error and advertisers above 0, and power, level and "
+            f"treatment share between 0 and 1 are needed; shares no nearer to 0 or 1 than {SMALLEST:g}, an effect or "
+            f"error not above {LARGEST:g}."
         )
     points = []
     for factor in CURVE_SIZES:

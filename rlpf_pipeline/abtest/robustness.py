@@ -15,6 +15,7 @@ from rlpf_pipeline.abtest import ratio
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.linear import LinearEffect
 from rlpf_pipeline.abtest.log_binomial import (
+    SMALLEST_ERROR,
     Estimate,
     RelativeRisk,
     dependent_columns,
@@ -30,6 +31,7 @@ from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
 from rlpf_pipeline.errors import UserError
 
 CTR_RATIO = "Ratio of CTRs"
+LOGISTIC, POISSON, LIN = "Logistic", "Poisson", "Regression-adjusted (Lin)"
 IMPRESSIONS_SCALE = "impressions per advertiser"
 BY_IMPRESSION, BY_ADVERTISER = "each impression counts once", "each advertiser counts once"
 
@@ -54,12 +56,14 @@ class RobustnessRow(NamedTuple):
 
 def robustness_table(
     design: Design, headline: Estimate, linear: Mapping[str, LinearEffect], randomisation: Randomisation | None
-) -> tuple[RobustnessRow, ...]:
-    """One row per model. `headline` is the log-binomial fit with the design's covariates; `linear` has the effects on
-    clicks and impressions where these vary."""
+) -> tuple[tuple[RobustnessRow, ...], list[str]]:
+    """One row per model, and a note on models without an estimate. `headline` is the log-binomial fit with the design's
+    covariates; `linear` has the effects on clicks and impressions where these vary."""
     rows = [*ctr_rows(design, headline, randomisation), *linear_rows(design, linear)]
-    first = rows[0].ratio
-    return tuple(row._replace(agrees=agreement(first, row)) for row in rows)
+    first, models = rows[0].ratio, [row.model for row in rows]
+    absent = [model for model in (LOGISTIC, POISSON, *([LIN] if design.covariates else [])) if model not in models]
+    notes = [f"{' and '.join(absent)}: no estimate, as an arm or a level has hardly a miss."] if absent else []
+    return tuple(row._replace(agrees=agreement(first, row)) for row in rows), notes
 
 
 def agreement(headline: RelativeRisk | None, row: RobustnessRow) -> bool | None:
@@ -81,16 +85,16 @@ def ctr_rows(design: Design, headline: Estimate, randomisation: Randomisation | 
     yield ratio_row("Quasi-binomial", risk_of(design, headline, "quasi"), quasi)
     logistic, poisson = logistic_relative_risk(design), poisson_relative_risk(design)
     if logistic:
-        row = ratio_row("Logistic", logistic, f"{adjusted}; g-computation; HC3")
+        row = ratio_row(LOGISTIC, logistic, f"{adjusted}; g-computation; HC3")
         yield row._replace(scale="marginal relative risk")
     if poisson:
-        yield ratio_row("Poisson", poisson, f"{adjusted}; HC3")
+        yield ratio_row(POISSON, poisson, f"{adjusted}; HC3")
     yield ratio_row("Delta method", ratio.delta_method(k, n, treated), "No covariates, no likelihood")
     if design.covariates:
         columns = design.matrix.drop(columns=["Intercept", TREATMENT]).to_numpy(float)
         by_arm = ratio.regression_adjusted(k, n, treated, columns)
         if by_arm:
-            yield ratio_row("Regression-adjusted (Lin)", by_arm, f"{adjusted}, slopes by arm; HC1")
+            yield ratio_row(LIN, by_arm, f"{adjusted}, slopes by arm; HC1")
     if "log_lifetime_ctr" in design.matrix:
         past = ratio.cuped(k, n, treated, design.matrix["log_lifetime_ctr"].to_numpy(float))
         if past:
@@ -140,7 +144,13 @@ def risk_of(design: Design, fit: Estimate, errors: str = HEADLINE) -> RelativeRi
 
 
 def risk_at(position: int, fit: Estimate, errors: str = HEADLINE) -> RelativeRisk:
-    return risk_from(float(fit.beta[position]), float(standard_errors(fit.covariances[errors])[position]))
+    error = float(standard_errors(fit.covariances[errors])[position])
+    if fit.status == "boundary" and not error > SMALLEST_ERROR:
+        raise UserError(
+            "The likelihood is highest where fitted means are 1, and these alone settle the relative risk: it has no "
+            "standard error. Leave out the covariates under which everything is clicked, or run for longer."
+        )
+    return risk_from(float(fit.beta[position]), error)
 
 
 def risk_among(design: Design, counts: Counts) -> RelativeRisk:

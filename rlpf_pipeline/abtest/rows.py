@@ -14,6 +14,10 @@ from rlpf_pipeline.warehouse import literal, quoted
 NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
 WHOLE = ("impressions", "clicks", "ads", "variations")
+LARGEST = 1e100
+"""Of a number, whose square is to be one too."""
+DIGITS = "YYYYMMDD"
+"""In place of the type of a date's whole numbers, where 20240131 is the last of January (panel.are_written_dates)."""
 
 
 class RowQueries(NamedTuple):
@@ -68,7 +72,7 @@ def column_of(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[s
 def value_of(form: Form, given: str, kind: str) -> str:
     """A covariate as it was given (a column of that type) to its value: text, true or false, or a DOUBLE."""
     if form == "category":
-        return f"nullif(trim({given}::VARCHAR), '')"
+        return f"CASE WHEN {is_given(given, kind)} THEN trim({given}::VARCHAR) END"
     return flag(given, kind) if form == "flag" else number(given, kind)
 
 
@@ -92,11 +96,11 @@ def row_tests(
     numbers = [*counted, *(c.name for c in covariates if c.form in NUMBER_FORMS)]
     plain = {name: comparable(*column_of(name, spec, kinds)) for name in numbers}
     for name, value in plain.items():
-        kind, said = kinds[spec.source_of(name)], f"{spec.source_of(name)} is not a finite number"
+        kind, said = kinds[spec.source_of(name)], f"{spec.source_of(name)} is not a finite number (below {LARGEST:g})"
         if not is_whole(kind):
-            tests.append((f"NOT isfinite({value})" if name in counted else f"isinf({value})", said))
+            tests.append((f"NOT isfinite({value})" if name in counted else f"abs({value}) > {LARGEST}", said))
             if kind not in FLOATS:
-                tests.append((f"{given(*column_of(name, spec, kinds))} AND {value} IS NULL", said))
+                tests.append((f"{is_given(*column_of(name, spec, kinds))} AND {value} IS NULL", said))
     never_negative = [*counted, *(c.name for c in covariates if c.form in ("rate", "count"))]
     tests += [(f"{plain[name]} < 0", f"{spec.source_of(name)} is negative") for name in never_negative]
     whole = [n for n in WHOLE if n in counted and not is_whole(kinds[spec.source_of(n)])]
@@ -105,19 +109,21 @@ def row_tests(
     tests.append((more, f"more {spec.source_of('clicks')} than {spec.source_of('impressions')}"))
     for name in (c.name for c in covariates if c.form == "flag" and kinds[spec.source_of(c.name)] != "BOOLEAN"):
         column = column_of(name, spec, kinds)
-        tests.append((f"{given(*column)} AND {flag(*column)} IS NULL", f"{spec.source_of(name)} is not true or false"))
+        tests.append(
+            (f"{is_given(*column)} AND {flag(*column)} IS NULL", f"{spec.source_of(name)} is not true or false")
+        )
     if spec.date is not None:
         tests.append((f"({fields['day']}) IS NULL", f"{spec.date} is not a date, nor a whole number"))
     return tests
 
 
 def is_missing(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[str, str]:
-    return f"NOT {given(*column_of(name, spec, kinds))}", f"missing value in {spec.source_of(name)}"
+    return f"NOT {is_given(*column_of(name, spec, kinds))}", f"missing value in {spec.source_of(name)}"
 
 
-def given(column: str, kind: str) -> str:
-    blank = f" AND lower(trim({column})) NOT IN ('', 'nan')" if kind == "VARCHAR" else ""
-    return f"({column} IS NOT NULL{blank})"
+def is_given(column: str, kind: str) -> str:
+    missing = {"VARCHAR": f"lower(trim({column})) IN ('', 'nan')"} | dict.fromkeys(FLOATS, f"isnan({column})")
+    return f"({column} IS NOT NULL{f' AND NOT {missing[kind]}' if kind in missing else ''})"
 
 
 def is_whole(kind: str) -> bool:
@@ -148,9 +154,11 @@ def comparable(column: str, kind: str) -> str:
 
 
 def flag(column: str, kind: str) -> str:
+    """True, false, or null where it is neither: of numbers only 1 and 0 are."""
     if kind == "BOOLEAN":
         return column
-    return f"coalesce(TRY_CAST({column} AS BOOLEAN), TRY_CAST(TRY_CAST({column} AS INTEGER) AS BOOLEAN))"
+    number = f"CASE TRY_CAST({column} AS DOUBLE) WHEN 1 THEN true WHEN 0 THEN false END"
+    return f"coalesce(TRY_CAST({column} AS BOOLEAN), {number})" if kind == "VARCHAR" else f"({number})"
 
 
 def day_of(date: str | None, kinds: dict[str, str], summary: str = "") -> str:
@@ -158,4 +166,7 @@ def day_of(date: str | None, kinds: dict[str, str], summary: str = "") -> str:
     that of all rows; it is taken of the dates, which a Parquet file knows without being read."""
     if date is None or is_whole(kinds[date]):
         return f"{summary}({quoted(date) if date else 0})::BIGINT"
-    return f"date_diff('day', DATE '1970-01-01', {summary}(TRY_CAST({quoted(date)} AS DATE)))::BIGINT"
+    given = quoted(date)
+    if kinds[date] == DIGITS:
+        given = f"try_strptime({given}::VARCHAR, '%Y%m%d')"
+    return f"date_diff('day', DATE '1970-01-01', {summary}(TRY_CAST({given} AS DATE)))::BIGINT"

@@ -31,6 +31,8 @@ from rlpf_pipeline.errors import UserError
 FALSE_DISCOVERY_RATE = 0.05
 FEWEST = 10
 """Advertisers of an arm that a level needs."""
+MOST_NAMED = 10
+"""Levels in a note."""
 
 
 class SegmentEffect(NamedTuple):
@@ -95,9 +97,10 @@ def fitted_levels(segment: str, design: Design, covariates: tuple[Covariate, ...
     levels, poor = usable_levels(labels, design)
     notes = []
     if poor:
-        notes.append(
-            f"no effect was estimated for {', '.join(poor)} (fewer than {FEWEST} advertisers or no clicks in an arm)."
+        named = ", ".join(poor[:MOST_NAMED]) + (
+            f" and {len(poor) - MOST_NAMED:,} more" if len(poor) > MOST_NAMED else ""
         )
+        notes.append(f"no effect was estimated for {named} (fewer than {FEWEST} advertisers or no clicks in an arm).")
     if not 2 <= len(levels) <= MOST_LEVELS:
         return None, [*notes, f"no effects, which need 2 to {MOST_LEVELS} usable levels; it has {len(levels)}."]
     rows = np.isin(labels, levels)
@@ -127,14 +130,13 @@ def labels_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
 
 
 def usable_levels(labels: npt.NDArray[np.object_], design: Design) -> tuple[list[str], list[str]]:
-    usable: list[str] = []
-    poor: list[str] = []
+    levels, numbers = np.unique(labels, return_inverse=True)
     clicks = design.frame["clicks"].to_numpy(float)
-    for level in sorted(set(labels)):
-        arms = [(labels == level) & (design.treated == arm) for arm in (0.0, 1.0)]
-        enough = all(arm.sum() >= FEWEST and clicks[arm].sum() > 0 for arm in arms)
-        (usable if enough else poor).append(level)
-    return usable, poor
+    enough = np.ones(len(levels), dtype=bool)
+    for arm in (design.treated == 0, design.treated > 0):
+        enough &= np.bincount(numbers[arm], minlength=len(levels)) >= FEWEST
+        enough &= np.bincount(numbers[arm], clicks[arm], len(levels)) > 0
+    return levels[enough].tolist(), levels[~enough].tolist()
 
 
 def interacted_fit(labels: npt.NDArray[np.object_], levels: list[str], design: Design) -> tuple[Array, Array]:

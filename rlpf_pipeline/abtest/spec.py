@@ -40,6 +40,7 @@ LIFETIME_CTR_OFFSET = 0.001
 """c in log(rate + c): one click in a thousand, so that an advertiser without clicks has a finite covariate."""
 
 Form = Literal["rate", "count", "number", "category", "flag"]
+LEVELLED = ("category", "flag")
 DEFAULT_FORMS: dict[str, Form] = {
     "lifetime_ctr": "rate",
     "new_advertiser": "flag",
@@ -72,6 +73,12 @@ class Arms(BaseModel):
     control: str = "control"
     treatment: str = "treatment"
 
+    @model_validator(mode="after")
+    def are_two(self) -> Arms:
+        if self.control == self.treatment:
+            raise ValueError(f"control and treatment are both called '{self.control}'")
+        return self
+
 
 class ExperimentSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,7 +108,7 @@ class ExperimentSpec(BaseModel):
                     f"two covariates make a column '{column}' of the regression: name one of them otherwise, and say "
                     "under columns which column it is"
                 )
-        known = {covariate.name for covariate in self.all_covariates}
+        known = dict(self.all_covariates)
         for name in self.columns:
             if name not in (*REQUIRED, *OUTCOMES, *known):
                 raise ValueError(
@@ -110,6 +117,10 @@ class ExperimentSpec(BaseModel):
         for segment in self.segments or ():
             if segment not in known:
                 raise ValueError(f"segment '{segment}' is not among the covariates: {', '.join(sorted(known))}")
+            if known[segment] not in LEVELLED:
+                raise ValueError(
+                    f"segment '{segment}' is a {known[segment]}, and has no levels: use a category or flag"
+                )
         return self
 
     @property
@@ -134,8 +145,8 @@ class ExperimentSpec(BaseModel):
             )
         covariates = tuple(c for c in self.all_covariates if self.source_of(c.name) in columns)
         outcomes = tuple(name for name in OUTCOMES if self.source_of(name) in columns)
-        names = [covariate.name for covariate in covariates if covariate.form in ("category", "flag")]
-        segments = DEFAULT_SEGMENTS if self.segments is None else self.segments
+        names = [covariate.name for covariate in covariates if covariate.form in LEVELLED]
+        segments = DEFAULT_SEGMENTS if self.segments is None else dict.fromkeys(self.segments)
         return covariates, outcomes, tuple(name for name in segments if name in names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
-from rlpf_pipeline.abtest.evidence import FEW
+from rlpf_pipeline.abtest.evidence import FEW, FEWEST_CARRYING
 from rlpf_pipeline.abtest.sequential import MIXTURE
 
 STATUS = {
@@ -48,11 +48,13 @@ def model_paragraphs(analysis: ExperimentAnalysis) -> tuple[str, ...]:
         "Estimand: the ratio of clicks per impression that the experiment’s advertisers would have under treatment and "
         f"under control, impressions as they fell. Model: {STATUS[model.status]}; {model.advertisers:,} advertisers, "
         f"{model.columns} columns: {model.formula}",
-        f"A column log_… of a rate is log(rate + {model.lifetime_ctr_offset}), of a count log(1 + count). The error is "
-        "the advertiser-level sandwich: advertisers are independent, impressions of one advertiser are not. Its form "
-        "is HC3, which allows for the leverage of advertisers with many impressions; the study’s, HC1, does not.",
+        f"A column log_… of a rate is log(rate + {model.lifetime_ctr_offset}), of a count log(1 + count); others "
+        "are in standard deviations from their mean. The error is the advertiser-level sandwich: advertisers are "
+        "independent, impressions of one advertiser are not. Its form is HC3, which allows for the leverage of "
+        "advertisers with many impressions; the study’s, HC1, does not.",
         f"Sample ratio: χ² test of the planned shares (binomial where an arm expects fewer than {FEW}), failing below "
-        "p = 0.001. Balance: joint randomisation test of "
-        "the standardised differences, failing below p = 0.001. Randomisation inference and the A/A certificate share "
-        "1,000 random assignments of the same advertisers; in each the report’s own estimator is computed.",
+        "p = 0.001. Balance: joint test of the standardised differences by χ², or by random assignments where the "
+        f"smaller arm expects fewer than {FEWEST_CARRYING:g} advertisers like the rarest, failing below p = 0.001. "
+        "Randomisation inference and the A/A certificate share 1,000 random assignments of the same advertisers; in "
+        "each the report’s own estimator is computed.",
     )

@@ -232,9 +232,10 @@ def balance_sections(analysis: ExperimentAnalysis) -> list[Section]:
     balance = analysis.validity.balance
     if not balance.rows:
         return []
+    source = " (of random assignments: a few advertisers carry a column)" if balance.is_exact else ""
     said = (
         f"All covariates at once: χ² = {fixed(balance.chi_square, 2)} on {balance.degrees_of_freedom} degrees of "
-        f"freedom, p {probability(balance.p_value)}."
+        f"freedom, p {probability(balance.p_value)}{source}."
     )
     rows = tuple(
         (row.column, fixed(row.control_mean), fixed(row.treatment_mean), signed(row.standardised_difference, 3))

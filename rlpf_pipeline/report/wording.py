@@ -9,11 +9,12 @@ from rlpf_pipeline.abtest.log_binomial import RelativeRisk
 
 MINUS = "\u2212"
 LIGHTS = {"pass": "Pass", "warn": "Caution", "fail": "Fail"}
+LARGEST_IN_FULL = 1e12
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def signed(value: float, decimals: int = 1) -> str:
-    return f"{value:+,.{decimals}f}".replace("-", MINUS)
+    return fixed(value, decimals, sign="+")
 
 
 def change(ratio: float) -> str:
@@ -41,12 +42,13 @@ def integer(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def fixed(value: float, decimals: int = 3) -> str:
-    return f"{value:,.{decimals}f}".replace("-", MINUS)
+def fixed(value: float, decimals: int = 3, sign: str = "") -> str:
+    text = f"{value:{sign},.{decimals}f}" if abs(value) < LARGEST_IN_FULL else f"{value:{sign}.2e}"
+    return text.replace("-", MINUS)
 
 
 def interval(risk: RelativeRisk) -> str:
-    return f"{risk.low:.3f} to {risk.high:.3f}"
+    return f"{fixed(risk.low)} to {fixed(risk.high)}"
 
 
 def decision(analysis: ExperimentAnalysis) -> str:

@@ -81,6 +81,9 @@ def write_report(
         "forest.png": png(plots["forest"]),
     } | {f"{name}.svg": standalone_svg(drawn[name]).encode() for name in STANDALONE if name in drawn}
     folder.mkdir(parents=True, exist_ok=True)
+    for name in STANDALONE:
+        if name not in drawn:
+            (folder / f"{name}.svg").unlink(missing_ok=True)  # a former report's
     for name, content in files.items():
         temporary = folder / f".{name}.tmp"
         temporary.write_bytes(content)

@@ -38,7 +38,20 @@ def test_omnibus_balance_is_n_times_r_squared_of_the_arm_on_the_covariates():
     balance = covariate_balance(x.assign(twice=2 * x["a"]), treated)
     r_squared = sm.OLS(treated.astype(float), sm.add_constant(x)).fit().rsquared
     assert balance.degrees_of_freedom == 3
+    assert not balance.is_exact
     assert balance.chi_square == pytest.approx(299 * r_squared, rel=1e-8)
+
+
+def test_balance_of_a_rare_flag_in_a_small_arm_is_exact():
+    """Ten of 1,000 in treatment, ten with the flag: two of them there by the hypergeometric with probability 0.4 %,
+    which chi-square takes for one in a hundred million."""
+    treated = np.arange(1000) < 10
+    flag = pd.DataFrame({"flag": ((np.arange(1000) < 2) | (np.arange(1000) >= 992)).astype(float)})
+    balance = covariate_balance(flag, treated)
+    exact = stats.hypergeom.sf(1, 1000, 10, 10)
+    assert balance.is_exact
+    assert stats.chi2.sf(balance.chi_square, 1) < 1e-6 < exact
+    assert balance.p_value == pytest.approx(exact, abs=4 * (exact / 2000) ** 0.5)
 
 
 def test_standardised_difference_by_hand():

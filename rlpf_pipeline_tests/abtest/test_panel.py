@@ -169,6 +169,20 @@ def test_missing_covariates_stay_null(data):
     assert found["lifetime_ctr"].isna().sum() == 5
 
 
+def test_nan_is_a_missing_value_also_in_flags_and_categories(data):
+    """As a flag it would be true, as a category a level of that name."""
+    numbers = {"new_advertiser": data.index % 2, "industry": data.index % 3}
+    gaps = np.asarray(data.index < 30)
+    rest = pa.Table.from_pandas(data.drop(columns=list(numbers)), preserve_index=False)
+    nan, null = rest, rest
+    for name, values in numbers.items():
+        nan = nan.append_column(name, pa.array(np.where(gaps, np.nan, values)))
+        null = null.append_column(name, pa.array(values.astype(float), mask=gaps))
+    pd.testing.assert_frame_equal(load_experiment(nan).advertisers, load_experiment(null).advertisers)
+    assert load_experiment(nan).advertisers["industry"].isna().sum() == 30
+    assert headline_of(nan) == headline_of(null)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -186,6 +200,8 @@ def test_missing_covariates_stay_null(data):
         (lambda d: d.assign(advertiser_id=d["advertiser_id"].where(d.index != 3)), "missing value in advertiser_id"),
         (lambda d: d.assign(arm=None), "missing value in arm"),
         (lambda d: d.assign(new_advertiser="maybe"), "not true or false"),
+        (lambda d: d.assign(new_advertiser=1 + d["new_advertiser"]), "not true or false"),
+        (lambda d: d.assign(account_age_years=1e200), "not a finite number"),
         (lambda d: d.assign(impressions="many"), "not a finite number"),
         (lambda d: d.assign(account_age_years=np.inf), "not a finite number"),
         (lambda d: d.assign(impressions=d["impressions"] + 0.5), "impressions counts whole things"),
@@ -266,6 +282,28 @@ def test_a_damaged_parquet_file_is_the_users_mistake(read, tmp_path):
         except UserError as error:
             refused += "cannot be read" in str(error)
     assert refused > 10
+
+
+def test_a_view_is_asked_once_too_and_a_tables_name_may_have_a_schema(data, tmp_path):
+    days = panel_of(data, days=40)
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("CREATE SCHEMA ads; CREATE TABLE ads.days AS FROM days; CREATE TABLE source AS FROM data")
+        connection.execute("CREATE VIEW part AS FROM ads.days USING SAMPLE 60 PERCENT (bernoulli)")
+    found = load_experiment(tmp_path / "w.duckdb", ExperimentSpec(date="day"), "part")
+    assert found.periods["impressions"].sum() == found.advertisers["impressions"].sum()
+    assert load_experiment(tmp_path / "w.duckdb", ExperimentSpec(date="day"), "ads.days").rows == len(days)
+    assert load_experiment(tmp_path / "w.duckdb", query="source").rows == len(data)
+
+
+def test_dates_written_as_whole_numbers_are_dates(data):
+    """As numbers of days, the 31st of January and the 1st of February would be 70 days apart."""
+    panel = panel_of(data)
+    written = panel.assign(day=panel["day"].dt.strftime("%Y%m%d").astype(int))
+    found, expected = (load_experiment(rows, ExperimentSpec(date="day")) for rows in (written, panel))
+    pd.testing.assert_frame_equal(found.periods, expected.periods)
+    assert found.period_name == "week"
+    with pytest.raises(UserError, match="not a date"):
+        load_experiment(pd.concat([written, data.assign(day=20240230)]), ExperimentSpec(date="day"))
 
 
 def test_a_date_that_is_none_is_refused(data):

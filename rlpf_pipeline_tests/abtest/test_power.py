@@ -129,5 +129,21 @@ def test_a_plan_scales_with_the_root_of_advertisers():
     curve = plan(0.05, 0.03, 10_000).curve
     assert [point.advertisers for point in curve] == [2500, 5000, 10_000, 20_000, 40_000]
     assert curve[0].standard_error == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"effect": 0.0},
+        {"effect": math.inf},
+        {"effect": 1e-200},
+        {"standard_error": math.inf},
+        {"standard_error": math.nan},
+        {"level": 1 - 1e-16},
+        {"power": 1.0},
+        {"treatment_share": 3.0},
+    ],
+)
+def test_what_no_experiment_can_have_is_refused(odd):
     with pytest.raises(UserError, match="not 0"):
-        plan(0.0, 0.03, 10_000)
+        plan(**{"effect": 0.05, "standard_error": 0.03, "advertisers": 10_000} | odd)

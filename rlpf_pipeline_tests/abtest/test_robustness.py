@@ -57,7 +57,8 @@ def test_every_row_names_its_estimand_and_contains_its_estimate():
     design = design_of(experiment(800, seed=10))
     fit = estimate(design.counts, design.names)
     linear = {name: linear_effect(name, design.frame[name], design.matrix) for name in ("clicks", "impressions")}
-    table = robustness_table(design, fit, linear, Randomisation(0.01, 2.0))
+    table, notes = robustness_table(design, fit, linear, Randomisation(0.01, 2.0))
+    assert notes == []
     assert [row.model for row in table] == [
         "Log-binomial",
         "Log-binomial, HC1",
@@ -86,7 +87,7 @@ def test_agreement_asks_whether_an_interval_holds_the_others_estimate():
     design = design_of(experiment(800, seed=10))
     fit = estimate(design.counts, design.names)
     linear = {"impressions": linear_effect("impressions", design.frame["impressions"], design.matrix)}
-    first, *others = robustness_table(design, fit, linear, None)
+    (first, *others), _ = robustness_table(design, fit, linear, None)
     far = first.ratio._replace(estimate=3.0, low=2.9, high=3.1)
     assert first.agrees is True
     assert agreement(far, first) is False
@@ -98,9 +99,11 @@ def test_where_an_arm_clicks_always_the_logistic_row_is_left_out():
     frame = experiment(200, seed=6)[["advertiser_id", "arm", "impressions", "clicks"]].assign(impressions=1)
     frame["clicks"] = np.where(frame["arm"] == "control", 1, frame.index % 10 > 0)
     design = design_of(frame)
-    models = [row.model for row in robustness_table(design, estimate(design.counts, design.names), {}, None)]
+    rows, notes = robustness_table(design, estimate(design.counts, design.names), {}, None)
+    models = [row.model for row in rows]
     assert "Logistic" not in models
     assert "Poisson" in models
+    assert notes == ["Logistic: no estimate, as an arm or a level has hardly a miss."]
 
 
 def test_a_variance_of_rounding_is_no_error(plain):

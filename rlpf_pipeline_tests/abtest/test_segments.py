@@ -100,6 +100,15 @@ def poor_in_part() -> pd.DataFrame:
     return frame
 
 
+def test_thousands_of_levels_are_counted_and_the_first_named():
+    frame = experiment(3000, seed=5)
+    large = frame.index < 600
+    frame = frame.assign(industry=np.where(large, frame["industry"], [f"i{i:04d}" for i in frame.index]))
+    segments, notes = found(frame, ("industry",))
+    assert {effect.level for effect in segments.effects} == {"retail", "travel", "food", "games"}
+    assert "i0608, i0609 and 2,390 more (fewer than 10" in notes[0]
+
+
 def test_a_covariate_that_the_usable_levels_cannot_carry_is_left_out_there_and_noted():
     """What remains is a fit of its own: the same as on a table that never had the poor level nor that covariate."""
     frame = poor_in_part()

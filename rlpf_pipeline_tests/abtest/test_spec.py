@@ -25,6 +25,14 @@ def test_an_empty_file_is_the_contract(tmp_path):
     assert Covariate("industry", "category") in ExperimentSpec().all_covariates
 
 
+def test_a_segment_named_twice_is_one():
+    spec = ExperimentSpec(segments=["industry", "budget", "industry"])
+    assert spec.present(["advertiser_id", "arm", "impressions", "clicks", "industry", "budget"])[2] == (
+        "industry",
+        "budget",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -43,6 +51,8 @@ def test_an_empty_file_is_the_contract(tmp_path):
         ("columns: {views: impressions}", "none of ours"),
         ("covariates: {region: text}", "region"),
         ("segments: [region]", "not among the covariates"),
+        ("segments: [lifetime_ctr]", "has no levels"),
+        ("arms: {control: A, treatment: A}", "both called 'A'"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):

@@ -14,7 +14,7 @@ import pytest
 from rlpf_pipeline.abtest import ExperimentSpec, analyse
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import write_report
-from rlpf_pipeline.report.wording import csv_cell
+from rlpf_pipeline.report.wording import change, csv_cell
 from rlpf_pipeline.report.write import plain
 from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of
 from rlpf_pipeline_tests.abtest.test_over_time import early_weeks, weekly
@@ -141,6 +141,18 @@ def test_few_advertisers_and_wide_intervals_are_drawn(tmp_path):
     analysis = analyse(experiment(12, seed=1))
     write_report(analysis, tmp_path, title="x", data_digest="0", command="c")
     assert "NaN" not in (tmp_path / "report.html").read_text()
+
+
+def test_a_former_reports_plot_goes_with_it(analysis, tmp_path):
+    (tmp_path / "over_time.svg").write_text("of an experiment with dates")
+    write_report(analysis, tmp_path, title="x", **MADE)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_an_effect_of_hundreds_of_digits_is_told_in_powers_of_ten():
+    assert change(1.067) == "+6.7 %"
+    assert change(0.5) == "\u221250.0 %"
+    assert change(1e130) == "+1.00e+132 %"
 
 
 def test_what_a_segment_lacks_is_said_in_the_report(tmp_path):
