@@ -1,4 +1,4 @@
-"""An experiment's table, from a file, DuckDB or memory, to one row per advertiser: DuckDB judges and sums its rows.
+"""An experiment's table (tables.py) to one row per advertiser: DuckDB judges and sums its rows.
 
 Next in the flow: design.py. Every mistake in a user's table is found here and in rows.py, before any fit. Summing an
 advertiser's days first is exact: the fit and its sandwich by advertiser are those of the panel with clustered errors.
@@ -6,10 +6,8 @@ advertiser's days first is exact: the fit and its sandwich by advertiser are tho
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
@@ -24,8 +22,9 @@ from rlpf_pipeline.abtest.rows import (
     value_of,
 )
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.tables import open_source, readable_to_its_end
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import Config, connect, literal, quoted, read_sql, reason_of
+from rlpf_pipeline.warehouse import Config, connect, quoted, read_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +38,6 @@ CONNECTION: Config = {
     # What is freed goes back soon: five MiB of a small experiment's memory, for milliseconds.
     "allocator_bulk_deallocation_flush_threshold": "2MB",
 }
-DATABASES = (".duckdb", ".db")
-UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
-"""What DuckDB raises where rows turn out to be broken."""
 MOST_DAYS = 3653
 """Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
 DAYS_OF_WEEK = 7
@@ -154,69 +150,6 @@ def make_advertisers(table: Opened) -> None:
     require_sound_rows(table)
     require_assignment(table.connection)
     require_distinct_days(table)
-
-
-@contextmanager
-def readable_to_its_end() -> Iterator[None]:
-    """Raise UserError where rows far down a file turn out to be broken."""
-    try:
-        yield
-    except duckdb.Error as error:
-        # Of a damaged Parquet file some errors are of no kind at all.
-        if type(error) is not duckdb.Error and not isinstance(error, UNREADABLE):
-            raise
-        raise UserError(f"The table cannot be read to its end: {reason_of(error)}") from error
-
-
-def open_source(
-    connection: duckdb.DuckDBPyConnection, source: Any, spec: ExperimentSpec, query: str | None
-) -> list[tuple[str, str]]:
-    """Make the relation `source`; returns its columns' names and types."""
-    try:
-        if isinstance(source, (str, Path)):
-            open_file(connection, Path(source), spec, query)
-        elif hasattr(source, "columns"):
-            connection.register("source", source)
-        else:
-            raise UserError(f"Expected a pandas.DataFrame, a pyarrow.Table or a path, got {type(source).__name__}.")
-        return [(str(name), str(kind)) for name, kind, *_ in connection.execute("DESCRIBE source").fetchall()]
-    except (duckdb.Error, UnicodeDecodeError) as error:
-        raise UserError(f"The table cannot be read: {reason_of(error)}") from error
-
-
-def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: ExperimentSpec, query: str | None) -> None:
-    if not path.is_file() and not ("*" in path.name and any(path.parent.glob(path.name))):
-        raise UserError(f"No such file: {path}.")
-    if path.suffix in DATABASES:
-        if not query:
-            raise UserError(f"{path} is a DuckDB file: say which table or SELECT to analyse (--query).")
-        connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
-        connection.execute("USE warehouse")
-        create_from_database(connection, query.strip())
-        return
-    if query:
-        raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
-    file = literal(glob.escape(str(path)) if path.is_file() else str(path))
-    if path.suffix == ".parquet":
-        connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({file})")
-        return
-    # A table: text is parsed for every query anew, and looked through for its types before.
-    words = [spec.source_of(name) for name in ("advertiser_id", "arm")]
-    columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM read_csv({file})").fetchall()]
-    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in words if name in columns)
-    options = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"
-    connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
-
-
-def create_from_database(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """query: a SELECT, or a table's or view's name, also a schema's (`ads.results`)."""
-    if len(query.split()) > 1:
-        select, is_stored = query, False
-    else:
-        name = f"warehouse.{query if '.' in query else quoted(query)}"  # also one called `source`
-        select, is_stored = f"FROM {name}", connection.table(name).type == "TABLE_RELATION"
-    # Of what is computed a table: a sample or a LIMIT may be other rows when it is asked again.
-    connection.execute(f"CREATE TEMP {'VIEW' if is_stored else 'TABLE'} source AS {select}")
 
 
 def are_written_dates(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: dict[str, str]) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rlpf_pipeline.abtest.panel import DATABASES, open_source, readable_to_its_end
 from rlpf_pipeline.abtest.power import expected_error
 from rlpf_pipeline.abtest.spec import ExperimentSpec
+from rlpf_pipeline.abtest.tables import DATABASES, open_source, readable_to_its_end
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import connect
 

@@ -1,4 +1,5 @@
-"""Experiments to test with: one with a planted relative risk as in the study, and small ones that are odd all over."""
+"""Experiments to test with: one with a planted relative risk as in the study, its days, and small ones that are odd all
+over."""
 
 from __future__ import annotations
 
@@ -34,6 +35,29 @@ def experiment(number: int, seed: int, relative_risk: float = 1.067) -> pd.DataF
             "account_age_years": rng.gamma(2.0, 1.6, number),
         }
     )
+
+
+def panel_of(data: pd.DataFrame, days: int = 30) -> pd.DataFrame:
+    """One row per advertiser and day; impressions and clicks are dealt out, the rest repeats."""
+    rng = np.random.default_rng(3)
+    parts = []
+    left_n, left_k = data["impressions"].to_numpy(), data["clicks"].to_numpy()
+    for day in range(days):
+        n = left_n if day == days - 1 else rng.binomial(left_n, 1 / (days - day))
+        k = rng.hypergeometric(left_k, left_n - left_k, n)
+        left_n, left_k = left_n - n, left_k - k
+        first = int(day == 0)
+        parts.append(
+            data.assign(
+                impressions=n,
+                clicks=k,
+                day=pd.Timestamp("2024-02-16") + pd.Timedelta(days=day),
+                ads=data["ads"] * first,
+                variations=data["variations"] * first,
+                lifetime_ctr=data["lifetime_ctr"] * (1 + day),
+            )
+        )
+    return pd.concat(parts).sample(frac=1, random_state=1)
 
 
 def odd_experiment(seed: int) -> pd.DataFrame:

@@ -1,10 +1,9 @@
-"""Tables of users: every kind of source, every kind of mistake, and sums that change nothing."""
+"""Experiments of users: every kind of mistake in their rows, and sums that change nothing."""
 
 from __future__ import annotations
 
 import time
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -13,38 +12,14 @@ import pytest
 from rlpf_pipeline.abtest.headline import headline_of
 from rlpf_pipeline.abtest.log_binomial import log_binomial
 from rlpf_pipeline.abtest.panel import load_experiment
-from rlpf_pipeline.abtest.pre_period import planned_from
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import experiment
+from rlpf_pipeline_tests.abtest.experiment_data import experiment, panel_of
 
 
 @pytest.fixture(scope="module")
 def data() -> pd.DataFrame:
     return experiment(300, seed=4)
-
-
-def panel_of(data: pd.DataFrame, days: int = 30) -> pd.DataFrame:
-    """One row per advertiser and day; impressions and clicks are dealt out, the rest repeats."""
-    rng = np.random.default_rng(3)
-    parts = []
-    left_n, left_k = data["impressions"].to_numpy(), data["clicks"].to_numpy()
-    for day in range(days):
-        n = left_n if day == days - 1 else rng.binomial(left_n, 1 / (days - day))
-        k = rng.hypergeometric(left_k, left_n - left_k, n)
-        left_n, left_k = left_n - n, left_k - k
-        first = int(day == 0)
-        parts.append(
-            data.assign(
-                impressions=n,
-                clicks=k,
-                day=pd.Timestamp("2024-02-16") + pd.Timedelta(days=day),
-                ads=data["ads"] * first,
-                variations=data["variations"] * first,
-                lifetime_ctr=data["lifetime_ctr"] * (1 + day),
-            )
-        )
-    return pd.concat(parts).sample(frac=1, random_state=1)
 
 
 def test_a_panel_is_summed_and_described_by_its_first_day(data):
@@ -77,40 +52,6 @@ def test_summing_a_panel_first_gives_the_clustered_fit_of_its_rows(data):
     totals = log_binomial(advertisers, "~ treatment + C(industry)", "clicks", "impressions")
     assert rows.coefficients == pytest.approx(totals.coefficients, rel=1e-9)
     assert rows.standard_errors["cluster"] == pytest.approx(totals.standard_errors["hc0"], rel=1e-9)
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet", "pattern", "duckdb table", "duckdb query", "arrow"])
-def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
-    query = None
-    if kind == "csv":
-        source = tmp_path / "data.csv"
-        data.to_csv(source, index=False)
-    elif kind == "parquet":
-        source = tmp_path / "data.parquet"
-        data.to_parquet(source)
-    elif kind == "pattern":
-        source = tmp_path / "part-*.parquet"
-        data.head(100).to_parquet(tmp_path / "part-1.parquet")
-        data.tail(200).to_parquet(tmp_path / "part-2.parquet")
-    elif kind == "arrow":
-        source = pa.Table.from_pandas(data)
-    else:
-        source = tmp_path / "data.duckdb"
-        with duckdb.connect(str(source)) as connection:
-            connection.register("frame", data)
-            connection.execute("CREATE TABLE results AS FROM frame")
-        query = "results" if kind == "duckdb table" else "SELECT * FROM results WHERE impressions > 0"
-    found = load_experiment(source, query=query)
-    pd.testing.assert_frame_equal(found.advertisers, load_experiment(data).advertisers)
-    assert headline_of(source, query=query).risk == pytest.approx(headline_of(data).risk, rel=1e-9)
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_file_whose_name_reads_as_a_pattern_is_that_file(data, tmp_path, kind):
-    for name, rows in (("results[1]", data), ("results1", data.head(100))):
-        path = tmp_path / f"{name}.{kind}"
-        rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
-    assert len(load_experiment(tmp_path / f"results[1].{kind}").advertisers) == len(data)
 
 
 def test_days_of_times_with_a_zone_are_those_of_utc(data, tmp_path, monkeypatch):
@@ -227,72 +168,6 @@ def test_a_mistake_in_an_outcome_is_refused_where_it_is_read(data, broken, messa
     with pytest.raises(UserError, match=message):
         load_experiment(broken(data))
     assert headline_of(broken(data)) == headline_of(data)
-
-
-def test_other_sources_are_refused(tmp_path):
-    (tmp_path / "no.parquet").write_bytes(b"not parquet")
-    with pytest.raises(UserError, match=r"pandas\.DataFrame"):
-        load_experiment([1, 2, 3])
-    with pytest.raises(UserError, match="No such file"):
-        load_experiment(tmp_path / "absent.csv")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_experiment(tmp_path / "no.parquet")
-    (tmp_path / "excel.csv").write_text("advertiser_id,arm\n1,control\n", encoding="utf-16")
-    with pytest.raises(UserError, match="not utf-8"):
-        load_experiment(tmp_path / "excel.csv")
-    duckdb.connect(str(tmp_path / "w.duckdb")).close()
-    with pytest.raises(UserError, match="--query"):
-        load_experiment(tmp_path / "w.duckdb")
-    with pytest.raises(UserError, match="absent"):
-        load_experiment(tmp_path / "w.duckdb", query="absent")
-
-
-def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
-    lines = ["advertiser_id,arm,impressions,clicks"]
-    lines += [f"a{i},{'control' if i % 2 else 'treatment'},100,3" for i in range(250_000)]
-    (tmp_path / "data.csv").write_text("\n".join([*lines, 'b,control,"100,3', "c"]))
-    with pytest.raises(UserError, match="cannot be read"):
-        load_experiment(tmp_path / "data.csv")
-
-
-def test_a_select_is_asked_once_for_it_may_give_other_rows_the_next_time(data, tmp_path):
-    """Of a random sample the totals and the days would be of other rows, and the covariates of none."""
-    days = panel_of(data, days=40)
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
-        connection.execute("CREATE TABLE days AS FROM days")
-    query = "SELECT * FROM days USING SAMPLE 60 PERCENT (bernoulli)"
-    found = load_experiment(tmp_path / "w.duckdb", ExperimentSpec(date="day"), query)
-    assert 0 < found.rows < len(days)
-    assert found.periods["impressions"].sum() == found.advertisers["impressions"].sum()
-    assert found.advertisers["lifetime_ctr"].notna().all()
-
-
-@pytest.mark.parametrize("read", [load_experiment, headline_of, planned_from])
-def test_a_damaged_parquet_file_is_the_users_mistake(read, tmp_path):
-    """The names of its columns are at its end, and whole: the rows turn out to be broken."""
-    names = [f"a{number}" for number in range(5000)]
-    frame = pd.DataFrame({"advertiser_id": names, "arm": ["control", "treatment"] * 2500})
-    path = tmp_path / "data.parquet"
-    frame.assign(impressions=np.arange(5000) + 100, clicks=np.arange(5000) % 7).to_parquet(path)
-    sound, random, refused = path.read_bytes(), np.random.default_rng(1), 0
-    for place in random.integers(4, len(sound) // 2, 20):
-        path.write_bytes(sound[:place] + random.bytes(40) + sound[place + 40 :])
-        try:
-            read(path)  # some damage makes other numbers of numbers
-        except UserError as error:
-            refused += "cannot be read" in str(error)
-    assert refused > 10
-
-
-def test_a_view_is_asked_once_too_and_a_tables_name_may_have_a_schema(data, tmp_path):
-    days = panel_of(data, days=40)
-    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
-        connection.execute("CREATE SCHEMA ads; CREATE TABLE ads.days AS FROM days; CREATE TABLE source AS FROM data")
-        connection.execute("CREATE VIEW part AS FROM ads.days USING SAMPLE 60 PERCENT (bernoulli)")
-    found = load_experiment(tmp_path / "w.duckdb", ExperimentSpec(date="day"), "part")
-    assert found.periods["impressions"].sum() == found.advertisers["impressions"].sum()
-    assert load_experiment(tmp_path / "w.duckdb", ExperimentSpec(date="day"), "ads.days").rows == len(days)
-    assert load_experiment(tmp_path / "w.duckdb", query="source").rows == len(data)
 
 
 def test_dates_written_as_whole_numbers_are_dates(data):

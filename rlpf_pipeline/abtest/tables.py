@@ -1,0 +1,85 @@
+"""A user's table in DuckDB, as the relation `source`: from CSV, Parquet, a DuckDB file, or memory.
+
+Next in the flow: panel.py.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from rlpf_pipeline.abtest.spec import ExperimentSpec
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.warehouse import literal, quoted, reason_of
+
+DATABASES = (".duckdb", ".db")
+UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
+"""What DuckDB raises where rows turn out to be broken."""
+
+
+def open_source(
+    connection: duckdb.DuckDBPyConnection, source: Any, spec: ExperimentSpec, query: str | None
+) -> list[tuple[str, str]]:
+    """Make the relation `source`; returns its columns' names and types."""
+    try:
+        if isinstance(source, (str, Path)):
+            open_file(connection, Path(source), spec, query)
+        elif hasattr(source, "columns"):
+            connection.register("source", source)
+        else:
+            raise UserError(f"Expected a pandas.DataFrame, a pyarrow.Table or a path, got {type(source).__name__}.")
+        return [(str(name), str(kind)) for name, kind, *_ in connection.execute("DESCRIBE source").fetchall()]
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        raise UserError(f"The table cannot be read: {reason_of(error)}") from error
+
+
+def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: ExperimentSpec, query: str | None) -> None:
+    if not path.is_file() and not ("*" in path.name and any(path.parent.glob(path.name))):
+        raise UserError(f"No such file: {path}.")
+    if path.suffix in DATABASES:
+        if not query:
+            raise UserError(f"{path} is a DuckDB file: say which table or SELECT to analyse (--query).")
+        connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
+        connection.execute("USE warehouse")
+        create_from_database(connection, query.strip())
+        return
+    if query:
+        raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
+    file = literal(glob.escape(str(path)) if path.is_file() else str(path))
+    if path.suffix == ".parquet":
+        connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({file})")
+        return
+    # A table: text is parsed for every query anew, and looked through for its types before.
+    words = [spec.source_of(name) for name in ("advertiser_id", "arm")]
+    columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM read_csv({file})").fetchall()]
+    types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in words if name in columns)
+    options = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"
+    connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
+
+
+def create_from_database(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """query: a SELECT, or a table's or view's name, also a schema's (`ads.results`)."""
+    if len(query.split()) > 1:
+        select, is_stored = query, False
+    else:
+        name = f"warehouse.{query if '.' in query else quoted(query)}"  # also one called `source`
+        select, is_stored = f"FROM {name}", connection.table(name).type == "TABLE_RELATION"
+    # Of what is computed a table: a sample or a LIMIT may be other rows when it is asked again.
+    connection.execute(f"CREATE TEMP {'VIEW' if is_stored else 'TABLE'} source AS {select}")
+
+
+@contextmanager
+def readable_to_its_end() -> Iterator[None]:
+    """Raise UserError where rows far down a file turn out to be broken."""
+    try:
+        yield
+    except duckdb.Error as error:
+        # Of a damaged Parquet file some errors are of no kind at all.
+        if type(error) is not duckdb.Error and not isinstance(error, UNREADABLE):
+            raise
+        raise UserError(f"The table cannot be read to its end: {reason_of(error)}") from error
