@@ -19,9 +19,9 @@ from rlpf_pipeline.abtest.frames import ARMS, require_exposure
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
-from rlpf_pipeline.abtest.rows import selected
+from rlpf_pipeline.abtest.rows import selected, value_of
 from rlpf_pipeline.abtest.sandwich import HEADLINE
-from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.warehouse import literal, quoted
 
 
@@ -76,15 +76,11 @@ def exposed_numbers(table: Opened) -> Numbers:
     # A type made by a SELECT: as words of a query, tens of thousands of levels take seconds.
     made = "CREATE TEMP TYPE level AS ENUM (SELECT unnest($levels) AS level ORDER BY level)"
     table.connection.execute(made, {"levels": list(table.levels)})
-    columns = {name: name for name in ("clicks", "impressions")}
+    columns = {name: quoted(name) for name in ("clicks", "impressions", *(c.name for c in table.covariates))}
     columns[TREATMENT] = f"coalesce(arm = {literal(ARMS[1])}, false)"
-    for covariate in table.covariates:
-        name, missing = quoted(covariate.name), literal(MISSING_LEVEL)
-        level, number = f"enum_code(coalesce({name}, {missing})::level)", f"coalesce({name}::DOUBLE, 'nan')"
-        columns[covariate.name] = level if covariate.form == "category" else number
     found = table.connection.execute(
-        f"""SELECT flawed, hash(advertiser_id) AS advertiser_id, {selected(columns)} FROM ({table.advertisers})
-        WHERE impressions > 0 OR flawed""",  # noqa: S608 (names are quoted)
+        f"""SELECT flawed, hash(advertiser_id) AS advertiser_id, {selected(columns)}
+        FROM ({table.advertisers(number_of)}) WHERE impressions > 0 OR flawed""",  # noqa: S608 (names are quoted)
         table.days,
     ).fetchnumpy()
     order = np.argsort(found.pop("advertiser_id"))  # threads return them in any order; a hash is sorted fast
@@ -95,11 +91,20 @@ def exposed_numbers(table: Opened) -> Numbers:
     return Numbers(arrays[TREATMENT], arrays["clicks"], arrays["impressions"], values)
 
 
-def values_of(covariate: Covariate, numbers: Array, levels: tuple[str, ...]) -> Values:
-    """numbers: of a category those among the levels of all categories and rows, of which it has some."""
+def number_of(form: Form, given: str, kind: str) -> str:
+    """A covariate as a number: of a category that of its given value among all, which costs less than its level."""
+    if form == "category":
+        return f"enum_code(coalesce({given}::VARCHAR, {literal(MISSING_LEVEL)})::level)"
+    return f"coalesce({value_of(form, given, kind)}::DOUBLE, 'nan')"
+
+
+def values_of(covariate: Covariate, numbers: Array, levels: dict[str, str]) -> Values:
+    """numbers: of a category those among the given values of all categories and rows, of which it has some."""
     if covariate.form != "category":
         return Values(covariate, numbers)
     codes = numbers.astype(np.intp)
     is_used = np.bincount(codes, minlength=len(levels)) > 0
-    renumbered: Array = np.cumsum(is_used, dtype=np.float64) - 1
-    return Values(covariate, renumbered[codes], tuple(compress(levels, is_used)))
+    own, position = np.unique(list(compress(levels.values(), is_used)), return_inverse=True)
+    renumbered = np.zeros(len(levels))
+    renumbered[is_used] = position
+    return Values(covariate, renumbered[codes], tuple(own.tolist()))

@@ -6,7 +6,7 @@ advertiser's days first is exact: the fit and its sandwich by advertiser are tho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,10 +21,10 @@ from rlpf_pipeline.abtest.rows import (
     row_queries,
     value_of,
 )
-from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec
+from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.abtest.tables import open_source, readable_to_its_end
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import Config, connect, quoted, read_sql
+from rlpf_pipeline.warehouse import Config, connect, literal, quoted, read_sql
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,8 +97,8 @@ class Opened(NamedTuple):
     first: int
     last: int
     """Days of the experiment, as numbers (rows.day_of)."""
-    levels: tuple[str, ...]
-    """All values of categories, where asked for, sorted."""
+    levels: dict[str, str]
+    """Levels of categories by how they were given, where asked for, in the order of that."""
 
     @property
     def queries(self) -> RowQueries:
@@ -109,11 +109,11 @@ class Opened(NamedTuple):
         queries = self.queries
         return f"WITH ab_rows AS ({queries.typed}), ab_descriptions AS ({queries.descriptions}) FROM ({select})"
 
-    @property
-    def advertisers(self) -> str:
-        """The SELECT of one row per advertiser (ab_advertiser.sql), with the parameters `days`."""
+    def advertisers(self, value: Callable[[Form, str, str], str] = value_of) -> str:
+        """The SELECT of one row per advertiser (ab_advertiser.sql), with the parameters `days`. value: of a covariate
+        of some form, from how it was given and that type."""
         values = [
-            f"{value_of(c.form, quoted(c.name), self.kinds[self.spec.source_of(c.name)])} AS {quoted(c.name)}"
+            f"{value(c.form, quoted(c.name), self.kinds[self.spec.source_of(c.name)])} AS {quoted(c.name)}"
             for c in self.covariates
         ]
         replaced = f" REPLACE ({', '.join(values)})" if values else ""
@@ -146,7 +146,7 @@ def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool 
 
 def make_advertisers(table: Opened) -> None:
     """Make the table `advertisers`, one row each. Raises UserError as `load_experiment` for what cannot be analysed."""
-    table.connection.execute(f"CREATE TEMP TABLE advertisers AS {table.advertisers}", table.days)
+    table.connection.execute(f"CREATE TEMP TABLE advertisers AS {table.advertisers()}", table.days)
     require_sound_rows(table)
     require_assignment(table.connection)
     require_distinct_days(table)
@@ -173,14 +173,18 @@ def extent(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: d
     return first, last
 
 
-def levels_of(connection: duckdb.DuckDBPyConnection, columns: dict[str, str]) -> tuple[str, ...]:
-    """All values of these categories (columns of the table, with their types), with MISSING_LEVEL, sorted."""
+def levels_of(connection: duckdb.DuckDBPyConnection, columns: dict[str, str]) -> dict[str, str]:
+    """Level by given value of these categories (columns of the table, with their types), with MISSING_LEVEL."""
     if not columns:
-        return ()
-    values = ", ".join(value_of("category", quoted(column), kind) for column, kind in columns.items())
+        return {}
     distinct = f"SELECT DISTINCT {', '.join(map(quoted, columns))} FROM source"  # noqa: S608
-    found = connection.execute(f"SELECT {values} FROM ({distinct})").fetchall()  # noqa: S608
-    return tuple(sorted({MISSING_LEVEL, *(level for row in found for level in row if level)}))
+    pairs = [
+        f"({quoted(column)}::VARCHAR, coalesce({value_of('category', quoted(column), kind)}, {literal(MISSING_LEVEL)}))"
+        for column, kind in columns.items()
+    ]
+    found = connection.execute(f"SELECT {', '.join(pairs)} FROM ({distinct})").fetchall()  # noqa: S608
+    levels = {given: level for row in found for given, level in row if given is not None}
+    return dict(sorted((levels | {MISSING_LEVEL: MISSING_LEVEL}).items()))
 
 
 def day_as_given(connection: duckdb.DuckDBPyConnection, day: int, spec: ExperimentSpec, kinds: dict[str, str]) -> str:
