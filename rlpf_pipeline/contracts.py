@@ -33,7 +33,9 @@ class Table(NamedTuple):
 
 
 AD_ID = Column(
-    "ad_id", "VARCHAR", "The ad: everything but the text is held constant within it; unique within the source"
+    "ad_id",
+    "VARCHAR",
+    "The ad: everything but the text is held constant within it; source:id where several sources use the id",
 )
 ADVERTISER_ID = Column(
     "advertiser_id", "VARCHAR", "Who pays for the ad; null where the source does not say", nullable=True

@@ -29,6 +29,15 @@ from rlpf_pipeline.warehouse import MEMORY_LIMIT, connect, read_sql
 DEFAULTS = IngestSettings()
 ACCEPTED_FILE = "multitext_ads.parquet"
 REJECTS_FILE = "rejects.parquet"
+# Hashes find them: should two meet by chance, an id that needed no name has one.
+NAME_SOURCES_OF_SHARED_IDS = """
+UPDATE understood_rows SET ad_id = source || ':' || ad_id
+WHERE hash(ad_id) IN (
+    SELECT hash(ad_id) AS id FROM understood_rows
+    WHERE own_reason IS NULL AND (SELECT min(source) < max(source) FROM understood_rows)
+    GROUP BY id HAVING min(hash(source)) < max(hash(source))
+)
+"""
 FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, META_ADS, GOOGLE_ADS, GENERIC)}
 
 
@@ -62,6 +71,7 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
         parameters = {"source": source, **source_format.parameters(settings)}
         typed = f"WITH typed_rows AS ({read_sql(source_format.staging)}) {read_sql('staging/stg_understood_rows')}"
         connection.execute(f"CREATE TABLE understood_rows AS {typed}", parameters)
+        connection.execute(NAME_SOURCES_OF_SHARED_IDS)
         connection.execute(f"CREATE TABLE refused_rows AS {read_sql('staging/stg_refused_rows')}")
         read = count(connection, "FROM source_rows")
         if count(connection, "FROM refused_rows") == read:

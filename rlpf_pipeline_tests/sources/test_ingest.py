@@ -105,6 +105,22 @@ def test_a_variant_may_occur_in_several_periods_and_across_files_only_once(tmp_p
     assert reject["reason"].endswith(f"as row 1 of {first}")
 
 
+def test_an_id_that_several_sources_use_is_an_ad_of_each(tmp_path):
+    header = b"source,ad_id,variant_id,text,impressions,clicks\n"
+    rows = b"x,7,v,Of x,100,3\ny,7,v,Of y,200,4\nx,8,v,Alone,300,5\ny,8,v,,1,0\n"
+    both = b"x,7,w,Of both,100,1\ny,7,w,Of both,100,1\n"
+    counts, accepted, rejects = ingested(tmp_path, header + rows + both)
+    assert counts == (6, 5, 1)
+    assert [(row["source"], row["ad_id"], row["text"], row["impressions"]) for row in accepted] == [
+        ("x", "8", "Alone", 300),  # the other 8 is refused
+        ("x", "x:7", "Of x", 100),
+        ("x", "x:7", "Of both", 100),
+        ("y", "y:7", "Of y", 200),
+        ("y", "y:7", "Of both", 100),
+    ]
+    assert [row["reason"] for row in rejects] == ["missing text"]
+
+
 GENERIC_TWINS = "ad_id,text,impressions,clicks\na,Buy now,100,1\na,Buy  now,200,5\na,Buy now,100,1\n"
 MANAGER_TWINS = (
     "Ad ID,Body text,Impressions,Link clicks,Reporting starts,Reporting ends\n"
