@@ -15,6 +15,7 @@ from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline.sources import ingest as ingesting
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline_tests.abtest.experiment_data import experiment
 
@@ -111,6 +112,27 @@ def test_new_files_are_added_and_known_content_changes_nothing(
     assert rows_of(home) == ["First again", "Second"]
     assert ingest(str(copy), "--replace") == 0
     assert rows_of(home) == ["First"]
+
+
+def test_of_two_that_ingest_at_once_the_second_waits_and_adds_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "june.csv", tmp_path / "july.csv"
+    first.write_text(ADS)
+    second.write_text(ADS.replace("a,", "c,"))
+    others = []
+
+    def meanwhile(*arguments: object) -> ingesting.IngestCounts:
+        command = [sys.executable, "-m", "rlpf_pipeline.cli", "ingest", str(second), "--format", "generic"]
+        others.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        assert "Waiting for another process" in others[0].stderr.readline()
+        return ingest(*arguments)
+
+    ingest = ingesting.ingest
+    monkeypatch.setattr(ingesting, "ingest", meanwhile)
+    assert rlpf(monkeypatch, "ingest", str(first), "--format", "generic") == 0
+    assert "3 rows read, 2 accepted" in capsys.readouterr().out
+    assert "6 rows read, 4 accepted" in others[0].communicate(timeout=60)[0]
 
 
 def test_a_renamed_file_and_another_of_its_former_name_are_both_kept(

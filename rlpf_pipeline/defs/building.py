@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +28,14 @@ class Outcome(NamedTuple):
 
 def build(name: str, settings: Settings, work: Callable[[Path], Metrics]) -> Outcome:
     """Run `work(folder)`, which fills a temporary folder and returns metrics, unless the stage is up to date."""
-    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
-    if is_current(folder, recipe):
-        return outcome_of(name, settings, reused=True)
-    with explained(settings.home, inputs_of(name, settings).values()), publish(folder, recipe) as (building, metrics):
-        metrics |= work(building)
-    return outcome_of(name, settings, reused=False)
+    with alone(folder_of(name, settings)) as folder:
+        recipe = recipe_of(name, settings)
+        if is_current(folder, recipe):
+            return outcome_of(name, settings, reused=True)
+        inputs = inputs_of(name, settings).values()
+        with explained(settings.home, inputs), publish(folder, recipe) as (building, metrics):
+            metrics |= work(building)
+        return outcome_of(name, settings, reused=False)
 
 
 def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> Outcome:
@@ -40,18 +44,30 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
     The former manifest is set aside before the table changes: a killed step must not leave it beside another table. A
     step that fails has left its tables as they were. Without the warehouse file, no manifest of a table holds.
     """
-    if not settings.warehouse.is_file():
-        shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
-    folder, recipe = folder_of(name, settings), recipe_of(name, settings)
-    if is_current(folder, recipe):
-        return outcome_of(name, settings, reused=True)
-    with (
-        set_aside(folder),
-        explained(settings.home, inputs_of(name, settings).values()),
-        publish(folder, recipe) as (_, metrics),
-    ):
-        metrics |= work()
-    return outcome_of(name, settings, reused=False)
+    with alone(settings.warehouse):
+        if not settings.warehouse.is_file():
+            shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
+        folder, recipe = folder_of(name, settings), recipe_of(name, settings)
+        if is_current(folder, recipe):
+            return outcome_of(name, settings, reused=True)
+        inputs = inputs_of(name, settings).values()
+        with set_aside(folder), explained(settings.home, inputs), publish(folder, recipe) as (_, metrics):
+            metrics |= work()
+        return outcome_of(name, settings, reused=False)
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[Path]:
+    """Waits until no other process is here with the same output: what one adds, the next one finds. The lock ends with
+    its process, killed or not."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.with_name(f".{output.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that makes {output} …", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield output
 
 
 @contextmanager
