@@ -45,8 +45,8 @@ CREATE OR REPLACE TEMP MACRO over_larger_gammas_at(p, x, q, y) AS
 
 CREATE OR REPLACE TEMP MACRO over_larger_gammas(p, r, q, s) AS over_larger_gammas_at(p, r / (r + s), q, s / (r + s));
 
--- The value of a row's field as text, by its name as given or in lower case.
-CREATE OR REPLACE TEMP MACRO field(row, name) AS coalesce(row ->> name, row ->> lower(name));
+-- The value of a row's field as text, by the first of two keys that has one.
+CREATE OR REPLACE TEMP MACRO field(row, keys) AS coalesce(row ->> keys[1], row ->> keys[2]);
 
 -- Unicode NFC, every run of white space one space, none around; null where nothing is left. Most texts need no replacing,
 -- which takes six times as long as to see that.

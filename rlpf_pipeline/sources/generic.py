@@ -31,7 +31,13 @@ def required(settings: IngestSettings) -> tuple[Required, ...]:
 
 
 def parameters(settings: IngestSettings) -> dict[str, object]:
-    return {f"{field}_column": settings.columns.get(field, field) for field in RAW_MULTITEXT_ADS.column_names}
+    columns = {field: settings.columns.get(field, field) for field in RAW_MULTITEXT_ADS.column_names}
+    return {f"{field}_keys": [pointer(column), pointer(column.lower())] for field, column in columns.items()}
+
+
+def pointer(key: str) -> str:
+    """JSON pointer (RFC 6901) to `key`, which may itself look like a path, such as $spent or /day."""
+    return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
 def read_column_map(path: Path) -> dict[str, str]:

@@ -258,6 +258,21 @@ def test_a_column_map_renames_the_columns_of_any_file(tmp_path, name):
     ]
 
 
+@pytest.mark.parametrize("name", ["ads.csv", "ads.jsonl", "ads.parquet"])
+def test_columns_may_have_names_that_look_like_paths_or_are_hard_to_write_small(tmp_path, name):
+    """Capital sigma and dotted I: Python and DuckDB do not agree on their small letters."""
+    columns = {"ad_id": "ΟΔΟΣ", "text": "İlan", "impressions": "$shown", "clicks": "*", "period": "/a~b"}
+    row = {"ΟΔΟΣ": "a", "İlan": "Buy now", "$shown": 100, "*": 7, "/a~b": "2025-03-01"}
+    if name == "ads.parquet":
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+    else:
+        lines = [",".join(row), ",".join(map(str, row.values()))]
+        content = json.dumps(row) if name == "ads.jsonl" else "\n".join(lines)
+    accepted, _ = ingested(tmp_path, name, content, "generic", columns=columns)
+    assert [tuple(accepted[0][field] for field in columns)] == [("a", "Buy now", 100, 7, "2025-03-01")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
