@@ -63,6 +63,16 @@ CREATE OR REPLACE TEMP MACRO whole_number(value) AS
             AND NOT regexp_full_match(trim(value), '[+-]?[1-9][0-9]{0,2}\.000')
         THEN try_cast(replace(split_part(trim(value), '.', 1), ',', '') AS BIGINT) END;
 
+-- A period with a day named in one way only: 2024-03-01, not its midnight (2024-03-01 00:00:00) or its window
+-- (2024-03-01/2024-03-01).
+CREATE OR REPLACE TEMP MACRO one_day(period) AS
+    CASE WHEN period = left(period, 10) || '/' || left(period, 10) THEN left(period, 10) ELSE period END;
+
+CREATE OR REPLACE TEMP MACRO plain_period(period) AS
+    CASE WHEN length(period) > 10
+        THEN one_day(regexp_replace(period, '(\d{4}-\d\d-\d\d)[ T]00:00(:00(\.0+)?)?(Z|\+00(:?00)?)?(/|$)', '\1\6', 'g'))
+        ELSE period END;
+
 -- First and last day of a period that is a day or a window of days (2024-03-01/2024-03-20); null for any other.
 CREATE OR REPLACE TEMP MACRO days(period) AS
     CASE WHEN regexp_full_match(period, '\d{4}-\d\d-\d\d(/\d{4}-\d\d-\d\d)?')

@@ -131,7 +131,6 @@ def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool 
     Raises UserError where a table cannot be read, also by a query inside of the `with` statement.
     """
     with connect(config=CONNECTION) as connection:
-        connection.execute("SET TimeZone = 'UTC'")  # days of a time with a zone are not to depend on the machine's
         kinds = dict(open_source(connection, source, spec, query))
         covariates, outcomes, segments = spec.present(list(kinds))
         categories = [spec.source_of(c.name) for c in covariates if c.form == "category" and headline]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -130,6 +131,25 @@ def test_of_windows_that_overlap_the_longest_counts_and_then_the_latest(tmp_path
         assert sorted(periods) == sorted(kept)
         assert len(rejects) == len(windows) - len(counted)
         assert all("overlaps one of the same ad and text that counts" in row["reason"] for row in rejects)
+
+
+def test_a_day_is_one_period_however_it_is_written_and_wherever_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    periods = ["2024-03-01", "2024-03-01/2024-03-01", "2024-03-01 13:00:00", "3/3"]
+    lines = "".join(f"a,Buy now,100,3,{period}\n" for period in periods)
+    (tmp_path / "days.csv").write_text("ad_id,text,impressions,clicks,period\n" + lines)
+    files = [tmp_path / "days.csv"]
+    for name, zone in (("plain", None), ("zone", "UTC")):
+        times = pa.array([datetime(2024, 3, 1), datetime(2024, 3, 4 + len(files))], pa.timestamp("us", zone))
+        row = {"ad_id": ["a"] * 2, "text": ["Buy now"] * 2, "impressions": [100] * 2, "clicks": [3] * 2}
+        files.append(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table({**row, "period": times}), files[-1])
+    ingest(files, "generic", tmp_path)
+    accepted = [row["period"] for row in pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()]
+    assert accepted == ["2024-03-01", "2024-03-01 13:00:00", "2024-03-05", "2024-03-06", "3/3"]
+    reasons = [row["reason"] for row in pq.read_table(tmp_path / "rejects.parquet").to_pylist()]
+    same = "duplicate variant: same ad, text and period as row 1"
+    assert reasons == [same, *[f"{same} of {files[0]}"] * 2]
 
 
 def test_windows_of_other_ads_and_texts_do_not_overlap(tmp_path):

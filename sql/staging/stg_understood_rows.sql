@@ -22,7 +22,7 @@ FROM (
             clean_text(context) AS context,
             nullif(trim(variant_id), '') AS variant_id,
             clean_text(text) AS text,
-            nullif(trim(period), '') AS period,
+            plain_period(nullif(trim(period), '')) AS period,
             whole_number(impressions) AS impressions,
             whole_number(clicks) AS clicks
         )
