@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 
-from rlpf_pipeline.artifacts import link_or_copy, swap_into_place
+from rlpf_pipeline.artifacts import Recipe, link_or_copy, publish, require_as_written
 from rlpf_pipeline.errors import UserError
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
@@ -150,28 +150,38 @@ class Warehouse:
         its row count. The SELECT ends in ORDER BY: equal rows give equal bytes. On an exception the former files stay.
         """
         folder = self.folder_of(Path(name).name)
-        building = folder.with_name(f".{folder.name}.building")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
         numbers = count()
-
-        def write(parameters: Mapping[str, object]) -> int:
-            path = str(building / f"part-{next(numbers):05}.parquet")
-            copy = f"COPY ({read_sql(name)}) TO $path ({PARQUET})"
-            return int(self.connection.execute(copy, {**parameters, "path": path}).fetchall()[0][0])
-
         self.connection.execute("SET preserve_insertion_order = true")
         try:
-            yield write
-            swap_into_place(building, folder)
+            with publish(folder, Recipe(stage=name)) as (building, _):
+
+                def write(parameters: Mapping[str, object]) -> int:
+                    path = str(building / f"part-{next(numbers):05}.parquet")
+                    copy = f"COPY ({read_sql(name)}) TO $path ({PARQUET})"
+                    return int(self.connection.execute(copy, {**parameters, "path": path}).fetchall()[0][0])
+
+                yield write
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            shutil.rmtree(folder.with_name(f".{folder.name}.building"), ignore_errors=True)
             self.connection.execute("SET preserve_insertion_order = false")
         self.view_parquet(Path(name).name, folder / "*.parquet")
 
     def folder_of(self, table: str) -> Path:
         """Folder of the Parquet files of a table that is written in parts."""
         return self.marts / f"{table}.parquet"
+
+    def parts_of(self, table: str) -> list[Path]:
+        """Those files, in order. Raises UserError where there is none, or one is not what was written."""
+        folder = self.folder_of(table)
+        try:
+            if not folder.is_dir():
+                raise UserError(f"{folder} is missing.")
+            require_as_written(folder)
+        except UserError as error:
+            raise UserError(
+                f"{error} To make it again, delete {self.path} and run again: every table is built from the raw files."
+            ) from error
+        return sorted(folder.glob("*.parquet"))
 
     def run_view(self, name: str) -> None:
         """Replace the view named like the file `sql/<name>.sql` by that SELECT, which has no parameters."""

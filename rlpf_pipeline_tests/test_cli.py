@@ -1,6 +1,7 @@
 """The command line: exit codes, messages without tracebacks, and what a command leaves behind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,31 @@ def test_ingest_then_pairs(
 
 def rows_of(home: Path) -> list[str]:
     return sorted(pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet").text)
+
+
+def test_a_damaged_table_is_found_before_training_and_made_again_as_the_message_says(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ads.csv").write_text(ADS)
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads.csv"), "--format", "generic") == 0
+    assert rlpf(monkeypatch, "pairs", "--profile", "production") == 0
+    snapshot, warehouse = home / "production" / "snapshots", home / "production" / "warehouse.duckdb"
+    written = pd.read_parquet(snapshot / "preferences" / "variants.parquet")
+    shutil.rmtree(snapshot)
+    (part,) = (home / "production" / "marts" / "variants.parquet").glob("*.parquet")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 3] ^= 1
+    part.write_bytes(content)
+    assert rlpf(monkeypatch, "pairs", "--profile", "production") == 2
+    message = capsys.readouterr().err
+    assert f"{part} is not what was written" in message
+    assert f"delete {warehouse}" in message
+    shutil.rmtree(part.parent)
+    assert rlpf(monkeypatch, "pairs", "--profile", "production") == 2
+    assert f"{part.parent} is missing. To make it again, delete {warehouse}" in capsys.readouterr().err
+    warehouse.unlink()
+    assert rlpf(monkeypatch, "pairs", "--profile", "production") == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(snapshot / "preferences" / "variants.parquet"), written)
 
 
 def test_new_files_are_added_and_known_content_changes_nothing(
