@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import Algorithm
+from rlpf_pipeline.settings import Algorithm, MarketSettings, faults_of
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
@@ -393,7 +394,11 @@ def simulate(
         "early_winner": early_winner,
         "divergent_share": divergent_share,
     }
-    market = load_settings().market.model_copy(update=chosen | ({} if seed is None else {"seed": seed}))
+    own = load_settings().market.model_dump() | chosen | ({} if seed is None else {"seed": seed})
+    try:
+        market = MarketSettings.model_validate(own)
+    except ValidationError as error:
+        raise UserError(f"The market's options do not fit: {faults_of(error)}.") from error
     output.mkdir(parents=True, exist_ok=True)
     path = output / "multitext_ads.parquet"
     with Progress(transient=True) as bar:

@@ -250,6 +250,15 @@ def test_simulate_writes_the_asked_number_of_advertisers(tmp_path: Path, monkeyp
     assert pd.read_parquet(tmp_path / "market" / "multitext_ads.parquet").advertiser_id.nunique() == 5
 
 
+@pytest.mark.parametrize("option", [("--novelty", "nan"), ("--novelty", "inf"), ("--early-winner", "inf")])
+def test_simulate_refuses_what_is_no_number(
+    option: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, "simulate", "--advertisers", "2", "--output", str(tmp_path / "market"), *option) == 2
+    assert "should be a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "market").exists()
+
+
 @pytest.mark.parametrize(
     ("folder", "column", "message"),
     [("nowhere", "text", "is no model folder"), ("model", "headline", "no column 'headline'")],
