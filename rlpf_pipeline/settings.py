@@ -398,7 +398,8 @@ class Settings(Section):
 
     @property
     def mlflow_uri(self) -> str:
-        return f"sqlite:///{self.instance / 'mlflow.db'}"
+        path = str(self.instance / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{path}"
 
     @property
     def has_planted_truth(self) -> bool:
