@@ -165,3 +165,33 @@ def test_a_refused_row_is_kept_as_it_stands_in_the_file(tmp_path, form, before, 
     path.write_bytes(written[form])
     _, rows = rows_of_file(path)
     assert rows[-1].replace("\r\n", "\n") == refused
+
+
+LINES = [f"a{n},Text ünïcode {n},100,3\n" for n in range(2000)]
+LATER = "".join(LINES[1000:])
+
+
+@pytest.mark.parametrize(
+    ("closing", "refused_lines"),
+    [
+        ("", 2001),
+        ('c,"",100,3\n', 2002),
+        ('c,"quoted, text",100,3\n', 1002),
+        ('c,text,100,5"\n', 1002),
+        ('c,text",100,5,6,7\n', 1002),
+        ('c,text",100,"' + "".join(LINES[:500]) + '"x\n', 1502),
+    ],
+)
+@pytest.mark.parametrize("before", ["", BEFORE])
+def test_lines_that_an_open_quote_takes_along_are_kept_and_counted(tmp_path, before, closing, refused_lines):
+    """DuckDB tells 10,000 bytes of a record, fewer than these have."""
+    head = ",".join(ROWS[0]) + "\n" + before + "d,Good,100,3\n"
+    damaged = 'b,"open text,100,3\n' + "".join(LINES[:1000]) + closing
+    (tmp_path / "ads.csv").write_text(head + damaged + LATER)
+    counts = ingest([tmp_path / "ads.csv"], "generic", tmp_path)
+    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert (damaged + LATER).startswith(reject["raw_row"])
+    assert reject["raw_row"].count("\n") + 1 == refused_lines
+    assert counts.accepted == 1 + bool(before) + (damaged + LATER).count("\n") - refused_lines
+    first = head.count("\n") + 1
+    assert f"; lines {first} to {first + refused_lines - 1} of the file" in reject["reason"]
