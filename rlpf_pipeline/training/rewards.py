@@ -31,7 +31,8 @@ class Samples:
 
     gains: (texts, heads), each head's score less the one it gives to the original, log odds. texts: as decoded, each
     beside its prompt's original in `originals`.
-    tokens, original_tokens: (texts,), lengths. finished: (texts,), False for a text cut off at the limit.
+    tokens: (texts,), as drawn, end marks included. original_tokens: (texts,), an original has no end mark.
+    finished: (texts,), False for a text cut off at the limit, which has no end mark either.
     """
 
     gains: np.ndarray
@@ -40,6 +41,11 @@ class Samples:
     tokens: np.ndarray
     original_tokens: np.ndarray
     finished: np.ndarray
+
+    @property
+    def text_tokens(self) -> np.ndarray:
+        """Tokens of each text alone, as an original's are counted: (texts,)."""
+        return self.tokens - self.finished
 
     @cached_property
     def relevance(self) -> np.ndarray:
@@ -155,7 +161,7 @@ def excess_spread(samples: Samples, usual: float) -> np.ndarray:
 
 
 def tokens(samples: Samples) -> np.ndarray:
-    return samples.tokens.astype(float)
+    return samples.text_tokens.astype(float)
 
 
 def tokens_outside_band(samples: Samples, shortest: float, longest: float) -> np.ndarray:
@@ -163,15 +169,15 @@ def tokens_outside_band(samples: Samples, shortest: float, longest: float) -> np
 
     Both ends matter: without the lower one, PPO learned to please the reward model with ever shorter texts.
     """
-    lacking = np.maximum(0, shortest * samples.original_tokens - samples.tokens)
-    excess = np.maximum(0, samples.tokens - longest * samples.original_tokens)
+    lacking = np.maximum(0, shortest * samples.original_tokens - samples.text_tokens)
+    excess = np.maximum(0, samples.text_tokens - longest * samples.original_tokens)
     return lacking + excess
 
 
 def length_surprise(samples: Samples, usual: float) -> np.ndarray:
     """Nats by which a length is less likely beside the original's than the same length: z^2 / 2, z the log of their
-    ratio over its standard deviation among people's texts for the same ad (`usual.py`)."""
-    return (np.log(samples.tokens / samples.original_tokens) / usual) ** 2 / 2
+    ratio over its standard deviation among people's texts for the same ad (`usual.py`). No text counts as one token."""
+    return (np.log(np.maximum(1, samples.text_tokens) / samples.original_tokens) / usual) ** 2 / 2
 
 
 def unfinished(samples: Samples) -> np.ndarray:

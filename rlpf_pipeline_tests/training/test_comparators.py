@@ -74,7 +74,7 @@ def test_a_step_says_what_ppo_says_of_its_samples(cache: Path, algorithm: str) -
     assert [row["step"] for row in history] == [1, 2]
     for row in history:
         assert row["term_gain"] == pytest.approx(row["reward"])
-        assert row["term_length"] == pytest.approx(-0.5 * row["tokens"])
+        assert row["term_length"] == pytest.approx(-0.5 * (row["tokens"] - row["finished"]))
         assert row["term_missing_eos"] == pytest.approx(-(1 - row["finished"]))
         assert 1 <= row["tokens"] <= 4
     assert history[1]["kl"] > 0 if algorithm == "grpo" else history[0]["kl"] == pytest.approx(0, abs=1e-6)

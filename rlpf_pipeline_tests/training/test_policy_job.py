@@ -171,8 +171,8 @@ def test_texts_of_equal_length_leave_others_possible(config: RunConfig) -> None:
 
 
 def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:
-    prompts = [Prompt("ad", None, "Bread.", [1], tokens) for tokens in (10, 35, 36, 80)]
-    settings = PolicySettings(max_new_tokens=28, shortest=0.8)  # .8 of 35 is 28
+    prompts = [Prompt("ad", None, "Bread.", [1], tokens) for tokens in (10, 33, 34, 80)]
+    settings = PolicySettings(max_new_tokens=28, shortest=0.8)  # 27 and the end mark; .8 of 34 is 27.2
     assert originals_out_of_reach(prompts, settings) == 0.5
     assert originals_out_of_reach(prompts, settings.model_copy(update={"length": "linear"})) == 0.0
 

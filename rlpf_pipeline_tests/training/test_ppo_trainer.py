@@ -269,7 +269,7 @@ def test_each_term_of_the_reward_is_reported(cache: Path) -> None:
     row = step(tiny_trainer(cache, **penalties))
     assert row["term_gain"] == pytest.approx(row["reward"])
     assert row["term_missing_eos"] == pytest.approx(-2.0 * (1 - row["finished"]))
-    assert row["term_length"] == pytest.approx(-0.5 * row["tokens"])
+    assert row["term_length"] == pytest.approx(-0.5 * (row["tokens"] - row["finished"]))
     assert -1 < row["term_repetition"] <= 0
 
 

@@ -1,19 +1,21 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training import rewards
 from rlpf_pipeline.training.prompts import Prompt
-from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, weighted
-from rlpf_pipeline_tests.conftest import needs_minilm
+from rlpf_pipeline.training.rewards import Samples, head_gains, reward_terms, samples_of, weighted
+from rlpf_pipeline_tests.conftest import TINY, needs_minilm
 
 SAMPLES = Samples(
     gains=np.array([[1.0, 3.0], [0.5, 0.5], [0.0, 2.0], [-1.0, 1.0]]),
     texts=["buy buy Buy now", "fresh bread", "", "a b a b"],
     originals=["Fresh bread, baked at dawn."] * 4,
-    tokens=np.array([3, 5, 15, 18]),
+    tokens=np.array([4, 6, 16, 18]),  # three of them with their end mark
     original_tokens=np.full(4, 10),
     finished=np.array([True, True, True, False]),
 )
@@ -46,10 +48,25 @@ def test_linear_length_costs_every_token() -> None:
 
 
 def test_a_length_costs_the_nats_by_which_people_s_texts_seldom_have_it() -> None:
-    double = replace(SAMPLES, tokens=np.array([10, 20, 5, 40]))
+    double = replace(SAMPLES, tokens=np.array([11, 21, 6, 40]))
     # z of the same length, twice, half and four times it, at a deviation of log 2: 0, 1, -1, 2
     settings = PolicySettings(length="curve", length_penalty=3.0, usual_length=float(np.log(2)))
     assert weighted(reward_terms(settings), double)["length"].tolist() == pytest.approx([0.0, -1.5, -1.5, -6.0])
+
+
+def test_an_empty_text_is_as_long_as_one_token() -> None:
+    settings = PolicySettings(length="curve", length_penalty=2.0, usual_length=float(np.log(10)))
+    empty = replace(SAMPLES, tokens=np.array([1, 2, 11, 10]))  # an end mark alone, a token, ten of them twice
+    assert weighted(reward_terms(settings), empty)["length"].tolist() == pytest.approx([-1.0, -1.0, 0.0, 0.0])
+
+
+def test_a_copy_is_as_long_as_its_original(cache: Path) -> None:
+    tokenizer = load_tokenizer(TINY, cache)
+    copy = tokenizer("Fresh bread.", add_special_tokens=False)["input_ids"]
+    prompt = Prompt("ad", None, "Fresh bread.", [1], len(copy))
+    samples = samples_of(tokenizer, [prompt], [[[*copy, tokenizer.eos_token_id]]], np.zeros((1, 1)))
+    exact = PolicySettings(length_penalty=1.0, shortest=1.0, longest=1.0)
+    assert weighted(reward_terms(exact), samples)["length"].tolist() == [0.0]
 
 
 @pytest.mark.parametrize(

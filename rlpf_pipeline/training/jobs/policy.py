@@ -160,10 +160,12 @@ def judges_on(
 
 
 def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
-    """Share of the originals whose band of lengths starts above what a policy may write; 0 where there is no band."""
+    """Share of the originals whose band of lengths starts above what a policy may write before its end mark; 0 where
+    there is no band."""
     if settings.length != "band":
         return 0.0
-    return sum(settings.shortest * own.original_tokens > settings.max_new_tokens for own in prompts) / len(prompts)
+    most = settings.max_new_tokens - 1
+    return sum(settings.shortest * own.original_tokens > most for own in prompts) / len(prompts)
 
 
 def by_ppo(task: Task, reporter: Reporter) -> Trained:
