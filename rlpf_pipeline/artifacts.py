@@ -26,6 +26,8 @@ from rlpf_pipeline.settings import faults_of
 
 MANIFEST = "manifest.json"
 PACKAGE = Path(__file__).parent
+LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
+"""Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
 
 
 class Recipe(BaseModel):
@@ -55,6 +57,19 @@ def digest_of(value: object) -> str:
 def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def model_digest(name: str) -> str | None:
+    """Digest of what is read of the folder of a base model; None where the name is none: a hub's stays as it is."""
+    files = [path for path in sorted(Path(name).glob("*")) if path.suffix in LOADED]
+    digests = {path.name: _digest_as_of(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    return digest_of(digests) if files else None
+
+
+@cache
+def _digest_as_of(path: Path, size: int, modified: int) -> str:
+    """Weights are large, and all stages of a process ask about the same ones."""
+    return file_digest(path)
 
 
 def source_digest(*sources: str) -> str:

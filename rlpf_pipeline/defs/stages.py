@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, Recipe, file_digest, read_manifest, source_digest, subset
+from rlpf_pipeline.artifacts import Manifest, Recipe, file_digest, model_digest, read_manifest, source_digest, subset
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import IngestSettings, Settings
 
@@ -223,6 +223,10 @@ def recipe_of(name: str, settings: Settings) -> Recipe:
     if name == "raw_multitext_ads":
         inputs = files_to_ingest(settings)
         sections = ("source", "ingest") if inputs else ("source", "market")
+    bases = {"base": settings.base.name} if "base" in sections else {}
+    if name == "curated_examples" and settings.teacher.model:
+        bases["teacher"] = settings.teacher.model
+    inputs |= {role: digest for role, base in bases.items() if (digest := model_digest(base))}
     if name == "curated_examples" and settings.teacher.examples_file:
         inputs["examples_file"] = digest_of_examples(settings.teacher.examples_file)
     return Recipe(

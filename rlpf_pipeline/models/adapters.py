@@ -27,7 +27,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from rlpf_pipeline.artifacts import require_as_written
+from rlpf_pipeline.artifacts import LOADED, model_digest, require_as_written
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.lora_linear import ADAPTER, fuse_lora
@@ -35,14 +35,13 @@ from rlpf_pipeline.models.rms_norm import fuse_norms
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, faults_of
 
 CARD = "model.json"
-LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
-"""Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class ModelCard(BaseModel):
     kind: str
     base: BaseModelSettings
+    base_digest: str | None = Field(None, description="of a base that is a folder: `artifacts.model_digest`")
     adapters: list[str]
     ensemble: bool = Field(False, description="adapters stand side by side, instead of one on top of the other")
     max_context_tokens: int | None = None
@@ -73,6 +72,15 @@ def require_undamaged(folder: Path) -> None:
     The card may be edited: it says where the base is.
     """
     require_as_written(folder, lambda file: file.suffix in LOADED and file.name != CARD)
+
+
+def require_same_base(folder: Path, card: ModelCard) -> None:
+    """Raises UserError where the base's folder holds another model than the one that was trained on."""
+    if card.base_digest and model_digest(card.base.name) not in (None, card.base_digest):
+        raise UserError(
+            f"{card.base.name} is not the base that {folder} was trained on: its files have changed since. Restore "
+            f"them, name their copy as base in {folder / CARD}, or train the model again."
+        )
 
 
 def attach_lora(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
@@ -179,6 +187,7 @@ def load_policy(folder: Path, cache: Path) -> tuple[PreTrainedModel, PreTrainedT
     if card.kind != "policy":
         raise UserError(f"{folder} holds a {card.kind} model; a policy or imitation model is needed here.")
     require_undamaged(folder)
+    require_same_base(folder, card)
     return merge_adapters(load_causal_lm(card.base, cache), folder, card), load_tokenizer(card.base, cache)
 
 

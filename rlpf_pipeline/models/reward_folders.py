@@ -20,7 +20,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.adapters import CARD, ModelCard, merge_adapters, require_undamaged, save_card, save_model
+from rlpf_pipeline.models.adapters import (
+    CARD,
+    ModelCard,
+    merge_adapters,
+    require_same_base,
+    require_undamaged,
+    save_card,
+    save_model,
+)
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
 from rlpf_pipeline.models.reward_model import RewardModel
@@ -59,6 +67,8 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
             "than it learned from, and its scores would mean nothing. Restore the folder's tokenizer files, or train "
             "the reward model again."
         )
+    if card.adapters:
+        require_same_base(folder, card)
     whole = card.base.model_copy(update={"name": str(folder / TRUNK)})
     trunk = load_trunk(card.base, cache, card.layers) if card.adapters else load_trunk(whole, cache)
     if card.ensemble:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from rlpf_pipeline.artifacts import model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models import block_attention
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora
@@ -182,6 +183,7 @@ def new_reward_model(
     card = ModelCard(
         kind="reward",
         base=base,
+        base_digest=model_digest(base.name),
         adapters=[name] if lora else [],
         max_context_tokens=settings.max_context_tokens,
         max_text_tokens=settings.max_text_tokens,

@@ -9,7 +9,14 @@ from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import EvaluationSettings, ImitationSettings, PolicySettings, Settings, TeacherSettings
+from rlpf_pipeline.settings import (
+    BaseModelSettings,
+    EvaluationSettings,
+    ImitationSettings,
+    PolicySettings,
+    Settings,
+    TeacherSettings,
+)
 
 
 def stale(settings: Settings) -> set[str]:
@@ -56,6 +63,22 @@ def test_a_changed_file_of_examples_is_seen(settings: Settings, tmp_path: Path) 
     assert recipe_of("curated_examples", own) == before
     file.write_text("{}\n{}\n")
     assert recipe_of("curated_examples", own) != before
+
+
+def test_a_changed_folder_of_a_base_model_is_seen(everything_built: Settings, tmp_path: Path) -> None:
+    weights, readme = tmp_path / "llama" / "model.safetensors", tmp_path / "llama" / "README.md"
+    weights.parent.mkdir()
+    weights.write_text("first")
+    name = str(weights.parent)
+    based = everything_built.model_copy(update={"base": BaseModelSettings(name=name)})
+    taught = everything_built.model_copy(update={"teacher": TeacherSettings(model=name)})
+    before = [recipe_of("reward_model", based), recipe_of("curated_examples", taught)]
+    readme.write_text("what no model is made of")
+    assert [recipe_of("reward_model", based), recipe_of("curated_examples", taught)] == before
+    weights.write_text("another")
+    after = [recipe_of("reward_model", based), recipe_of("curated_examples", taught)]
+    assert all(own != former for own, former in zip(after, before, strict=True))
+    assert recipe_of("preference_pairs", based) == recipe_of("preference_pairs", everything_built)
 
 
 def test_a_missing_input_names_itself_and_the_command(settings: Settings) -> None:

@@ -144,6 +144,26 @@ def test_the_pad_token_is_never_the_end_of_text(cache: Path) -> None:
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
+def test_a_base_whose_weights_were_replaced_is_refused(cache: Path, tmp_path: Path) -> None:
+    load_causal_lm(TINY, cache)
+    base = BaseModelSettings(name=str(shutil.copytree(cache / "tiny", tmp_path / "base")), dtype="float32")
+    model = new_reward_model(base, RewardSettings(), LoraSettings(), "reward_model", cache)
+    save_reward_model(model, tmp_path / "reward_model")
+    policy = ModelCard(kind="policy", base=base, base_digest=model.card.base_digest, adapters=["imitation_v2"])
+    adapted = attach_lora(load_causal_lm(base, cache), LoraSettings())
+    save_model(tmp_path / "imitation_v2", policy, adapted, load_tokenizer(base, cache))
+
+    loads = {"reward_model": load_reward_model, "imitation_v2": load_policy}
+    for name, load in loads.items():
+        load(tmp_path / name, cache)
+    weights = tmp_path / "base" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for name, load in loads.items():
+        with pytest.raises(UserError, match=f"is not the base that .*{name} was trained on"):
+            load(tmp_path / name, cache)
+
+
 def test_a_missing_base_model_is_explained(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="could not be loaded"):
         load_causal_lm(BaseModelSettings(name=str(tmp_path / "nowhere")), cache)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlpf_pipeline.artifacts import model_digest
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, require_plain_logits
 from rlpf_pipeline.training.imitation_trainer import train_imitation
@@ -33,7 +34,12 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     model = attach_lora(base, settings.imitation.lora)
     pairs = list(zip(examples.original, examples.rewrite, strict=True))
     metrics = train_imitation(model, tokenizer, pairs, settings.imitation, settings.seed, reporter)
-    card = ModelCard(kind="policy", base=settings.base, adapters=[config.recipe.stage])
+    card = ModelCard(
+        kind="policy",
+        base=settings.base,
+        base_digest=model_digest(settings.base.name),
+        adapters=[config.recipe.stage],
+    )
     save_model(folder, card, model, tokenizer)
     return dict(metrics)
 
