@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
+from rlpf_pipeline.evaluation.output_file import require_writable
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
 from rlpf_pipeline.warehouse import connect, quoted
@@ -49,12 +50,7 @@ def generate_file(
 
     Raises UserError for what is wrong with the file, its column or its texts; `output` then is as it was.
     """
-    if output.suffix != ".parquet":
-        raise UserError(f"The output {output} is written as Parquet: give it a name that ends in .parquet.")
-    if output.is_dir() or output.resolve() == source.resolve():
-        raise UserError(
-            f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
-        )
+    require_writable(output, source)
     ads = ads_of(source, text_column, context_columns)
     distinct = list(dict.fromkeys(ads))
     own = dict(zip(distinct, suggest(policy, distinct, n, seed, reward_model, on_progress), strict=True))
@@ -70,7 +66,6 @@ def generate_file(
         for number, ad in enumerate(ads, start=1)
         for rank, suggestion in enumerate(own[ad], start=1)
     ]
-    output.parent.mkdir(parents=True, exist_ok=True)
     building = output.with_name(f".{output.name}.building")
     pq.write_table(pa.Table.from_pylist(rows, SUGGESTIONS), building)
     move_into_place(building, output)

@@ -38,6 +38,7 @@ import pyarrow.parquet as pq
 from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
+from rlpf_pipeline.evaluation.output_file import require_writable
 from rlpf_pipeline.evaluation.split import Scorer
 from rlpf_pipeline.warehouse import Config, connect, quoted, read_sql
 
@@ -89,12 +90,7 @@ def score_file(
     on_progress: called with texts scored and texts in all. Raises UserError for what is wrong with the file, its
     columns or its texts; `output` then is as it was.
     """
-    if output.suffix != ".parquet":
-        raise UserError(f"The output {output} is written as Parquet: give it a name that ends in .parquet.")
-    if output.is_dir() or output.resolve() == source.resolve():
-        raise UserError(
-            f"The output {output} is {'a folder' if output.is_dir() else 'the input'}. Choose another name."
-        )
+    require_writable(output, source)
     added: tuple[str, ...] = ADDED
     if columns.group:
         added += ("rank", "p_best") if model.log_odds else ("rank",)
@@ -121,7 +117,7 @@ def scratch_beside(output: Path) -> Iterator[Path]:
     """A folder on the output's disk that is gone afterwards; what a killed run left there goes first."""
     scratch = output.with_name(f".{output.name}.building")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    scratch.mkdir()
     try:
         yield scratch
     finally:

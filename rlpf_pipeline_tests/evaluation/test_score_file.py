@@ -218,7 +218,13 @@ def test_missing_texts_of_pandas_are_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("o.csv", "ends in .parquet"), ("folder.parquet", "a folder"), ("i.parquet", "the input")]
+    ("name", "message"),
+    [
+        ("o.csv", "ends in .parquet"),
+        ("folder.parquet", "a folder"),
+        ("i.parquet", "the input"),
+        ("i.parquet/o.parquet", "cannot be written: File exists"),
+    ],
 )
 def test_an_unfit_output_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.parquet").mkdir()

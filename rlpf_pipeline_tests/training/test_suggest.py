@@ -91,6 +91,16 @@ def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ads.csv", "out.parquet"]
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_texts_are(
+    policy: Policy, drawn: list[list[str]], tmp_path: Path
+) -> None:
+    drawn += [["one"]]
+    (tmp_path / "ads.csv").write_text("headline\nBread\n")
+    with pytest.raises(UserError, match="cannot be written: File exists"):
+        generate_file(policy, tmp_path / "ads.csv", "headline", 1, 0, tmp_path / "ads.csv" / "out.parquet")
+    assert drawn == [["one"]]
+
+
 def test_the_reward_model_reads_the_context_before_the_texts(
     policy: Policy, drawn: list[list[str]], tmp_path: Path
 ) -> None:
