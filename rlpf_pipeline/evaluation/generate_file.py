@@ -52,8 +52,11 @@ def generate_file(
     """
     require_writable(output, source)
     ads = ads_of(source, text_column, context_columns)
-    distinct = list(dict.fromkeys(ads))
-    own = dict(zip(distinct, suggest(policy, distinct, n, seed, reward_model, on_progress), strict=True))
+    first_rows: dict[tuple[str | None, str], int] = {}
+    for number, ad in enumerate(ads, start=1):
+        first_rows.setdefault(ad, number)
+    suggested = suggest(policy, list(first_rows), n, seed, reward_model, on_progress, list(first_rows.values()))
+    own = dict(zip(first_rows, suggested, strict=True))
     rows = [
         {
             "row": number,

@@ -72,14 +72,17 @@ def suggest(
     seed: int,
     reward_model: RewardModel | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[Suggestion]]:
     """Up to `n` suggestions for each ad's text: none twice, none a copy of the text, none cut off.
 
     ads: (context, text); the context is what reward models read before a text, where they were trained with one. Ranked
     by the reward model (`ranked`), otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws gave no more.
-    on_progress: called with ads that are served and ads in all. Raises UserError for a text that is empty or too long.
+    on_progress: called with ads that are served and ads in all. numbers: what errors call the texts, None for 1, 2, …
+    Raises UserError for a text that is empty or too long.
     """
-    prompts = [make_prompt(policy, context, text, number) for number, (context, text) in enumerate(ads, start=1)]
+    named = zip(ads, numbers or range(1, len(ads) + 1), strict=True)
+    prompts = [make_prompt(policy, context, text, number) for (context, text), number in named]
     found: list[dict[str, str]] = [{} for _ in prompts]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(ROUNDS):

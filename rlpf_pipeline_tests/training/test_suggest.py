@@ -91,6 +91,12 @@ def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ads.csv", "out.parquet"]
 
 
+def test_a_text_of_a_file_is_named_by_its_row(policy: Policy, tmp_path: Path) -> None:
+    (tmp_path / "ads.csv").write_text("headline\nBread\nBread\n12\n")
+    with pytest.raises(UserError, match="Text number 3 holds no letter"):
+        generate_file(policy, tmp_path / "ads.csv", "headline", 1, 0, tmp_path / "out.parquet")
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_texts_are(
     policy: Policy, drawn: list[list[str]], tmp_path: Path
 ) -> None:
