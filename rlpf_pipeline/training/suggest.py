@@ -79,7 +79,7 @@ def suggest(
     ads: (context, text); the context is what reward models read before a text, where they were trained with one. Ranked
     by the reward model (`ranked`), otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws gave no more.
     on_progress: called with ads that are served and ads in all. numbers: what errors call the texts, None for 1, 2, …
-    Raises UserError for a text that is empty or too long.
+    Raises UserError for a text that is empty, too long or no UTF-8.
     """
     named = zip(ads, numbers or range(1, len(ads) + 1), strict=True)
     prompts = [make_prompt(policy, context, text, number) for (context, text), number in named]
@@ -127,6 +127,10 @@ def ranked(prompt: Prompt, texts: list[str], reward_model: RewardModel | None) -
 def make_prompt(policy: Policy, context: str | None, text: str, number: int) -> Prompt:
     """The prompt for an ad, written as in training: Unicode NFC, white space collapsed."""
     before, original = (" ".join(unicodedata.normalize("NFC", own or "").split()) for own in (context, text))
+    try:
+        f"{before}{original}".encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"Text number {number} or its context is no UTF-8: {text!r}. Give it in UTF-8.") from error
     if not any(letter.isalpha() for letter in original):
         raise UserError(f"Text number {number} holds no letter: {text!r}. Give the text of an ad, or leave it out.")
     ids = prompt_ids(policy.tokenizer, original)

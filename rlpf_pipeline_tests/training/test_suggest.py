@@ -91,6 +91,13 @@ def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ads.csv", "out.parquet"]
 
 
+@pytest.mark.parametrize(("context", "text"), [(None, "Caf\udce9"), ("Caf\udce9", "Bread")])
+def test_bytes_that_are_no_utf_8_are_refused(policy: Policy, context: str | None, text: str) -> None:
+    """As the command line passes on a byte of Latin-1."""
+    with pytest.raises(UserError, match=r"no UTF-8: '(Caf\\udce9|Bread)'"):
+        suggest(policy, [(context, text)], 1, 0)
+
+
 def test_a_text_of_a_file_is_named_by_its_row(policy: Policy, tmp_path: Path) -> None:
     (tmp_path / "ads.csv").write_text("headline\nBread\nBread\n12\n")
     with pytest.raises(UserError, match="Text number 3 holds no letter"):
