@@ -1,9 +1,19 @@
 from pathlib import Path
 
 from mlflow import MlflowClient
+from sqlalchemy import make_url
 
 from rlpf_pipeline.defs.tracking import Tracking
 from rlpf_pipeline.profiles import load_settings
+
+
+def test_the_store_is_where_the_home_is_whatever_its_name(tmp_path: Path) -> None:
+    settings = load_settings("tiny", (), tmp_path / "50%20off? yes")
+    store = settings.instance / "mlflow.db"
+    assert make_url(settings.mlflow_uri).database == str(store)
+    settings.instance.mkdir()
+    Tracking(settings).start("reward_model", {})
+    assert store.is_file()
 
 
 def test_a_deleted_experiment_is_restored(tmp_path: Path) -> None:
