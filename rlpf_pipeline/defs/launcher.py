@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -48,7 +49,7 @@ def write_run_config(name: str, settings: Settings) -> Path:
 def accelerate_config() -> Path:
     """RLPF_ACCELERATE: a shipped configuration by name (training/accelerate), or a file; by default `cpu`.
 
-    Raises UserError where it is neither, or is to be copied and filled in.
+    Raises UserError where it is neither, cannot be read, or is to be copied and filled in.
     """
     chosen = os.environ.get("RLPF_ACCELERATE") or "cpu"
     shipped = {path.stem: path for path in (PACKAGE / "training" / "accelerate").glob("*.yaml")}
@@ -58,7 +59,7 @@ def accelerate_config() -> Path:
             f"RLPF_ACCELERATE names no file: {path}. Choose one of {', '.join(sorted(shipped))}, or name a file; "
             "`accelerate config --config_file FILE` writes one."
         )
-    if yaml.safe_load(path.read_text()).get("main_process_ip") == TO_BE_WRITTEN:
+    if content_of(path).get("main_process_ip") == TO_BE_WRITTEN:
         raise UserError(
             f"{path} is for several machines: copy it to each, write the first one's address for {TO_BE_WRITTEN} and "
             "the machine's number as machine_rank, and name the copy in RLPF_ACCELERATE."
@@ -66,11 +67,26 @@ def accelerate_config() -> Path:
     return path
 
 
+def content_of(config: Path) -> dict[str, Any]:
+    """Raises UserError where it is no accelerate configuration."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        fits = all(int(content.get(name, 1)) > 0 for name in ("num_machines", "num_processes"))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"RLPF_ACCELERATE names {config}, which is no accelerate configuration: lines such as `num_processes: 2`. "
+            "`accelerate config --config_file FILE` writes one."
+        )
+    return content  # type: ignore[no-any-return]
+
+
 def threads_of_a_process(config: Path) -> int:
     """The cores that this process may use, shared by the job's processes."""
     import joblib  # heavy, for a command line that starts no job
 
-    settings = yaml.safe_load(config.read_text())
+    settings = content_of(config)
     machines, processes = settings.get("num_machines", 1), settings.get("num_processes", 1)
     return max(1, int(joblib.cpu_count() * machines // processes))
 
@@ -78,7 +94,7 @@ def threads_of_a_process(config: Path) -> int:
 def is_for_gpus(config: Path) -> bool:
     """Whether jobs under it must find a GPU; with ACCELERATE_USE_CPU=true they are ranks on a CPU instead."""
     overruled = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-    return not (overruled or yaml.safe_load(config.read_text()).get("use_cpu"))
+    return not (overruled or content_of(config).get("use_cpu"))
 
 
 def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> None:

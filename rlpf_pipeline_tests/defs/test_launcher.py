@@ -72,6 +72,16 @@ def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -
         accelerate_config()
 
 
+@pytest.mark.parametrize("content", [b"", b"- a", b"{", b"num_processes: 0", b"num_processes: two", b"\xff"])
+def test_a_file_that_is_no_accelerate_configuration_is_named(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ours.yaml").write_bytes(content)
+    monkeypatch.setenv("RLPF_ACCELERATE", str(tmp_path / "ours.yaml"))
+    with pytest.raises(UserError, match=r"ours\.yaml, which is no accelerate configuration"):
+        accelerate_config()
+
+
 def test_a_configuration_for_several_machines_is_to_be_filled_in(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
