@@ -42,11 +42,15 @@ $(DAGSTER_HOME)/dagster.yaml: dagster.yaml
 run: .venv/.installed
 	@.venv/bin/rlpf run --profile $(PROFILE) $(foreach file,$(DATA),--data $(file))
 
-# RLPF_DATA takes absolute paths, separated as in PATH.
+# RLPF_DATA takes absolute paths, one a line.
 empty :=
 space := $(empty) $(empty)
+define newline
+
+
+endef
 ui: export RLPF_PROFILE = $(PROFILE)
-ui: export RLPF_DATA = $(subst $(space),:,$(abspath $(DATA)))
+ui: export RLPF_DATA = $(subst $(space),$(newline),$(abspath $(DATA)))
 ui: .venv/.installed $(DAGSTER_HOME)/dagster.yaml
 	@echo "http://127.0.0.1:3000 (stop with Ctrl-C)"
 	@.venv/bin/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000

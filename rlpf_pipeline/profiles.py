@@ -112,7 +112,7 @@ def home_from_environment() -> Path:
 def load_settings(
     profile: str | None = None, data: tuple[Path, ...] | None = None, home: Path | None = None
 ) -> Settings:
-    """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (as in PATH), RLPF_HOME.
+    """Settings of a profile; what is not given comes from RLPF_PROFILE, RLPF_DATA (a path a line), RLPF_HOME.
 
     RLPF_SETTINGS names a YAML file whose values replace those of the profile, section by section. Raises UserError for
     an unknown profile, and for a file that does not fit.
@@ -123,7 +123,7 @@ def load_settings(
             f"Unknown profile '{profile}'. Choose one of: {', '.join(PROFILE_SETTINGS)} (PROFILE=… or --profile)."
         )
     if data is None:
-        data = tuple(Path(p).resolve() for p in os.environ.get("RLPF_DATA", "").split(os.pathsep) if p)
+        data = tuple(Path(p).resolve() for p in os.environ.get("RLPF_DATA", "").split("\n") if p)
     chosen = {"profile": profile, "home": (home or home_from_environment()) / profile, "data": data}
     file = os.environ.get("RLPF_SETTINGS")
     if not file:

@@ -33,7 +33,7 @@ def run_everything(settings: Settings, say: Say) -> bool:
     from rlpf_pipeline.definitions import defs
 
     os.environ["RLPF_PROFILE"] = settings.profile
-    os.environ["RLPF_DATA"] = os.pathsep.join(str(path) for path in settings.data)
+    os.environ["RLPF_DATA"] = "\n".join(str(path) for path in settings.data)
     with only_run(settings), open_instance(settings) as instance:
         forget_killed_runs(instance)
         run_id = str(uuid.uuid4())

@@ -47,6 +47,12 @@ def test_a_users_mistake_in_a_step_comes_out_as_one(settings: Settings) -> None:
     assert said[0] == "(1/16) raw_multitext_ads …"
 
 
+def test_a_colon_in_a_path_is_part_of_it(settings: Settings, tmp_path: Path) -> None:
+    files = (tmp_path / "a:b.csv", tmp_path / "c.csv")
+    with pytest.raises(UserError, match=rf"^No such file: {files[0]}, {files[1]}\."):
+        run_everything(settings.model_copy(update={"data": files}), lambda line: None)
+
+
 def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:
     with open_instance(settings) as instance:
         assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
