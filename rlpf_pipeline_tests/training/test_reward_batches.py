@@ -34,4 +34,9 @@ def test_labels_of_texts_are_log_ctrs_about_their_mean_by_impressions() -> None:
     log_ctr, exposure = text_labels([texts])
     # (0 + 1/2) / (99 + 1) = .005 and (4 + 1/2) / (299 + 1) = .015, three times as high
     assert log_ctr.tolist() == pytest.approx([-299 / 398 * math.log(3), 99 / 398 * math.log(3)])
-    assert exposure.tolist() == pytest.approx([99 / 199, 299 / 199])
+    assert exposure.tolist() == [99, 299]
+
+
+def test_an_impression_weighs_alike_in_every_split() -> None:
+    seldom, often = (AD._replace(impressions=(shown,) * 3) for shown in (100, 10_000))
+    assert text_labels([often])[1][0] / text_labels([seldom])[1][0] == 100
