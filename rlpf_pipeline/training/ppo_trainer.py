@@ -80,17 +80,11 @@ class PPOTrainer:
         sampler: Sampler | VllmSampler | None = None,
     ) -> None:
         """policy: whole, or sharded (`sharding.py`). sampler: None for our own decoding. Raises UserError where a
-        mini-batch, or a judgement by a sharded policy, would have fewer prompts than there are ranks."""
+        judgement by a sharded policy would have fewer prompts than there are ranks."""
         self.settings, self.seed, self.tokenizer = settings, seed, tokenizer
         self.reward_model, self.prompts, self.judges = reward_model, prompts, judges
         self.accelerate = accelerator()
         self.prompts_per_step = min(settings.prompts_per_step, len(prompts))
-        if self.prompts_per_step < settings.minibatches * self.accelerate.num_processes:
-            raise UserError(
-                f"A PPO step has {self.prompts_per_step} prompts (of {len(prompts)} in all): too few for "
-                f"{settings.minibatches} mini-batches on {self.accelerate.num_processes} process(es). Raise "
-                "policy.prompts_per_step or lower policy.minibatches."
-            )
         self.learner = PPOUpdate(policy, settings, tokenizer.pad_token_id, self.accelerate)
         if self.learner.sharded and judges and len(judges.prompts) < self.accelerate.num_processes:
             raise UserError(
@@ -108,13 +102,26 @@ class PPOTrainer:
         self.best = self.learner.adapter
 
     def train(self, reporter: Reporter, checkpoints: Checkpoints | None = None) -> None:
-        """Run to the end and take the chosen policy; `history` then has a row a step, `curve` one a judgement."""
+        """Run to the end and take the chosen policy; `history` then has a row a step, `curve` one a judgement.
+
+        Raises UserError where a mini-batch would have fewer prompts than there are ranks.
+        """
+        self.require_prompts()
         self.resume(checkpoints)
         while not self.finished:
             self.advance(reporter)
             if checkpoints and self.step % self.settings.checkpoint_every == 0 and self.accelerate.is_main_process:
                 checkpoints.save(self.checkpoint())
         self.take_best()
+
+    def require_prompts(self) -> None:
+        minibatches, ranks = self.settings.minibatches, self.accelerate.num_processes
+        if self.prompts_per_step < minibatches * ranks:
+            raise UserError(
+                f"A PPO step has {self.prompts_per_step} prompts (of {len(self.prompts)} in all): too few for "
+                f"{minibatches} mini-batches on {ranks} process(es). Raise policy.prompts_per_step or lower "
+                "policy.minibatches."
+            )
 
     @property
     def finished(self) -> bool:

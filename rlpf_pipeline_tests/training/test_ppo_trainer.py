@@ -296,7 +296,15 @@ class Shares(NamedTuple):
 
 def test_too_few_prompts_for_the_minibatches_are_refused(cache: Path) -> None:
     with pytest.raises(UserError, match=r"4 prompts .* too few for 5 mini-batches"):
-        tiny_trainer(cache, minibatches=5)
+        tiny_trainer(cache, minibatches=5).train(QUIET)
+
+
+def test_who_only_judges_may_have_fewer_prompts_than_ranks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As comparators do, after hours of their own training."""
+    monkeypatch.setattr("rlpf_pipeline.training.ppo_trainer.accelerator", lambda: Shares(9, 8))
+    ppo = tiny_trainer(cache)
+    with pytest.raises(UserError, match=r"4 prompts .* on 9 process"):
+        ppo.train(QUIET)
 
 
 # Planted reward models: what they reward is worth nothing, and the evaluation reward model knows it.

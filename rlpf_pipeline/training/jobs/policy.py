@@ -56,8 +56,6 @@ class Task(NamedTuple):
     def ppo(self, policy: PeftModel, sampler: VllmSampler | None = None) -> PPOTrainer:
         """PPO on a policy, which is also how a policy that another algorithm trained is judged."""
         settings, seed, prompts = self.config.settings.policy, self.config.settings.seed, self.prompts
-        if settings.algorithm != "ppo":  # it judges alone, and PPO's rule about mini-batches is not theirs
-            settings = settings.model_copy(update={"minibatches": 1})
         return PPOTrainer(policy, self.tokenizer, self.reward_model, prompts, settings, seed, self.judges, sampler)
 
     @contextmanager
