@@ -55,8 +55,9 @@ def train_reward_model(
 
     validation: ads whose loss picks the epoch; without any, the last one counts. states: where the frozen layers'
     states are kept. Returns train_loss, train_accuracy, padding_share, epochs, cut_share (of the distinct texts, those
-    cut at reward.max_text_tokens), and with validation ads validation_loss, validation_accuracy. Raises UserError for
-    labels that are no numbers, for a split of which no pair counts, and for a model that learned nothing.
+    cut at reward.max_text_tokens), and with validation ads validation_loss, validation_accuracy. Of an accuracy a tie,
+    of scores or of a label, is a half. Raises UserError for labels that are no numbers, for a split of which no pair
+    counts, and for a model that learned nothing.
     """
     trainer = RewardTrainer(model, ads, settings, seed, states, validation)
     cut_share = model.cut_share([text for ad in ads for text in ad.texts])
@@ -235,7 +236,7 @@ class RewardTrainer:
         for number in mine:
             part = validation.part(number).once()
             scores = self.scores("validation", number, part).mean(1, keepdim=True)
-            correct = ((scores[part.left] > scores[part.right])[:, 0] == (part.p > 0.5)).sum()
+            correct = ordered(scores[:, 0], part)
             loss = part_loss(scores, part, self.settings, pull)
             seen += torch.tensor([loss, correct, len(part.p)], dtype=torch.float64)
         loss, right, pairs = self.over_ranks(seen).tolist()
@@ -299,10 +300,16 @@ class RewardTrainer:
         return True
 
 
+def ordered(scores: Tensor, part: Part) -> Tensor:
+    """How many pairs the scores (texts,) order as their labels do; where either is even, a pair counts as a half."""
+    agreement = (scores[part.left] - scores[part.right]).sign() * (part.p - 0.5).sign()
+    return ((1 + agreement) / 2).sum()
+
+
 def _counted(scores: Tensor, part: Part, loss: float) -> list[float]:
     """What a part adds to `RewardTrainer.running`, in its order (the mass is the batch's)."""
     mean = scores.mean(1)
-    correct = ((mean[part.left] > mean[part.right]) == (part.p > 0.5)).sum().item()
+    correct = ordered(mean, part).item()
     used, places = (sum(own) for own in zip(*((own.used, own.input_ids.numel()) for own in part.pieces), strict=True))
     return [loss, 0.0, correct, len(part.p), len(scores), used, places]
 

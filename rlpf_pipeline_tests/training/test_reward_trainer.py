@@ -20,7 +20,7 @@ from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.reward_trainer import RewardTrainer, train_reward_model
+from rlpf_pipeline.training.reward_trainer import RewardTrainer, ordered, train_reward_model
 from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline_tests.conftest import TINY
 from rlpf_pipeline_tests.training.reward_ads import WORDS, make_ad, make_ads
@@ -52,6 +52,16 @@ def test_it_learns_what_the_labels_say(cache: Path, states: StateFile) -> None:
     assert figures["validation_accuracy"] > 0.75
     assert figures["validation_loss"] < math.log(2)
     assert figures["padding_share"] <= 0.15  # batches of 400 tokens, rounded up to 50
+
+
+def test_a_tie_counts_as_a_half(cache: Path, states: StateFile) -> None:
+    ads = [make_ad("a", ("one", "two", "three"), [0.9, 0.2, 0.5])]
+    trainer = RewardTrainer(make_model(cache, SETTINGS), ads, SETTINGS, 7, states, VALIDATION)
+    assert trainer.judge(trainer.validation)[1] == 0.5  # heads of zero, to which all texts are alike
+    part = trainer.train.part(0)
+    # pairs in order: (0,1) (0,2) (1,2); right, wrong, even label; then two of the scores are equal
+    assert ordered(torch.tensor([3.0, 2.0, 1.0]), part) == 1.5
+    assert ordered(torch.tensor([2.0, 2.0, 1.0]), part) == 1.0
 
 
 @pytest.mark.slow
