@@ -27,6 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models import block_attention
+from rlpf_pipeline.models.adapters import trained_parameters
 from rlpf_pipeline.models.packing import Group, encode, pack
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.losses import token_log_probs
@@ -34,6 +35,10 @@ from rlpf_pipeline.training.prompts import messages
 from rlpf_pipeline.training.reporter import Reporter
 
 IGNORED = -100
+NOT_FINITE = (
+    "{} not finite. Lower imitation.learning_rate; in float16 or on damaged base weights nothing helps but another "
+    "base."
+)
 
 
 def train_imitation(
@@ -47,7 +52,8 @@ def train_imitation(
     """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token.
 
     On several ranks each does its share of every batch; the last one of an epoch is filled up from the first. Raises
-    UserError where the ranks cannot share a batch equally, for a loss that is not finite, and without examples.
+    UserError where the ranks cannot share a batch equally, without examples, and for a loss or weights that are not
+    finite.
     """
     if not examples:
         raise UserError("No example is left to learn from. Lower teacher.held_out, or raise teacher.examples.")
@@ -69,6 +75,8 @@ def train_imitation(
         )
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
+    if not all(bool(parameter.isfinite().all()) for parameter in trained_parameters(model)):
+        raise UserError(NOT_FINITE.format("Weights after the last step are"))
     return {"train_loss": result.training_loss, "examples": len(examples)}
 
 
@@ -148,8 +156,5 @@ class _Progress(TrainerCallback):
         if logs and "loss" in logs:
             texts = state.global_step * args.per_device_train_batch_size * args.world_size
             if not math.isfinite(float(logs["loss"])):
-                raise UserError(
-                    f"The loss of step {state.global_step} is not finite. Lower imitation.learning_rate; in float16 or "
-                    "on damaged base weights nothing helps but another base."
-                )
+                raise UserError(NOT_FINITE.format(f"The loss of step {state.global_step} is"))
             self.reporter.progress(state.global_step, state.max_steps, rate=(texts, "texts"), loss=float(logs["loss"]))

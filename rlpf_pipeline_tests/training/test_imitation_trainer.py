@@ -51,6 +51,12 @@ def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
         train(cache, epochs=20, learning_rate=1e38)
 
 
+def test_a_last_step_that_is_too_large_is_seen(cache: Path) -> None:
+    """Two steps, the first of which warms up at a rate of 0: no loss is left that could tell."""
+    with pytest.raises(UserError, match=r"Weights after the last step are not finite\. Lower imitation"):
+        train(cache, epochs=2, learning_rate=1e39)
+
+
 def test_no_example_is_a_mistake(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.EXAMPLES", [])
     with pytest.raises(UserError, match="No example is left"):
