@@ -13,6 +13,7 @@ says, where the trunk knows what comes next (docs/reward-model.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -201,6 +202,7 @@ def new_reward_model(
         # The backward pass computes layers again by themselves, as if everything were read.
         model.reads_last = False
     check_packing(model)
+    check_longest(model)
     return model
 
 
@@ -218,6 +220,22 @@ def check_packing(model: RewardModel) -> None:
             "ignores block attention masks, or counts positions in a way of its own), so its scores would depend on "
             "their neighbours. Choose a Llama-like or a BERT-like model."
         )
+
+
+@torch.no_grad()
+def check_longest(model: RewardModel) -> None:
+    """Raises UserError where the trunk has no positions for the longest text that the card allows behind a context."""
+    card, positions = model.card, getattr(model.trunk.config, "max_position_embeddings", math.inf)
+    longest = Group([5] * (1 + card.max_context_tokens), [[5] * (card.max_text_tokens + 1)])
+    if model.first_position + longest.length <= positions:
+        return
+    try:  # positions that are relative have no end
+        plain_states(model.trunk, longest)
+    except (IndexError, RuntimeError) as error:
+        raise UserError(
+            f"Base model '{card.base.name}' reads {positions - model.first_position} tokens, and {longest.length} are "
+            "asked of it: reward.max_context_tokens + reward.max_text_tokens + 2. Lower these."
+        ) from error
 
 
 def plain_states(trunk: nn.Module, group: Group) -> Tensor:

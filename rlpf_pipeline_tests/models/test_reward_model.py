@@ -106,7 +106,7 @@ GPT = {
     "vocab_size": 20,
     "bos_token_id": 2,
     "eos_token_id": 3,
-    "n_positions": 64,
+    "n_positions": 66,  # [CLS], 16 of a context, 48 of a text, [SEP]
     "n_embd": 32,
     "n_layer": 2,
     "n_head": 2,
@@ -175,6 +175,24 @@ def test_any_base_reads_each_text_with_its_context(other: BaseModelSettings, cac
         state = model.trunk(input_ids=ids).last_hidden_state[0, -1]
         expected = model.head(state) / np.sqrt(32)
     np.testing.assert_allclose(together[0][1], expected.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (BertModel, BertConfig(**ENCODER, max_position_embeddings=16)),
+        (RobertaModel, RobertaConfig(**ENCODER, max_position_embeddings=18)),  # the padding's 2 come first
+        (GPT2Model, GPT2Config(**(GPT | {"n_positions": 16}), pad_token_id=1)),
+    ],
+)
+def test_texts_longer_than_a_base_has_positions_are_refused(
+    kind: type[PreTrainedModel], config: PretrainedConfig, cache: Path, tmp_path: Path
+) -> None:
+    base, long = make_base(tmp_path, kind, config), [("bread " * 20, ["bread " * 20])]
+    fits, exceeds = (RewardSettings(max_context_tokens=4, max_text_tokens=tokens) for tokens in (10, 11))
+    new_reward_model(base, fits, fits.lora, "reward_model", cache).score(long)  # [CLS], 4, 10, [SEP]
+    with pytest.raises(UserError, match=r"reads 16 tokens, and 17 are asked of it"):
+        new_reward_model(base, exceeds, exceeds.lora, "reward_model", cache)
 
 
 def test_any_base_trains_and_reloads(other: BaseModelSettings, cache: Path, tmp_path: Path) -> None:
