@@ -10,8 +10,12 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dagster_pipes import PipesContext, open_dagster_pipes
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PRINT_EVERY = 2.0
 SEND_EVERY = 10.0
@@ -39,8 +43,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.speaks and self._mlflow_run:
-            self._client().set_terminated(self._mlflow_run, "FAILED" if kind else "FINISHED")
+        self._track(lambda client, run: client.set_terminated(run, "FAILED" if kind else "FINISHED"))
         if self._pipes:
             self._pipes.close()
 
@@ -57,7 +60,7 @@ class Reporter:
             from mlflow.entities import Param
 
             params = [Param(key, str(value)) for key, value in _flat(values)]
-            self._client().log_batch(self._mlflow_run, params=params)
+            self._track(lambda client, run: client.log_batch(run, params=params))
 
     def phase(self) -> None:
         """Start measuring rate and time left anew."""
@@ -94,14 +97,20 @@ class Reporter:
             from mlflow.entities import Metric
 
             stamp = int(time.time() * 1000)
-            self._client().log_batch(
-                self._mlflow_run, metrics=[Metric(name, value, stamp, step) for name, value in finite.items()]
-            )
+            figures = [Metric(name, value, stamp, step) for name, value in finite.items()]
+            self._track(lambda client, run: client.log_batch(run, metrics=figures))
 
-    def _client(self):  # type: ignore[no-untyped-def]
+    def _track(self, log: Callable[[MlflowClient, str], None]) -> None:
+        """Log to MLflow's run, if there is one; a store that fails is left alone, and what is trained is kept."""
+        if not (self.speaks and self._mlflow_run):
+            return
         from mlflow import MlflowClient
 
-        return MlflowClient()
+        try:
+            log(MlflowClient(), self._mlflow_run)
+        except Exception as error:  # of MLflow, of SQLAlchemy, of the file system: whatever its store is
+            self._mlflow_run = None
+            self.say(f"MLflow takes no more figures, so the job goes on without: {str(error).splitlines()[0]}")
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

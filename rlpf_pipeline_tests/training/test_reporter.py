@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from rlpf_pipeline.defs.tracking import Tracking
+from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training import reporter
 from rlpf_pipeline.training.reporter import Reporter
 
@@ -20,3 +24,17 @@ def test_a_slow_step_has_a_rate_too(
     with Reporter("adllama") as job:
         job.progress(3, 12, reward=0.25)
     assert capsys.readouterr().out == f"  adllama · steps {said}\n"
+
+
+def test_a_store_that_is_gone_does_not_end_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings("tiny", (), tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.mlflow_uri)
+    monkeypatch.setenv("MLFLOW_RUN_ID", Tracking(settings).start("reward_model", {}).run_id)
+    with Reporter("reward_model") as job:
+        job.metrics({"loss": 0.5})
+        (tmp_path / "mlflow.db").unlink()
+        for step in range(2):
+            job.metrics({"loss": 0.25}, step)
+    assert capsys.readouterr().out.count("MLflow takes no more figures") == 1
