@@ -1,0 +1,43 @@
+"""`rlpf`: one thin command per capability. Everything heavy is imported inside the commands.
+
+Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a failure of ours or of the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from rlpf_pipeline.cli import experiments, pipeline, texts
+from rlpf_pipeline.errors import JobFailed, UserError
+
+app = typer.Typer(
+    help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for commands in (pipeline, texts, experiments):
+    app.add_typer(commands.app)
+
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+"""What the system says of a path that the user gave."""
+
+
+def main() -> None:
+    """Entry point: a UserError becomes a message and exit code 2; a failed job its message and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"rlpf: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in NOT_OURS or not error.filename:
+            raise
+        print(f"rlpf: {error.filename}: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
+    except JobFailed as error:
+        print(f"rlpf: {error}", file=sys.stderr)
+        sys.exit(1)

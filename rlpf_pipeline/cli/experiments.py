@@ -1,0 +1,102 @@
+"""Commands for experiments: plan one, analyse one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlpf_pipeline.errors import UserError
+
+app = typer.Typer()
+
+
+@app.command("ab-report")
+def ab_report(
+    data: Annotated[
+        Path,
+        typer.Option(help="CSV, Parquet (or a pattern such as 'days/*.parquet') or DuckDB file."),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder of the report; files of the same names are replaced.")],
+    spec: Annotated[Path | None, typer.Option(help="YAML: columns, arms, covariates, segments, date.")] = None,
+    query: Annotated[str | None, typer.Option(help="DuckDB file: the table, or a SELECT.")] = None,
+) -> None:
+    """Analyse an experiment and write report.html, report.md, results.json and effects.csv.
+
+    Example: rlpf ab-report --data advertisers.parquet --output report
+
+    Example: rlpf ab-report --data warehouse.duckdb --query results --spec spec.yaml --output report
+    """
+    import shlex
+
+    from rlpf_pipeline.defs.steps import report_on
+
+    options = {"--data": data, "--output": output, "--spec": spec, "--query": query}
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    headline = report_on(
+        data,
+        output,
+        title=f"A/B report: {data.name}",
+        data_digest=digest_of_files(data),
+        command=shlex.join(["rlpf", "ab-report", *words]),
+        spec=spec,
+        query=query,
+    )
+    print(
+        f"Relative risk {headline['relative_risk']:.4f} ({headline['low']:.4f} to {headline['high']:.4f}): "
+        f"{headline['verdict']}"
+    )
+    print(f"Report: {output / 'report.html'}")
+
+
+@app.command("ab-power")
+def ab_power(
+    effect: Annotated[float, typer.Option(help="Relative change of CTR to find; 0.05 is +5 %.")] = 0.05,
+    data: Annotated[
+        Path | None, typer.Option(help="Advertisers before the experiment: impressions and clicks (CSV, Parquet).")
+    ] = None,
+    standard_error: Annotated[float | None, typer.Option(help="Without data: of the log relative risk …")] = None,
+    advertisers: Annotated[int | None, typer.Option(help="… of an experiment with so many advertisers.")] = None,
+    power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
+    level: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
+    treatment_share: Annotated[float, typer.Option(help="Share of advertisers in treatment (with data).")] = 0.5,
+    output: Annotated[Path | None, typer.Option(help="JSON file of the power curve.")] = None,
+) -> None:
+    """Plan an experiment: advertisers needed, and a power curve, from pre-period data or a known standard error.
+
+    Example: rlpf ab-power --effect 0.05 --data last_quarter.parquet
+
+    Example: rlpf ab-power --effect 0.067 --standard-error 0.0299 --advertisers 34849
+    """
+    import json
+
+    from rich.console import Console
+
+    from rlpf_pipeline.abtest.power import plan
+    from rlpf_pipeline.abtest.pre_period import planned_from
+    from rlpf_pipeline.artifacts import write_atomically
+    from rlpf_pipeline.report.power_table import power_table
+    from rlpf_pipeline.report.write import plain
+
+    if data is not None:
+        standard_error, advertisers = planned_from(data, treatment_share)
+    if standard_error is None or advertisers is None:
+        raise UserError("Either --data, or --standard-error and --advertisers of an experiment to go by, are needed.")
+    planned = plan(effect, standard_error, advertisers, power, level, treatment_share)
+    Console().print(power_table(planned))
+    print(
+        f"{planned.needed_advertisers:,} advertisers find {100 * effect:+.1f} % with {100 * power:.0f} % probability."
+    )
+    if output:
+        write_atomically(output, json.dumps(plain(planned), indent=2, sort_keys=True) + "\n")
+
+
+def digest_of_files(path: Path) -> str:
+    """Of a file, or of those that a pattern finds. Raises UserError where there is none."""
+    from rlpf_pipeline.artifacts import digest_of, file_digest
+
+    files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise UserError(f"No such file: {path}.")
+    return file_digest(path) if files == [path] else digest_of({file.name: file_digest(file) for file in files})

@@ -1,0 +1,213 @@
+"""Commands of the pipeline: everything at once, or data in, pairs, one model; and a market to try it on."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Algorithm, MarketSettings, faults_of
+
+app = typer.Typer()
+
+
+Profile = Annotated[
+    str | None, typer.Option(help="tiny, demo, upworthy or production.  [default: RLPF_PROFILE, or demo]")
+]
+
+
+class Format(StrEnum):
+    """A format of observed ads; its profile is where `ingest` puts them when no other is named."""
+
+    UPWORTHY = "upworthy"
+    META_ADS = "meta-ads"
+    GOOGLE_ADS = "google-ads"
+    GENERIC = "generic"
+
+    @property
+    def profile(self) -> str:
+        return "upworthy" if self is Format.UPWORTHY else "production"
+
+
+class MetaClicks(StrEnum):
+    LINK = "link"
+    ALL = "all"
+
+
+class Trainable(StrEnum):
+    IMITATION = "imitation"
+    REWARD = "reward"
+    POLICY = "policy"
+
+
+@app.command()
+def run(
+    profile: Profile = None,
+    data: Annotated[list[Path] | None, typer.Option(help="File to ingest; repeat for several.")] = None,
+) -> None:
+    """Materialise every asset, from raw ads to the A/B report. What is up to date is kept.
+
+    Example: rlpf run --profile upworthy --data packages.csv
+    """
+    from rich.console import Console
+
+    settings = load_settings(profile, tuple(path.resolve() for path in data) if data else None)
+    print(f"Profile {settings.profile}; everything is written to {settings.home}", flush=True)
+
+    from rlpf_pipeline.defs.run import run_everything
+    from rlpf_pipeline.defs.stages import folder_of
+    from rlpf_pipeline.defs.summary import summary, verdicts
+
+    if not run_everything(settings, lambda line: print(line, flush=True)):
+        raise typer.Exit(1)
+    Console().print(summary(settings))
+    for verdict in verdicts(settings):
+        print(verdict)
+    if settings.has_planted_truth:
+        print(f"Report: {folder_of('ab_report', settings) / 'report.html'}")
+    print(f"Web UI: make ui PROFILE={settings.profile}")
+
+
+@app.command()
+def ingest(
+    files: Annotated[
+        list[str], typer.Argument(help="CSV, TSV, JSON or Parquet files, or patterns such as 'ads/*.csv'.")
+    ],
+    format: Annotated[Format, typer.Option(help="Whose columns the files have.")],
+    columns: Annotated[
+        Path | None, typer.Option(help="generic: YAML file of lines `field: column of the file`.")
+    ] = None,
+    meta_clicks: Annotated[
+        MetaClicks | None, typer.Option(help="meta-ads: clicks on the link, or all clicks.  [default: link]")
+    ] = None,
+    keep_broken_randomisation: Annotated[
+        bool, typer.Option("--keep-broken-randomisation", help="upworthy: keep the weeks without random assignment.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Forget the files ingested before.")] = False,
+    profile: Profile = None,
+) -> None:
+    """Read observed ads into the raw table; refused rows are kept beside it, each with its reason.
+
+    Files ingested before stay, and a file with known content changes nothing.
+
+    Example: rlpf ingest packages.csv --format upworthy
+
+    Example: rlpf ingest 'exports/*.csv.gz' --format generic --columns map.yaml
+    """
+    from rlpf_pipeline.defs.steps import raw_multitext_ads
+    from rlpf_pipeline.sources.files import matching
+    from rlpf_pipeline.sources.generic import read_column_map
+
+    if columns and format is not Format.GENERIC:
+        raise UserError(f"--columns is for --format generic; the columns of {format.value} are known.")
+    given = {
+        "columns": read_column_map(columns) if columns else None,
+        "meta_clicks": meta_clicks and meta_clicks.value,
+        "keep_broken_randomisation": keep_broken_randomisation or None,
+    }
+    settings = load_settings(profile or format.profile, matching(files))
+    options = settings.ingest.model_copy(update={name: value for name, value in given.items() if value is not None})
+    settings = settings.model_copy(update={"source": format.value, "ingest": options, "keep_ingested": not replace})
+    outcome = raw_multitext_ads(settings)
+    counts = outcome.manifest.metrics
+    print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
+    print(f"Raw table and rejects: {outcome.folder}{' (unchanged)' if outcome.reused else ''}")
+
+
+@app.command()
+def pairs(profile: Profile = None) -> None:
+    """Build preference pairs from the raw table, and the snapshot that training reads.
+
+    Example: rlpf pairs --profile upworthy
+    """
+    from rlpf_pipeline.defs import steps
+
+    settings = load_settings(profile)
+    for stage in (steps.variant_performance, steps.preference_pairs, steps.preference_snapshot):
+        outcome = stage(settings)
+        figures = ", ".join(f"{name} {value}" for name, value in outcome.manifest.metrics.items())
+        print(f"{outcome.stage.name}: {'unchanged' if outcome.reused else 'built'} ({figures})")
+    print(f"Snapshot: {outcome.folder}")
+
+
+@app.command()
+def train(
+    job: Annotated[Trainable, typer.Argument(help="What to train.")],
+    config: Annotated[Path, typer.Option(help="run.json: settings, inputs, output (training/run_config.py).")],
+    algorithm: Annotated[
+        Algorithm | None, typer.Option(help="policy: another than run.json's; the output is a folder of its own.")
+    ] = None,
+) -> None:
+    """Train one model without Dagster, as `accelerate launch` would.
+
+    Example: rlpf train reward --config .rlpf/demo/runs/reward_model/run.json
+
+    Example: rlpf train policy --config .rlpf/demo/runs/adllama/run.json --algorithm rloo
+    """
+    from rlpf_pipeline.artifacts import write_atomically
+    from rlpf_pipeline.defs.launcher import launch
+    from rlpf_pipeline.defs.stages import STAGES
+    from rlpf_pipeline.training.run_config import RunConfig
+
+    if algorithm and job is not Trainable.POLICY:
+        raise UserError(f"--algorithm is for `rlpf train policy`, not for {job.value}. Leave it out.")
+    asked = RunConfig.read(config)
+    module, stage = f"rlpf_pipeline.training.jobs.{job.value}", asked.recipe.stage.partition("-")[0]
+    fitting = [name for name, own in STAGES.items() if own.job == module]
+    if stage not in fitting:
+        raise UserError(
+            f"{config} is of {asked.recipe.stage}, which `rlpf train {job.value}` does not make. Name the run.json of "
+            f"{' or '.join(fitting)}."
+        )
+    chosen = asked.by(algorithm) if algorithm else asked
+    if chosen is not asked:
+        config = config.parent / chosen.recipe.stage / config.name
+        write_atomically(config, chosen.model_dump_json(indent=2))
+    launch(module, config.resolve(), {})
+    print(f"Model: {chosen.output}")
+
+
+@app.command()
+def simulate(
+    advertisers: Annotated[int, typer.Option(min=1, help="Advertisers of the market; about six texts each.")],
+    output: Annotated[Path, typer.Option(help="Folder to write to; a multitext_ads.parquet there is replaced.")],
+    days: Annotated[int, typer.Option(min=1, max=366, help="Days an ad runs; a text has a row a day.")] = 1,
+    novelty: Annotated[float, typer.Option(help="Log CTR that a text has more on its first day.")] = 0.0,
+    early_winner: Annotated[float, typer.Option(min=0, help="How much later days show what was clicked.")] = 0.0,
+    divergent_share: Annotated[float, typer.Option(min=0, max=1, help="Ads with an audience for each text.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the market.  [default: the profile's]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+) -> None:
+    """Simulate an ad market's history: multitext ads with impressions and clicks, as Parquet, at any size.
+
+    Example: rlpf simulate --advertisers 500 --output market
+
+    Example: rlpf simulate --advertisers 2000 --days 14 --early-winner 2 --output market
+    """
+    from rich.progress import Progress
+
+    from rlpf_pipeline.market.history import write_history
+
+    chosen = {
+        "advertisers": advertisers,
+        "days": days,
+        "novelty": novelty,
+        "early_winner": early_winner,
+        "divergent_share": divergent_share,
+    }
+    own = load_settings().market.model_dump() | chosen | ({} if seed is None else {"seed": seed})
+    try:
+        market = MarketSettings.model_validate(own)
+    except ValidationError as error:
+        raise UserError(f"The market's options do not fit: {faults_of(error)}.") from error
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "multitext_ads.parquet"
+    with Progress(transient=True) as bar:
+        task = bar.add_task("advertisers", total=advertisers)
+        rows = write_history(market, path, workers, lambda done, _: bar.update(task, completed=done))
+    print(f"{rows} rows of {advertisers} advertisers: {path}")

@@ -1,0 +1,49 @@
+"""The command line: help, exit codes, messages without tracebacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from rlpf_pipeline.cli import app
+from rlpf_pipeline_tests.cli.entry_point import rlpf
+
+COMMANDS = ("run", "ingest", "pairs", "train", "score", "generate", "ab-report", "ab-power", "simulate")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, command, "--help") == 0
+    assert f"Example: rlpf {command}" in capsys.readouterr().out
+
+
+def test_all_commands_are_covered_here() -> None:
+    assert set(COMMANDS) == set(get_command(app).commands)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("dagster", "torch", "pandas", "duckdb")
+    code = f"import sys, rlpf_pipeline.cli; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_an_unknown_profile_is_the_users_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rlpf(monkeypatch, "pairs", "--profile", "huge") == 2
+    message = capsys.readouterr().err
+    assert "Unknown profile 'huge'" in message
+    assert "Traceback" not in message
+
+
+def test_what_the_system_refuses_is_told_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / "file")) == 2
+    assert f"{tmp_path / 'file'}: File exists" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,60 @@
+"""Jobs from the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from rlpf_pipeline.artifacts import Recipe
+from rlpf_pipeline.defs import launcher
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline_tests.cli.entry_point import rlpf
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe{"])
+def test_train_with_a_broken_run_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    assert rlpf(monkeypatch, "train", "reward", "--config", str(tmp_path / "run.json")) == 2
+    assert "run.json" in capsys.readouterr().err
+
+
+def test_train_by_another_algorithm_starts_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(launcher, "launch", lambda module, config, environment: started.append((module, config)))
+    asked = RunConfig(
+        settings=load_settings("tiny", (), tmp_path), recipe=Recipe(stage="adllama"), inputs={}, output=tmp_path / "m"
+    )
+    path = tmp_path / "run.json"
+    path.write_text(asked.model_dump_json())
+    for algorithm in ("rloo", "ppo"):
+        assert rlpf(monkeypatch, "train", "policy", "--config", str(path), "--algorithm", algorithm) == 0
+    own = tmp_path / "adllama-rloo" / "run.json"
+    assert started == [("rlpf_pipeline.training.jobs.policy", config) for config in (own, path)]
+    assert RunConfig.read(own) == asked.by("rloo")
+    assert RunConfig.read(path) == asked
+
+
+@pytest.mark.parametrize("stage", ["policy_evaluation", "reward_model", "fake"])
+def test_train_refuses_the_run_of_another_stage(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its output would lie under the name of what the stage makes."""
+    monkeypatch.setattr(launcher, "launch", lambda *_: pytest.fail("a job was started"))
+    config = RunConfig(
+        settings=load_settings("tiny", (), tmp_path), recipe=Recipe(stage=stage), inputs={}, output=tmp_path / "m"
+    )
+    (tmp_path / "run.json").write_text(config.model_dump_json())
+    assert rlpf(monkeypatch, "train", "policy", "--config", str(tmp_path / "run.json")) == 2
+    assert f"is of {stage}, which `rlpf train policy` does not make" in capsys.readouterr().err
+
+
+def test_train_takes_an_algorithm_for_the_policy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("train", "reward", "--config", str(tmp_path / "run.json"), "--algorithm")
+    assert rlpf(monkeypatch, *command, "rloo") == 2
+    assert "not for reward" in capsys.readouterr().err
+    assert rlpf(monkeypatch, *command, "sarsa") == 2
+    assert "best-of-n" in capsys.readouterr().err
