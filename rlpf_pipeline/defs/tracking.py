@@ -6,6 +6,7 @@ mlflow takes seconds and hundreds of megabytes to import, so it is imported only
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,7 +64,11 @@ class Tracking(NamedTuple):
         return tracked
 
     def fail(self, tracked: TrackedRun) -> None:
-        self._client().set_terminated(tracked.run_id, "FAILED")
+        """Mark the run. A store that was removed meanwhile has none to mark: the job's own error is what to tell."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):
+            self._client().set_terminated(tracked.run_id, "FAILED")
 
     def last(self, name: str) -> TrackedRun | None:
         path = self._path(name)

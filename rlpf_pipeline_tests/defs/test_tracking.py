@@ -16,6 +16,16 @@ def test_the_store_is_where_the_home_is_whatever_its_name(tmp_path: Path) -> Non
     assert store.is_file()
 
 
+def test_a_store_that_was_removed_does_not_hide_the_jobs_error(tmp_path: Path) -> None:
+    settings = load_settings("tiny", (), tmp_path)
+    tracking = Tracking(settings)
+    failed, gone = tracking.start("reward_model", {}), tracking.start("adllama", {})
+    tracking.fail(failed)
+    assert MlflowClient(tracking_uri=settings.mlflow_uri).get_run(failed.run_id).info.status == "FAILED"
+    (settings.instance / "mlflow.db").unlink()
+    tracking.fail(gone)
+
+
 def test_a_deleted_experiment_is_restored(tmp_path: Path) -> None:
     settings = load_settings("tiny", (), tmp_path)
     tracking, client = Tracking(settings), MlflowClient(tracking_uri=settings.mlflow_uri)
