@@ -121,6 +121,11 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
+def is_finite(model: nn.Module) -> bool:
+    """Whether all that was trained is numbers."""
+    return all(bool(parameter.isfinite().all()) for parameter in trained_parameters(model))
+
+
 def layers_of(model: PreTrainedModel | PeftModel) -> nn.ModuleList:
     return _named_layers(model.get_base_model() if isinstance(model, PeftModel) else model)[1]
 

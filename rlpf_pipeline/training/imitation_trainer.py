@@ -27,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models import block_attention
-from rlpf_pipeline.models.adapters import trained_parameters
+from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.models.packing import Group, encode, pack
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.losses import token_log_probs
@@ -75,7 +75,7 @@ def train_imitation(
         )
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
-    if not all(bool(parameter.isfinite().all()) for parameter in trained_parameters(model)):
+    if not is_finite(model):
         raise UserError(NOT_FINITE.format("Weights after the last step are"))
     return {"train_loss": result.training_loss, "examples": len(examples)}
 

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.reporter import Reporter
@@ -65,10 +66,13 @@ def common_arguments(settings: PolicySettings, seed: int, scratch: str) -> dict[
 
 
 def trained(trainer: Trainer) -> PeftModel:
-    """Run the trainer to its end; the policy comes back as `attach_lora` makes one."""
+    """Run the trainer to its end; the policy comes back as `attach_lora` makes one. Raises UserError for weights that
+    are not finite."""
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     policy: PeftModel = trainer.accelerator.unwrap_model(trainer.model)
+    if not is_finite(policy):
+        raise UserError("Weights after the last step are not finite. Lower policy.learning_rate.")
     base = policy.get_base_model()
     # trl put a forward of its own on the model, which a copy of it would still share.
     vars(base).pop("forward")

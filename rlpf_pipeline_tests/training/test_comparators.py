@@ -80,6 +80,11 @@ def test_a_step_says_what_ppo_says_of_its_samples(cache: Path, algorithm: str) -
     assert history[1]["kl"] > 0 if algorithm == "grpo" else history[0]["kl"] == pytest.approx(0, abs=1e-6)
 
 
+def test_weights_that_are_not_finite_are_no_policy(cache: Path) -> None:
+    with pytest.raises(UserError, match="learning_rate"):
+        on_samples(cache, "rloo", likes_letter("e"), **(SHORT | {"steps": 1, "learning_rate": 1e38, "epochs": 3}))
+
+
 def test_the_prompt_is_that_of_ppo(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """trl renders messages by itself: it must end up with our token ids."""
     seen: list[list[int]] = []
