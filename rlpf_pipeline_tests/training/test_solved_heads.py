@@ -20,7 +20,7 @@ from rlpf_pipeline.training.snapshot import Ad
 from rlpf_pipeline.training.solved_heads import WITHOUT_VALIDATION, Pooled, prior_draws, solved_heads
 from rlpf_pipeline_tests.conftest import needs_minilm
 from rlpf_pipeline_tests.training.reward_ads import make_ad, make_ads
-from rlpf_pipeline_tests.training.test_reward_trainer import SETTINGS, TRAIN, VALIDATION, make_model
+from rlpf_pipeline_tests.training.tiny_reward import SETTINGS, TRAIN, VALIDATION, make_model
 
 SOLVED = SETTINGS.model_copy(update={"solve_heads": True})
 
