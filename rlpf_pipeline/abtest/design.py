@@ -223,7 +223,8 @@ def unusable(part: Values, clicks: Array) -> str:
     if part.covariate.form == "category":
         codes, names = numbers.astype(int), part.levels
     elif ((numbers == low) | (numbers == high)).all():
-        codes, names = (numbers == high).astype(int), ("lowest", "highest")
+        codes = (numbers == high).astype(int)
+        names = ("no", "yes") if part.covariate.form == "flag" else ("lowest", "highest")
     else:
         return ""
     totals = np.bincount(codes, weights=clicks, minlength=len(names))

@@ -122,12 +122,11 @@ def covariate_balance(characteristics: pd.DataFrame, treated: npt.NDArray[np.boo
     )
     if not rows:
         return Balance((), 0.0, 0, 1.0, is_exact=False)
-    correlation = np.atleast_2d(np.corrcoef(x, rowvar=False))
+    scaled = (x - x.mean(axis=0)) / deviations
+    correlation = scaled.T @ scaled / (len(x) - 1)
     rank = int(np.linalg.matrix_rank(correlation, tol=1e-8, hermitian=True))
     inverse = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
-    scaled = (x - x.mean(axis=0)) / deviations
-    factor = treated.sum() * (~treated).sum() / len(treated)
-    statistic = float(factor * (gaps @ inverse @ gaps))
+    statistic = float(treated.sum() * (~treated).sum() / len(treated) * (gaps @ inverse @ gaps))
     leverage = np.einsum("ij,ij->i", scaled @ inverse, scaled) / (len(x) - 1)
     is_exact = bool(min(treated.mean(), 1 - treated.mean()) < FEWEST_CARRYING * leverage.max())
     p_value = exact_p_value(scaled, inverse, treated) if is_exact else float(special.chdtrc(rank, statistic))

@@ -60,14 +60,25 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
 def alone(output: Path) -> Iterator[Path]:
     """Waits until no other process is here with the same output: what one adds, the next one finds. The lock ends with
     its process, killed or not."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.with_name(f".{output.name}.lock").open("w") as lock:
+
+    def say() -> None:
+        print(f"Waiting for another process that makes {output} …", file=sys.stderr, flush=True)
+
+    with locked(output.with_name(f".{output.name}.lock"), say):
+        yield output
+
+
+@contextmanager
+def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
+    """Hold the file's lock; where another process has it, call `when_taken`, and wait unless that raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Waiting for another process that makes {output} …", file=sys.stderr, flush=True)
+            when_taken()
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield output
+        yield
 
 
 @contextmanager

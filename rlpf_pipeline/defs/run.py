@@ -5,7 +5,6 @@ rlpf run --profile tiny
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
+from rlpf_pipeline.defs.building import locked
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import REPOSITORY
@@ -72,12 +72,11 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
 @contextmanager
 def only_run(settings: Settings) -> Iterator[None]:
     """Hold the lock that one `rlpf run` of an RLPF_HOME has. Raises UserError where another one has it."""
-    settings.instance.mkdir(parents=True, exist_ok=True)
-    with (settings.instance / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"Another run is working in {settings.instance}. Wait for its end, or stop it.") from error
+
+    def refuse() -> None:
+        raise UserError(f"Another run is working in {settings.instance}. Wait for its end, or stop it.")
+
+    with locked(settings.instance / "run.lock", refuse):
         yield
 
 
