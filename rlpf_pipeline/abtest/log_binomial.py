@@ -136,7 +136,7 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
                 "before. Leave them out."
             )
         back = np.asarray(np.linalg.inv(triangle), dtype=np.float64)
-        turned = counts._replace(x=counts.x @ back)
+        turned = counts._replace(x=(back.T @ counts.x.T).T)  # by column, where rows are weighted faster
         require_finite_estimate(turned, names, back)
         found = maximise(turned)
         status: Status = "modified-poisson" if found is None else "converged" if found.free is None else "boundary"

@@ -100,14 +100,14 @@ def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
     value is not finite."""
     columns = len(beta)
     value, score, information = 0.0, np.zeros(columns), np.zeros((columns, columns))
-    for x, k, misses in chunks(counts):
-        eta = x @ beta
-        if float(eta.max()) > 0:
-            value = -np.inf
-        odds = odds_of(eta, misses)
-        expected = misses * odds
-        residual, curvature = k - expected, expected * (1 + odds)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for x, k, misses in chunks(counts):
+            eta = x @ beta
+            if float(eta.max()) > 0:
+                value = -np.inf
+            odds = odds_of(eta, misses)
+            expected = misses * odds
+            residual, curvature = k - expected, expected * (1 + odds)
             value += float((k * eta - misses * np.log1p(odds)).sum())
             if barrier:
                 held = misses == 0
@@ -115,8 +115,8 @@ def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
                 value += float(barrier * np.log(-eta[held]).sum())
                 residual -= slack
                 curvature += slack**2 / barrier
-        score += x.T @ residual
-        information += x.T @ (x * curvature[:, None])
+            score += x.T @ residual
+            information += x.T @ (x * curvature[:, None])
     return Local(value, score, information)
 
 

@@ -26,8 +26,8 @@ class RowQueries(NamedTuple):
     typed: str
     """Every row under our names, and whether it is `wrong`, that is cannot be right."""
     descriptions: str
-    """Every row's advertiser_id, day and covariates, as they were given (`value_of`): those of first days are looked
-    at."""
+    """Every row's advertiser_id, given_day and covariates, as they were given (`value_of`): those of first days are
+    looked at."""
     problems: str
     """Every row's advertiser_id and `problem`: what is wrong in words, which costs more than whether."""
 
@@ -38,7 +38,7 @@ def row_queries(
     fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec)}
     fields |= {name: number(*column_of(name, spec, kinds)) for name in ("impressions", "clicks", *outcomes)}
     fields |= {name: "NULL::DOUBLE" for name in OUTCOMES if name not in outcomes}
-    fields["day"] = day_of(spec.date, kinds)
+    fields |= {"day": day_of(spec.date, kinds), "given_day": given_day(spec.date, kinds)}
     tests = row_tests(spec, covariates, outcomes, fields, kinds)
     # An arm that is missing is none of the two; whether advertisers have names is asked once for each (ab_advertiser).
     fields["wrong"] = " OR ".join(wrong for wrong, _ in tests)
@@ -47,7 +47,7 @@ def row_queries(
         f"missing value in {spec.source_of('advertiser_id')}",
     )
     tests = [unnamed, is_missing("arm", spec, kinds), *tests]
-    described = {name: fields[name] for name in ("advertiser_id", "day")}
+    described = {name: fields[name] for name in ("advertiser_id", "given_day")}
     described |= {c.name: quoted(spec.source_of(c.name)) for c in covariates}
     problem = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(said)}' for wrong, said in tests)} END"
     # Names are quoted, and words are literals.
@@ -163,10 +163,19 @@ def flag(column: str, kind: str) -> str:
 
 def day_of(date: str | None, kinds: dict[str, str], summary: str = "") -> str:
     """The day of a row as a whole number: days since 1970, or the number that the table gives. summary: min or max, for
-    that of all rows; it is taken of the dates, which a Parquet file knows without being read."""
-    if date is None or is_whole(kinds[date]):
-        return f"{summary}({quoted(date) if date else 0})::BIGINT"
+    that of all rows; it is taken of what the table gives, which a Parquet file knows without being read."""
+    day = f"{summary}({given_day(date, kinds)})"
+    return day if date is None or is_whole(kinds[date]) else f"date_diff('day', DATE '1970-01-01', {day})::BIGINT"
+
+
+def given_day(date: str | None, kinds: dict[str, str]) -> str:
+    """The day of a row as a DATE, or the number that the table gives: no more than the column itself, where it is one,
+    so that a Parquet file is read only where it holds the days that are looked for."""
+    if date is None:
+        return "0::BIGINT"
     given = quoted(date)
+    if is_whole(kinds[date]):
+        return f"{given}::BIGINT"
     if kinds[date] == DIGITS:
         given = f"try_strptime({given}::VARCHAR, '%Y%m%d')"
-    return f"date_diff('day', DATE '1970-01-01', {summary}(TRY_CAST({given} AS DATE)))::BIGINT"
+    return f"TRY_CAST({given} AS DATE)"

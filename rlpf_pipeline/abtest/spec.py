@@ -29,6 +29,7 @@ RESERVED = (
     "day",
     "days",
     "first_day",
+    "given_day",
     "row_count",
     "wrong",
     "flawed",

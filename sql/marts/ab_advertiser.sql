@@ -3,7 +3,8 @@
 -- each day from $first to $last, those of the experiment (of as small a whole number as is enough, which is faster); fewer
 -- than row_count where a day is repeated. flawed: cannot be analysed, for one of these reasons.
 -- What describes the advertiser (ab_descriptions, by row) is that of its first day, before the treatment could change it:
--- looked up there, which is faster than to carry it along from row to row. Without a flaw there is one row of that day.
+-- looked up there, which is faster than to carry it along from row to row, the more so as DuckDB reads no further than the
+-- last first day. Without a flaw there is one row of that day.
 -- Exact: an advertiser's score is the sum of its rows' scores. Spend is summed as a decimal, whose sum does not depend on
 -- the order of the rows; the other sums are of whole numbers.
 WITH totals AS (
@@ -23,7 +24,7 @@ WITH totals AS (
         sum(ads) AS ads,
         sum(variations) AS variations,
         sum((CASE WHEN wrong IS NOT true THEN spend END)::DECIMAL(38, 9))::DOUBLE AS spend,
-        min(day) AS first_day
+        min(given_day) AS first_day
     FROM ab_rows
     GROUP BY advertiser_id
 ),
@@ -33,7 +34,7 @@ judged AS (
     FROM totals
 )
 
-SELECT judged.*, described.* EXCLUDE (advertiser_id, day)
+SELECT judged.*, described.* EXCLUDE (advertiser_id, given_day)
 FROM judged
 LEFT JOIN ab_descriptions AS described
-    ON NOT judged.flawed AND judged.advertiser_id = described.advertiser_id AND judged.first_day = described.day
+    ON NOT judged.flawed AND judged.advertiser_id = described.advertiser_id AND judged.first_day = described.given_day
