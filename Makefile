@@ -62,7 +62,7 @@ lint: .venv/.installed
 	@.venv/bin/lint-imports
 
 test: lint
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} .venv/bin/pytest
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/.installed
 	@.venv/bin/pytest -m slow

@@ -61,7 +61,7 @@ def first(home: Path, killed: list[str]) -> str:
 
 
 def finish(home: Path) -> str:
-    done = subprocess.run(RUN, env=environment(home), capture_output=True, text=True, timeout=540, check=False)
+    done = subprocess.run(RUN, env=environment(home), capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
