@@ -83,20 +83,24 @@ def segment_plot(analysis: ExperimentAnalysis) -> Specification:
 
 
 def interval_row(name: str, risk: RelativeRisk, colour: str) -> dict[str, Any]:
-    low, estimate, high = (min(max(v, 1 / FARTHEST), FARTHEST) for v in (risk.low, risk.estimate, risk.high))
     figures = change_with_interval(risk)
-    return {"name": name, "low": low, "ratio": estimate, "high": high, "figures": figures, "colour": colour}
+    at = {"low": near(risk.low), "ratio": near(risk.estimate), "high": near(risk.high)}
+    return {"name": name, **at, "figures": figures, "colour": colour}
+
+
+def near(ratio: float) -> float:
+    return min(max(ratio, 1 / FARTHEST), FARTHEST)
 
 
 def ratio_plot(rows: list[dict[str, Any]], description: str) -> Specification:
     order = [f"{position} {row['name']}" for position, row in enumerate(rows)]
     values = [{**row, "key": key} for row, key in zip(rows, order, strict=True)]
     scale = {"type": "log", "zero": False, "nice": False, "padding": 12}
-    axis = {"format": ".3~g", "tickCount": 5, "labelOverlap": True}
+    axis = {"format": "~g", "tickCount": 5, "labelOverlap": True}
     at = {"type": "quantitative", "scale": scale, "axis": axis}
     row = {"field": "key", "type": "nominal", "sort": order, "axis": None}
     coloured = {"y": row, "color": {"field": "colour", "type": "nominal", "scale": None}}
-    text = {"type": "text", "dy": -12, "fontSize": 12, "limit": 210}
+    text = {"type": "text", "dy": -12, "fontSize": 12, "limit": 240}
 
     def words(field: str, align: str, x: int) -> Specification:
         written = {"text": {"field": field, "type": "nominal"}, "color": {"value": INK}, "x": {"value": x}, "y": row}
@@ -125,23 +129,19 @@ def over_time_plot(over_time: OverTime) -> Specification:
     values = [
         {
             "period": effect.period,
-            "ratio": effect.cumulative.estimate,
-            "low": max(effect.cumulative.low, 1 / FARTHEST),
-            "high": min(effect.cumulative.high, FARTHEST),
+            "ratio": near(effect.cumulative.estimate),
+            "low": near(effect.cumulative.low),
+            "high": near(effect.cumulative.high),
         }
         for effect in over_time.periods
     ]
     always = [
-        {
-            "period": effect.period,
-            "low": max(effect.anytime.low, 1 / FARTHEST),
-            "high": min(effect.anytime.high, FARTHEST),
-        }
+        {"period": effect.period, "low": near(effect.anytime.low), "high": near(effect.anytime.high)}
         for effect in over_time.periods
         if effect.anytime
     ]
     scale = {"type": "log", "zero": False, "nice": False, "padding": 8}
-    axis = {"format": ".3~g", "tickCount": 6}
+    axis = {"format": "~g", "tickCount": 6}
     ticks = {"values": [value["period"] for value in values], "format": "d", "grid": False, "labelOverlap": True}
     period = {
         "field": "period",
