@@ -12,9 +12,13 @@ from rlpf_pipeline.report.methods import FORMULAS, REFERENCES, model_paragraphs
 from rlpf_pipeline.report.wording import (
     LIGHTS,
     change,
+    change_interval,
     change_with_interval,
+    decimals_of,
+    estimate,
     fixed,
     integer,
+    interval,
     percent,
     probability,
     signed,
@@ -66,8 +70,8 @@ def forest_section(analysis: ExperimentAnalysis) -> Section:
     rows = tuple(
         (
             row.model,
-            fixed(row.estimate),
-            f"{fixed(row.low)} to {fixed(row.high)}",
+            estimate(row),
+            interval(row),
             probability(row.p_value),
             agreement[row.agrees],
         )
@@ -120,7 +124,7 @@ def over_time_section(over_time: OverTime) -> Section:
         (
             str(effect.period),
             change_with_interval(effect.cumulative),
-            f"{change(effect.anytime.low)} to {change(effect.anytime.high)}" if effect.anytime else "too early",
+            change_interval(effect.anytime) if effect.anytime else "too early",
             change_with_interval(effect.alone) if effect.alone else NONE,
         )
         for effect in over_time.periods
@@ -254,7 +258,7 @@ def arms_section(analysis: ExperimentAnalysis) -> Section:
             integer(arm.advertisers),
             integer(arm.impressions),
             integer(arm.clicks),
-            percent(arm.ctr, 2),
+            number_of("CTR", arm.ctr),
             *(fixed(arm.means[outcome], 2) for outcome in outcomes),
             integer(arm.without_impressions),
         )
@@ -300,10 +304,11 @@ def number_of(quantity: str, value: float) -> str:
 def power_section(analysis: ExperimentAnalysis) -> Section:
     power = analysis.power
     study = change(1 + power.study_effect)
+    least = change(1 + power.minimum_detectable_effect, decimals_of(analysis.headline))
     found = (
-        f"At the realised standard error of {fixed(power.standard_error, 4)} the experiment finds "
-        f"{change(1 + power.minimum_detectable_effect)} with 80 % probability (two-sided test at 5 %). A true effect "
-        f"of the study’s size, {study}, it finds with probability {percent(power.power_at_study_effect, 0)}."
+        f"At the realised standard error of {fixed(power.standard_error, 4)} the experiment finds {least} with 80 % "
+        f"probability (two-sided test at 5 %). A true effect of the study’s size, {study}, it finds with probability "
+        f"{percent(power.power_at_study_effect, 0)}."
     )
     errors = (
         f"If the truth were {study}, a significant estimate would on average be {fixed(power.exaggeration, 2)} times "

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 from markupsafe import Markup
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk
+from rlpf_pipeline.abtest.robustness import RobustnessRow
+from rlpf_pipeline.abtest.sequential import AnytimeInterval
+
+Estimated = RelativeRisk | RobustnessRow
+Interval = Estimated | AnytimeInterval
 
 MINUS = "\u2212"
 LIGHTS = {"pass": "Pass", "warn": "Caution", "fail": "Fail"}
 LARGEST_IN_FULL = 1e12
+FEWEST_DECIMALS, MOST_DECIMALS = 3, 9
+"""Of a ratio; its change in percent has two fewer."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -17,13 +26,23 @@ def signed(value: float, decimals: int = 1) -> str:
     return fixed(value, decimals, sign="+")
 
 
-def change(ratio: float) -> str:
-    """A ratio as relative change: 1.067 is +6.7 %."""
-    return f"{signed(100 * (ratio - 1))} %"
+def decimals_of(ends: Interval) -> int:
+    """So many that the interval's width shows two digits."""
+    width = max(ends.high - ends.low, 10.0**-MOST_DECIMALS)
+    return min(max(FEWEST_DECIMALS, 1 - math.floor(math.log10(width))), MOST_DECIMALS)
+
+
+def change(ratio: float, decimals: int = FEWEST_DECIMALS) -> str:
+    """A ratio as relative change: 1.067 is +6.7 %. decimals: of the ratio."""
+    return f"{signed(100 * (ratio - 1), decimals - 2)} %"
+
+
+def change_interval(ends: Interval) -> str:
+    return " to ".join(change(end, decimals_of(ends)) for end in (ends.low, ends.high))
 
 
 def change_with_interval(risk: RelativeRisk) -> str:
-    return f"{change(risk.estimate)} ({change(risk.low)} to {change(risk.high)})"
+    return f"{change(risk.estimate, decimals_of(risk))} ({change_interval(risk)})"
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -47,16 +66,21 @@ def fixed(value: float, decimals: int = 3, sign: str = "") -> str:
     return text.replace("-", MINUS)
 
 
-def interval(risk: RelativeRisk) -> str:
-    return f"{fixed(risk.low)} to {fixed(risk.high)}"
+def estimate(found: Estimated) -> str:
+    return fixed(found.estimate, decimals_of(found))
+
+
+def interval(ends: Interval) -> str:
+    return " to ".join(fixed(end, decimals_of(ends)) for end in (ends.low, ends.high))
 
 
 def decision(analysis: ExperimentAnalysis) -> str:
     """The first sentence a reader sees."""
     headline = analysis.headline
+    decimals = decimals_of(headline)
     effect = (
-        f"{change(headline.estimate)} ({percent(headline.level, 0)} interval {change(headline.low)} to "
-        f"{change(headline.high)}, {p_equals(headline.p_value)})"
+        f"{change(headline.estimate, decimals)} ({percent(headline.level, 0)} interval {change_interval(headline)}, "
+        f"{p_equals(headline.p_value)})"
     )
     if analysis.verdict == "invalid":
         failed = ", ".join(check.name.lower() for check in analysis.validity.checks if check.light == "fail")
@@ -64,7 +88,7 @@ def decision(analysis: ExperimentAnalysis) -> str:
     if analysis.verdict == "undecided":
         return (
             f"The experiment does not settle whether treatment changes the click-through rate: {effect}. "
-            f"It finds {change(1 + analysis.power.minimum_detectable_effect)} or more with 80 % probability."
+            f"It finds {change(1 + analysis.power.minimum_detectable_effect, decimals)} or more with 80 % probability."
         )
     return f"Treatment {analysis.verdict} the click-through rate: {effect}."
 
@@ -75,7 +99,7 @@ def markdown_text(value: object) -> object:
         return value
     for mark, safe in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         value = value.replace(mark, safe)
-    for mark in "|`*_[]":
+    for mark in "|`*_[]~$":
         value = value.replace(mark, f"\\{mark}")
     return Markup(" ".join(value.split()))  # noqa: S704 (escaped above)
 
@@ -85,4 +109,4 @@ def csv_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
-FILTERS = {"fixed": fixed, "percent": percent, "interval": interval}
+FILTERS = {"fixed": fixed, "percent": percent, "estimate": estimate, "interval": interval}

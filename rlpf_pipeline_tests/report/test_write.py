@@ -14,6 +14,7 @@ import pytest
 from rlpf_pipeline.abtest import ExperimentSpec, analyse
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import write_report
+from rlpf_pipeline.report.sections import arms_section
 from rlpf_pipeline.report.wording import change, csv_cell
 from rlpf_pipeline.report.write import plain
 from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of
@@ -82,6 +83,12 @@ def test_the_page_has_one_heading_a_viewport_both_schemes_and_both_plots(folder)
     assert "prefers-color-scheme: dark" in text
 
 
+def test_long_words_wrap(folder):
+    text = (folder / "report.html").read_text()
+    assert re.search(r"\nbody {[^}]*overflow-wrap:break-word", text)
+    assert re.search(r"td\.prose {[^}]*overflow-wrap:anywhere", text)
+
+
 def test_text_from_the_data_is_escaped(folder):
     assert "&lt;script&gt;alert(1)" in (folder / "report.html").read_text()
     assert "Spring &amp; summer" in (folder / "report.html").read_text()
@@ -114,6 +121,13 @@ def test_command_digest_and_versions_are_in_every_report(folder):
         assert "duckdb" in text
 
 
+def test_markdown_and_html_list_the_same_versions_and_truth(folder):
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text()
+        assert re.search(r", python [\d.]+, numpy [\d.]+, scipy", text)
+        assert re.search(r"treatment ctr\W.*0\.03300\b", text)
+
+
 def test_a_panel_shows_the_effect_over_time(tmp_path):
     days = pd.concat([experiment(400, seed=12).assign(day=day) for day in range(4)])
     analysis = analyse(days, ExperimentSpec(date="day"))
@@ -121,6 +135,13 @@ def test_a_panel_shows_the_effect_over_time(tmp_path):
     assert (tmp_path / "over_time.svg").is_file()
     for name in ("report.html", "report.md"):
         assert "Confidence sequence" in (tmp_path / name).read_text()
+
+
+def test_ctrs_of_a_twentieth_of_a_percent_are_told_apart(analysis):
+    arms = tuple(arm._replace(ctr=ctr) for arm, ctr in zip(analysis.arms, (0.00051, 0.00054), strict=True))
+    totals, *_ = arms_section(analysis._replace(arms=arms)).grids
+    column = totals.header.index("CTR")
+    assert [row[column] for row in totals.rows] == ["0.051 %", "0.054 %"]
 
 
 def test_a_look_that_is_too_early_is_said_in_the_report(tmp_path):
