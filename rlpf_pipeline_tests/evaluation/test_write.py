@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlpf_pipeline.evaluation.reward_model import Evaluation, compare
+from rlpf_pipeline.evaluation.plots import bands_plot
+from rlpf_pipeline.evaluation.reward_model import Band, Evaluation, compare
 from rlpf_pipeline.evaluation.write import comparison, write_evaluation
 from rlpf_pipeline_tests.evaluation.splits import split_of
 
@@ -40,6 +41,16 @@ def test_everything_is_written_and_readable(evaluation: Evaluation, tmp_path: Pa
     assert figures["models"]["reward_model"] == evaluation.models["reward_model"]
     assert figures["by_length"][0]["voices"]["pairs"] > 0
     assert figures["gains"]["chance"]["gain"] == pytest.approx(evaluation.gains["chance"].gain)
+
+
+def test_accuracies_of_bands_far_from_chance_are_drawn_within_their_axis(evaluation: Evaluation) -> None:
+    low, high = (Band(0.0, 1.0, 9, right, 0.1, 0.9) for right in (0.15, 0.95))
+    plot = bands_plot(evaluation._replace(by_effect=[low, high], by_impressions=[high]))
+    for panel in plot["hconcat"]:
+        points = next(layer for layer in panel["layer"] if layer["mark"]["type"] == "point")
+        least, most = points["encoding"]["y"]["scale"]["domain"]
+        assert least <= 0.15 - 1.96 * 0.1
+        assert most >= 0.95 + 1.96 * 0.1
 
 
 def test_the_same_evaluation_gives_the_same_bytes(evaluation: Evaluation, tmp_path: Path) -> None:
