@@ -29,6 +29,9 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, 
 def main() -> None:
     """Entry point: a UserError becomes a message and exit code 2; a failed job its message and exit code 1."""
     try:
+        for word in sys.argv[1:]:
+            if word != word.encode(errors="replace").decode():
+                raise UserError(f"{word!r} is not UTF-8. Rename the file or folder, or write the option anew.")
         app()
     except UserError as error:
         print(f"rlpf: {error}", file=sys.stderr)

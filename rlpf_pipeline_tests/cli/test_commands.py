@@ -1,5 +1,6 @@
 """The command line: help, exit codes, messages without tracebacks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,13 @@ def test_what_the_system_refuses_is_told_with_its_path(
     (tmp_path / "file").touch()
     assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / "file")) == 2
     assert f"{tmp_path / 'file'}: File exists" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", [("ab-report", "--output", "r", "--data"), ("ab-power", "--data"), ("ingest",)])
+def test_a_path_that_is_not_utf_8_is_the_users_to_rename(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = os.fsdecode(bytes(tmp_path) + b"/Ums\xe4tze.csv")
+    Path(path).write_text("advertiser_id,arm,impressions,clicks\na,control,10,1\n")
+    assert rlpf(monkeypatch, *command, path) == 2
+    assert "tze.csv' is not UTF-8" in capsys.readouterr().err
