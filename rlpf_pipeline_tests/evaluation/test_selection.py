@@ -122,3 +122,9 @@ def test_half_of_a_test_is_judged_on_the_other_half() -> None:
 def test_half_of_a_certain_test_finds_the_best_arm() -> None:
     split = split_of([("a", 10**6, 10_000), ("b", 10**6, 30_000)])
     assert half_test(split).picked[0] == pytest.approx(0.03, abs=1e-4)
+
+
+def test_arms_of_billions_of_impressions_are_halved_too() -> None:
+    halved = half_test(split_of([("a", 3 * 10**9, 6 * 10**7), ("b", 10**12, 9 * 10**11)]))
+    assert halved.picked[0] == pytest.approx(0.9, abs=1e-4)
+    assert halved.chance[0] == pytest.approx((0.02 + 0.9) / 2, abs=1e-4)
