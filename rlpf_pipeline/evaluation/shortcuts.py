@@ -17,7 +17,7 @@ from rlpf_pipeline.evaluation.pair_metrics import clustered_standard_error, equa
 from rlpf_pipeline.evaluation.split import Split
 
 LENGTH_MATCHED = 1.1
-"""Pairs whose lengths differ by less than this factor."""
+"""Pairs whose lengths differ by this factor at most."""
 
 STYLE = {
     "question": r"\?",
@@ -97,8 +97,9 @@ def voices(split: Split, pairs: pd.DataFrame, left: np.ndarray, reward: np.ndarr
 
 def length_matched(split: Split, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose two texts are about as long as each other (LENGTH_MATCHED)."""
-    length = log_length(split)
-    alike: pd.DataFrame = pairs[np.abs(length[pairs["left"]] - length[pairs["right"]]) < np.log(LENGTH_MATCHED)]
+    length = split.texts["text"].str.len().to_numpy()
+    sides = length[pairs[["left", "right"]]]
+    alike: pd.DataFrame = pairs[sides.max(axis=1) / sides.min(axis=1) <= LENGTH_MATCHED]
     return alike
 
 

@@ -99,3 +99,8 @@ def test_matched_pairs_are_about_as_long_as_each_other() -> None:
     split = split_of([("x" * 100, 100, 1), ("y" * 109, 100, 2), ("z" * 121, 100, 3)])
     # 109 / 100 is below 1.1, 121 / 109 is 1.11, 121 / 100 is more
     assert length_matched(split, split.pairs)[["left", "right"]].values.tolist() == [[0, 1]]
+
+
+def test_a_tenth_more_is_matched_whatever_the_length() -> None:
+    split = split_of(*[[("x" * 10 * tens, 100, 1), ("y" * 11 * tens, 100, 2)] for tens in range(1, 15)])
+    assert len(length_matched(split, split.pairs)) == 14
