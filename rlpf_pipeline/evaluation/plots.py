@@ -98,12 +98,12 @@ def reliability_plot(evaluation: Evaluation) -> dict[str, Any]:
 
 def bands_plot(evaluation: Evaluation) -> dict[str, Any]:
     """Accuracy in quarters of the pairs by effect size and by impressions, beside each quarter's noise ceiling."""
-    by_effect, by_impressions = band_rows(evaluation.by_effect, ".2f"), band_rows(evaluation.by_impressions, ",.0f")
-    ends = [row[end] for row in (*by_effect, *by_impressions) for end in ("low", "high")]
-    accuracies = scale([min(0.4, *ends), max(1.0, *ends)])
+    effects, impressions = band_rows(evaluation.by_effect, ".2g"), band_rows(evaluation.by_impressions, ",.0f")
+    ends = [row[end] for row in (*effects, *impressions) for end in ("low", "high")]
+    domain = [min(0.4, *ends), max(1.0, *ends)]
     panels = [
-        bands_panel(by_effect, "Difference of the two texts, log odds", "Accuracy", accuracies),
-        bands_panel(by_impressions, "Impressions of the text shown less", None, accuracies),
+        bands_panel(effects, "Difference of the two texts, log odds", "Accuracy", domain),
+        bands_panel(impressions, "Impressions of the text shown less", None, domain),
     ]
     return styled(alt.hconcat(*panels).properties(description="Accuracy by effect size and by impressions").to_dict())
 
@@ -119,11 +119,11 @@ def band_rows(bands: Sequence[Band], number: str) -> list[dict[str, Any]]:
 
 
 def bands_panel(
-    rows: Sequence[Mapping[str, Any]], title: str, y_title: str | None, accuracies: alt.Scale
+    rows: Sequence[Mapping[str, Any]], title: str, y_title: str | None, domain: Sequence[float]
 ) -> alt.LayerChart:
     axis = alt.Axis(labelAngle=0, grid=False)
     base = alt.Chart(alt.Data(values=list(rows))).encode(x=alt.X("name:N", sort=None, title=title, axis=axis))
-    y = alt.Y("value:Q", title=y_title, scale=accuracies, axis=number_axis())
+    y = alt.Y("value:Q", title=y_title, scale=scale(domain), axis=number_axis())
     whiskers = base.mark_rule(color=MODEL, strokeWidth=2).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
     points = base.mark_point(filled=True, size=70, color=MODEL, opacity=1).encode(y=y)
     ceiling = alt.Y("ceiling:Q", title=y_title)
