@@ -74,14 +74,14 @@ def minilm_logistic(train: Split, validation: Split, seed: int) -> LinearScorer:
 def fit_pairs(features: Features, train: Split, validation: Split, seed: int) -> LinearScorer:
     """Logistic regression of the soft labels on differences of features, without intercept: sides have no order.
 
-    At most MAX_PAIRS pairs, drawn by the seed. The penalty is the one with the best likelihood on the validation split,
-    or 1 where that has no pair; with it the validation pairs are learned from too, as the reward model does.
+    At most MAX_PAIRS pairs of either split, drawn by the seed. The penalty is the one with the best likelihood on the
+    validation split, or 1 where that has no pair; with it the validation pairs are learned from too, as the reward
+    model does.
     """
-    pairs = train.pairs.sample(min(MAX_PAIRS, len(train.pairs)), random_state=seed)
-    known = labelled(features, train, pairs)
+    known = labelled(features, train, seed)
     if validation.pairs.empty:
         return LinearScorer(features, logistic(*known, 1.0))
-    held_out = labelled(features, validation, validation.pairs)
+    held_out = labelled(features, validation, seed)
 
     def miss(penalty: float) -> float:
         return negative_log_likelihood(held_out.differences @ logistic(*known, penalty), held_out.p)
@@ -100,7 +100,8 @@ class Labelled(NamedTuple):
     weight: np.ndarray
 
 
-def labelled(features: Features, split: Split, pairs: pd.DataFrame) -> Labelled:
+def labelled(features: Features, split: Split, seed: int) -> Labelled:
+    pairs = split.pairs.sample(min(MAX_PAIRS, len(split.pairs)), random_state=seed)
     weight = pairs["weight"] / pairs["weight"].mean()
     return Labelled(differences_of(features, split, pairs), pairs["p_left_better"].to_numpy(), weight.to_numpy())
 

@@ -1,8 +1,11 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from rlpf_pipeline.evaluation import baselines
 from rlpf_pipeline.evaluation.baselines import Chance, LongerWins, fit_pairs, logistic, minilm_logistic, tfidf_logistic
 from rlpf_pipeline_tests.conftest import needs_minilm
 from rlpf_pipeline_tests.evaluation.splits import split_of
@@ -70,6 +73,21 @@ def test_without_validation_pairs_the_penalty_is_one() -> None:
     difference = features(split.texts.text)[split.pairs.left] - features(split.texts.text)[split.pairs.right]
     expected = logistic(difference, split.pairs.p_left_better.to_numpy(), np.ones(20), 1.0)
     assert fit_pairs(features, split, NONE, 0).coefficients == pytest.approx(expected)
+
+
+def test_no_more_pairs_of_a_split_are_learned_from_than_memory_is_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "MAX_PAIRS", 10)
+    encoded: set[str] = set()
+
+    def features(texts: Sequence[str]) -> np.ndarray:
+        encoded.update(texts)
+        return np.array([[float("?" in text)] for text in texts])
+
+    train, validation = questions(50), questions(50)
+    validation.texts["text"] = "held out " + validation.texts["text"]
+    fit_pairs(features, train, validation, 0)
+    assert sum(text.startswith("held out") for text in encoded) == 20
+    assert len(encoded) == 40
 
 
 @needs_minilm
