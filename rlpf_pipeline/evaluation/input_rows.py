@@ -24,7 +24,12 @@ FROM read_csv(
     nullstr = '', null_padding = false, strict_mode = true, max_line_size = $max_row_bytes
 )
 """
-JSON = "FROM read_json($path, format = 'newline_delimited', sample_size = -1, maximum_object_size = $max_row_bytes)"
+JSON = """
+FROM read_json(
+    $path, format = 'newline_delimited', sample_size = -1, map_inference_threshold = -1, field_appearance_threshold = 0,
+    maximum_object_size = $max_row_bytes
+)
+"""
 JSON_OF_TYPES = """
 FROM read_json($path, format = 'newline_delimited', columns = $columns, maximum_object_size = $max_row_bytes)
 """

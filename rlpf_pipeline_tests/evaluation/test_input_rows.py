@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 
 import duckdb
@@ -39,6 +40,14 @@ def test_strings_of_json_stay_strings(tmp_path: Path) -> None:
     names, rows = loaded(tmp_path / "a.jsonl", content)
     assert names == ["day", "n", "text", "tags"]
     assert rows == [("2024-05-01", 3, "42", None), ("2024-05-02", None, "x", ["a"])]
+
+
+@pytest.mark.parametrize("row", [{f"k{i}": "x" for i in range(250)}, {"text": "x"}])
+def test_json_of_many_or_of_rare_keys_has_a_column_for_each(tmp_path: Path, row: dict[str, str]) -> None:
+    lines = [json.dumps({"text": "Bread", f"rare{number}": "y"} | row) for number in range(30)]
+    names, rows = loaded(tmp_path / "a.jsonl", "\n".join(lines))
+    assert set(names) == {"text", *row, *(f"rare{number}" for number in range(30))}
+    assert [own.count("y") for own in rows] == [1] * 30
 
 
 def test_parquet_keeps_types(tmp_path: Path) -> None:
