@@ -35,6 +35,8 @@ FROM read_json($path, format = 'newline_delimited', columns = $columns, maximum_
 """
 READ_AS_TEXT = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
 """Types that DuckDB sees in strings of JSON: they are kept as the strings they are."""
+TEXT_TYPES = ("VARCHAR", '"NULL"')
+"""Types of a column of texts; the latter, where no row has one."""
 
 
 def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -77,7 +79,7 @@ def require_columns(
         if name not in types:
             raise UserError(f"{source} has no column '{name}'. It has: {', '.join(types)}.")
     for name in texts:
-        if types[name] != "VARCHAR":
+        if types[name] not in TEXT_TYPES:
             raise UserError(f"Column '{name}' of {source} holds {types[name]}, not text.")
     return list(types)
 

@@ -217,6 +217,16 @@ def test_missing_texts_of_pandas_are_missing(tmp_path: Path) -> None:
         score_file(Table(), tmp_path / "input.parquet", ScoreColumns("text"), tmp_path / "o.parquet")
 
 
+@pytest.mark.parametrize("name", ["input.parquet", "input.jsonl"])
+def test_a_context_that_no_row_has_is_none(tmp_path: Path, name: str) -> None:
+    rows = pd.DataFrame({"text": ["Bread", "Call us"], "industry": [None, None]})
+    rows.to_parquet(tmp_path / "input.parquet")
+    rows.to_json(tmp_path / "input.jsonl", orient="records", lines=True)
+    model = Table()
+    score_file(model, tmp_path / name, ScoreColumns("text", ("industry",)), tmp_path / "o.parquet")
+    assert model.asked == [(None, ["Bread"]), (None, ["Call us"])]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
