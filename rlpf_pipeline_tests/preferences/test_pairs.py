@@ -1,5 +1,7 @@
 """The SELECTs of pairs and priors alone, on variants made by hand: labels, filters, the prior's strength."""
 
+from itertools import combinations
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -130,6 +132,36 @@ def test_posterior_of_high_ctrs_is_as_near_as_the_fewest_clicks_or_views_let_it(
     assert error.max() < 0.16
     assert error[fewest >= 1].max() < 0.05
     assert error[fewest >= 4].max() < 0.03
+
+
+def test_pairs_of_ads_of_several_texts_are_those_worked_out_one_by_one(scratch):
+    rng = np.random.default_rng(7)
+    ads = []
+    for _ in range(200):
+        impressions = 1 + rng.lognormal(6, 1.5, rng.integers(1, 7)).astype(int)
+        ctr = np.exp(rng.normal(-4, 0.8) + rng.normal(0, 0.3, len(impressions)))
+        ads.append([(int(n), int(rng.binomial(n, share))) for n, share in zip(impressions, ctr, strict=True)])
+    sides, weights = [], []
+    for own in ads:
+        shown = np.array([counts for counts in own if counts[0] >= 100], float).reshape(-1, 2)
+        impressions, clicks = shown.sum(axis=0)
+        centre = (clicks + 1) / (impressions + 1 / SOURCE_CTR)
+        for (nl, kl), (nr, kr) in combinations(shown, 2):
+            posterior = [(centre * STRENGTH + k, (1 - centre) * STRENGTH + n - k) for n, k in ((nl, kl), (nr, kr))]
+            sides.append([*posterior[0], *posterior[1], kl / nl, kr / nr])
+            evenness = impressions**2 / (len(shown) * (shown[:, 0] ** 2).sum())
+            weights.append(evenness * np.log(1 + min(nl, nr)))
+    fill(scratch, ads)
+    pairs = pairs_in(scratch, min_impressions=100, weigh_evenness=True)
+    al, bl, ar, br, left_ctr, right_ctr = np.array(sides).T
+    effect = digamma(al) - digamma(bl) - digamma(ar) + digamma(br)
+    deviation = np.sqrt(sum(polygamma(1, shape) for shape in (al, bl, ar, br)))
+    assert [pair["left_clicks"] / pair["left_impressions"] for pair in pairs] == left_ctr.tolist()
+    assert [pair["right_clicks"] / pair["right_impressions"] for pair in pairs] == right_ctr.tolist()
+    assert [pair["effect"] for pair in pairs] == pytest.approx(effect, abs=1e-7)
+    assert [pair["z"] for pair in pairs] == pytest.approx(effect / deviation, abs=1e-7)
+    assert [pair["p_left_better"] for pair in pairs] == pytest.approx(exact_probability(al, bl, ar, br), abs=0.015)
+    assert [pair["weight"] for pair in pairs] == pytest.approx(weights)
 
 
 def test_p_value_is_the_pooled_z_test_of_statsmodels(scratch):
