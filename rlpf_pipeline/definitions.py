@@ -35,4 +35,5 @@ defs = dg.Definitions(
     jobs=[rlpf_job],
     schedules=[weekly_retraining],
     resources={"pipeline": PipelineSettings(), "launcher": TrainingLauncher()},
+    executor=dg.multiprocess_executor.configured({"max_concurrent": 1}),
 )

@@ -35,10 +35,6 @@ experiment team:analytics ab_report ab_experiment
 """  # noqa: E501
 
 specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-pools = {
-    key.to_user_string(): node.pools
-    for key, node in ((node.key, node) for node in defs.resolve_asset_graph().asset_nodes)
-}
 
 
 def test_assets_have_their_groups_owners_and_inputs() -> None:
@@ -70,14 +66,14 @@ def test_tables_show_their_columns() -> None:
     assert "p_left_better" in [column.name for column in schema.columns]
 
 
-def test_one_pool_guards_the_warehouse_and_one_the_memory() -> None:
-    by_pool = {name: next(iter(pool), None) for name, pool in pools.items()}
-    assert {n for n, pool in by_pool.items() if pool == "duckdb"} == {
-        "variant_performance",
-        "preference_pairs",
-        "preference_snapshot",
-    }
-    assert {n for n, pool in by_pool.items() if pool == "training"} == {n for n, stage in STAGES.items() if stage.job}
+def test_no_step_waits_for_a_place_in_a_pool_which_a_killed_run_would_hold_for_ever() -> None:
+    nodes = defs.resolve_job_def("rlpf_pipeline").nodes
+    assert not any(node.definition.pools for node in nodes)
+
+
+def test_a_run_of_the_ui_takes_a_step_at_a_time() -> None:
+    executor = defs.resolve_job_def("rlpf_pipeline").executor_def
+    assert executor.apply_config_mapping({"config": {}}).value["config"]["max_concurrent"] == 1
 
 
 @pytest.mark.parametrize(("read", "passes"), [(3, True), (4, False)])

@@ -69,6 +69,17 @@ def alone(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def only_job(settings: Settings) -> Iterator[None]:
+    """Waits until no other job of the RLPF_HOME runs: each holds a model in memory."""
+
+    def say() -> None:
+        print("Waiting for a job of another run to end …", file=sys.stderr, flush=True)
+
+    with locked(settings.instance / "job.lock", say):
+        yield
+
+
+@contextmanager
 def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
     """Hold the file's lock; where another process has it, call `when_taken`, and wait unless that raises."""
     path.parent.mkdir(parents=True, exist_ok=True)

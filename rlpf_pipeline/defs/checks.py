@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
+from rlpf_pipeline.defs.building import alone
 from rlpf_pipeline.defs.metadata import SQL
 from rlpf_pipeline.defs.resources import PipelineSettings
 
@@ -31,12 +32,12 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
         for name, path in names.items()
     ]
 
-    @dg.multi_asset_check(name=f"check_{asset}", specs=specs, can_subset=True, pool="duckdb")
+    @dg.multi_asset_check(name=f"check_{asset}", specs=specs, can_subset=True)
     def run_checks(context: dg.AssetCheckExecutionContext, pipeline: PipelineSettings) -> Iterator[dg.AssetCheckResult]:
         from rlpf_pipeline.warehouse import Warehouse
 
         selected = sorted(key.name for key in context.selected_asset_check_keys)
-        with Warehouse(pipeline.load().warehouse) as warehouse:
+        with alone(pipeline.load().warehouse) as path, Warehouse(path) as warehouse:
             for name in selected:
                 result = warehouse.check(name)
                 yield dg.AssetCheckResult(

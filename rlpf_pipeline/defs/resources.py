@@ -12,7 +12,7 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 from pydantic import Field
 
 from rlpf_pipeline.artifacts import is_current
-from rlpf_pipeline.defs.building import Outcome, outcome_of
+from rlpf_pipeline.defs.building import Outcome, only_job, outcome_of
 from rlpf_pipeline.defs.launcher import launch, write_run_config
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.defs.tracking import Tracking
@@ -51,8 +51,13 @@ class TrainingLauncher(dg.ConfigurableResource):
 
     def build(self, context: dg.AssetExecutionContext, settings: Settings, name: str) -> Outcome:
         """Run the job unless the stage is up to date. Raises dagster.Failure with what it said, or its UserError."""
-        if is_current(folder_of(name, settings), recipe_of(name, settings)):
-            return outcome_of(name, settings, reused=True)
+        with only_job(settings):
+            if is_current(folder_of(name, settings), recipe_of(name, settings)):
+                return outcome_of(name, settings, reused=True)
+            self._run(context, settings, name)
+        return outcome_of(name, settings, reused=False)
+
+    def _run(self, context: dg.AssetExecutionContext, settings: Settings, name: str) -> None:
         run_config = write_run_config(name, settings)
         tracking = Tracking(settings)
         tracked = tracking.start(
@@ -74,4 +79,3 @@ class TrainingLauncher(dg.ConfigurableResource):
                     description=str(error), metadata={"mlflow_run_id": tracked.run_id}, allow_retries=False
                 ) from error
             raise
-        return outcome_of(name, settings, reused=False)

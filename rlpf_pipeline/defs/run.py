@@ -81,14 +81,10 @@ def only_run(settings: Settings) -> Iterator[None]:
 
 
 def forget_killed_runs(instance: DagsterInstance) -> None:
-    """Close the runs of an `rlpf run` that was killed: we hold the lock, so none of them lives.
-
-    Left open, they would hold their place in the pools, and this run would wait for it forever.
-    """
+    """Close the runs of an `rlpf run` that was killed: we hold the lock, so none of them lives."""
     unfinished = RunsFilter(tags=STARTED_HERE, statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
         instance.report_run_failed(run, "The process of this run was killed.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 class Narrator:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlpf_pipeline.artifacts import file_digest, read_manifest, whole
-from rlpf_pipeline.defs.building import Metrics, Outcome, build, build_table, outcome_of
+from rlpf_pipeline.defs.building import Metrics, Outcome, alone, build, build_table, outcome_of
 from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, manifest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
@@ -91,7 +91,7 @@ def preference_snapshot(settings: Settings) -> Outcome:
     from rlpf_pipeline.warehouse import Warehouse
 
     def work(folder: Path) -> Metrics:
-        with Warehouse(settings.warehouse) as warehouse:
+        with alone(settings.warehouse) as path, Warehouse(path) as warehouse:
             return export_snapshot(warehouse, folder)
 
     return build("preference_snapshot", settings, work)

@@ -55,12 +55,11 @@ def test_a_colon_in_a_path_is_part_of_it(settings: Settings, tmp_path: Path) -> 
 
 def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:
     with open_instance(settings) as instance:
-        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
         assert instance.run_monitoring_enabled
         assert not instance.telemetry_enabled
 
 
-def test_a_killed_run_gives_back_its_place_in_the_pool(settings: Settings) -> None:
+def test_a_killed_run_is_closed(settings: Settings) -> None:
     with open_instance(settings) as instance:
         run = instance.create_run_for_job(
             dg.Definitions(
@@ -69,12 +68,8 @@ def test_a_killed_run_gives_back_its_place_in_the_pool(settings: Settings) -> No
             tags=STARTED_HERE,
             status=DagsterRunStatus.STARTED,
         )
-        storage = instance.event_log_storage
-        storage.initialize_concurrency_limit_to_default("training")
-        assert storage.claim_concurrency_slot("training", run.run_id, "adllama").is_claimed
         forget_killed_runs(instance)
         assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.FAILURE
-        assert storage.claim_concurrency_slot("training", "next-run", "adllama").is_claimed
 
 
 def test_two_runs_do_not_share_a_home(settings: Settings) -> None:

@@ -37,7 +37,6 @@ def raw_multitext_ads(pipeline: PipelineSettings) -> dg.MaterializeResult:
     tags={"layer": "mart"},
     metadata=described(contracts.VARIANT_PERFORMANCE) | lineage("marts/variants"),
     code_version=source_digest(*STAGES["variant_performance"].code),
-    pool="duckdb",
 )
 def variant_performance(pipeline: PipelineSettings) -> dg.MaterializeResult:
     """Impressions, clicks and CTR of each distinct text of an ad, and the split that its ad belongs to."""
@@ -53,7 +52,6 @@ def variant_performance(pipeline: PipelineSettings) -> dg.MaterializeResult:
     tags={"layer": "mart"},
     metadata=described(contracts.PREFERENCE_PAIRS) | lineage("marts/pairs"),
     code_version=source_digest(*STAGES["preference_pairs"].code),
-    pool="duckdb",
 )
 def preference_pairs(pipeline: PipelineSettings) -> dg.MaterializeResult:
     """All pairs of texts of one ad, each with the posterior probability that the left one's CTR is the higher."""
@@ -68,7 +66,6 @@ def preference_pairs(pipeline: PipelineSettings) -> dg.MaterializeResult:
     kinds={"parquet"},
     tags={"layer": "snapshot"},
     code_version=source_digest(*STAGES["preference_snapshot"].code),
-    pool="duckdb",
 )
 def preference_snapshot(pipeline: PipelineSettings) -> dg.MaterializeResult:
     """Variant performance and preference pairs as Parquet, byte for byte reproducible: all that training reads."""

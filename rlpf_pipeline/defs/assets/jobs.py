@@ -13,7 +13,7 @@ from rlpf_pipeline.defs.stages import STAGES
 def job_asset(
     name: str, description: str, kinds: set[str], owner: str = "team:ml", metadata: Mapping[str, object] | None = None
 ) -> dg.AssetsDefinition:
-    """The asset of stage `name`. One job runs at a time (pool `training`): each holds a model in memory."""
+    """The asset of stage `name`."""
     stage = STAGES[name]
 
     @dg.asset(
@@ -26,7 +26,6 @@ def job_asset(
         tags={"layer": "model" if stage.folder.startswith("models/") else stage.group},
         metadata=metadata,
         code_version=source_digest(*stage.code),
-        pool="training",
     )
     def run_job(
         context: dg.AssetExecutionContext, pipeline: PipelineSettings, launcher: TrainingLauncher
