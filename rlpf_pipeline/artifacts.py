@@ -225,7 +225,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     move_into_place(temporary, path)
 
 

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +132,11 @@ def test_code_changes_with_what_a_module_imports_and_with_nothing_else(
 def test_a_source_that_is_not_there_is_an_error(package: Path) -> None:
     with pytest.raises(FileNotFoundError):
         source_digest("nowhere.py")
+
+
+def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from rlpf_pipeline.artifacts import write_atomically as write; "
+    variables = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code + "write(Path(sys.argv[1]), '\\u2026')", str(tmp_path / "run.json")]
+    subprocess.run(command, env=variables, check=True)
+    assert (tmp_path / "run.json").read_bytes() == "…".encode()

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a 
 from __future__ import annotations
 
 import errno
+import io
 import sys
 
 import typer
@@ -28,6 +29,8 @@ NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, 
 
 def main() -> None:
     """Entry point: a UserError becomes a message and exit code 2; a failed job its message and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack what we print: …, ·
     try:
         for word in sys.argv[1:]:
             if word != word.encode(errors="replace").decode():

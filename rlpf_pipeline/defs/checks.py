@@ -28,7 +28,7 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
         if ASSET_OF_TABLE[path.stem.split("__")[0]] == asset
     }
     specs = [
-        dg.AssetCheckSpec(name, asset=asset, blocking=True, description=header(path.read_text()))
+        dg.AssetCheckSpec(name, asset=asset, blocking=True, description=header(path.read_text(encoding="utf-8")))
         for name, path in names.items()
     ]
 

@@ -108,13 +108,13 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     accelerate = [sys.executable, "-m", "rlpf_pipeline.training.accelerated", "--config_file", str(config)]
     threads = ["--num_cpu_threads_per_process", str(threads_of_a_process(config))]
     command = [*accelerate, *threads, "-m", module, "--config", str(run_config)]
-    variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+    variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": ":replace", **environment}
     if is_for_gpus(config):
         variables[EXPECTS_GPU] = "1"
     with process_group(command, variables) as process:
         code = process.wait()
     if mistakes := left_by_ranks(MISTAKE, folder):
-        raise UserError(mistakes[0].read_text())
+        raise UserError(mistakes[0].read_text(encoding="utf-8"))
     if code != 0:
         raise JobFailed(f"{reason(folder, code)}\nTo repeat it: {shlex.join(command)}")
 
@@ -127,7 +127,7 @@ def reason(folder: Path, code: int) -> str:
     """What the job's ranks wrote before they ended, shortened to its end."""
     said = []
     for path in left_by_ranks(CRASH, folder):
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         said.append("\n".join([f"{path.name}:", *lines[-ERROR_TAIL_LINES:]]))
     signals = {KILLED + one: one.name for one in signal.Signals}
     end = f"was killed by {signals[code]}, perhaps for lack of memory" if code in signals else f"ended with code {code}"

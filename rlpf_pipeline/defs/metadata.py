@@ -45,7 +45,7 @@ def described_column(column: Column) -> dg.TableColumn:
 
 def lineage(name: str) -> Metadata:
     """The SELECT that makes a table, as definition metadata."""
-    return {"sql": dg.MetadataValue.md(f"```sql\n{(SQL / f'{name}.sql').read_text()}\n```")}
+    return {"sql": dg.MetadataValue.md(f"```sql\n{(SQL / f'{name}.sql').read_text(encoding='utf-8')}\n```")}
 
 
 def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
@@ -57,7 +57,9 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     }
     metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
     metadata |= row_count(outcome)
-    metadata |= {page.stem: dg.MetadataValue.md(page.read_text()) for page in sorted(outcome.folder.glob("*.md"))}
+    metadata |= {
+        page.stem: dg.MetadataValue.md(page.read_text(encoding="utf-8")) for page in sorted(outcome.folder.glob("*.md"))
+    }
     metadata |= {image.stem: picture(image) for image in images_in(outcome.folder)}
     if outcome.stage.job:
         metadata |= tracked(outcome, settings)

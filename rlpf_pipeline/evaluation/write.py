@@ -26,10 +26,10 @@ SHOWN = (
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write comparison.md, figures.json and an SVG file per picture into `folder`."""
-    (folder / "comparison.md").write_text(comparison(evaluation))
+    (folder / "comparison.md").write_text(comparison(evaluation), encoding="utf-8")
     (folder / "figures.json").write_text(json.dumps(plain(evaluation), indent=2, allow_nan=False) + "\n")
     for name, picture in pictures(evaluation).items():
-        (folder / f"{name}.svg").write_text(standalone_svg(inline_svg(picture)))
+        (folder / f"{name}.svg").write_text(standalone_svg(inline_svg(picture)), encoding="utf-8")
 
 
 def comparison(evaluation: Evaluation) -> str:

@@ -162,7 +162,7 @@ def save_model(
 def save_card(folder: Path, card: ModelCard, tokenizer: PreTrainedTokenizerBase) -> None:
     """What a model folder holds beside weights."""
     tokenizer.save_pretrained(folder)
-    (folder / CARD).write_text(card.model_dump_json(indent=2))
+    (folder / CARD).write_text(card.model_dump_json(indent=2), encoding="utf-8")
 
 
 def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> None:

@@ -112,7 +112,7 @@ def join_members(members: Sequence[Path], folder: Path) -> None:
     joined = cards[0].model_copy(
         update={"adapters": names, "ensemble": True, "heads": sum(card.heads for card in cards)}
     )
-    (folder / CARD).write_text(joined.model_dump_json(indent=2))
+    (folder / CARD).write_text(joined.model_dump_json(indent=2), encoding="utf-8")
 
 
 def average_members(members: Sequence[Path], folder: Path) -> None:

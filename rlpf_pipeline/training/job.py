@@ -58,7 +58,7 @@ def run_job(work: Work, *, shards: bool = False) -> None:
 
 def leave(file: Path, reason: str) -> None:
     """For whoever started `accelerate launch`, which knows of its ranks only that one failed."""
-    file.write_text(reason)
+    file.write_text(reason, encoding="utf-8")
     print(reason, file=sys.stderr, flush=True)
 
 

@@ -58,3 +58,12 @@ def test_a_path_that_is_not_utf_8_is_the_users_to_rename(
     Path(path).write_text("advertiser_id,arm,impressions,clicks\na,control,10,1\n")
     assert rlpf(monkeypatch, *command, path) == 2
     assert "tze.csv' is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_terminal_without_our_characters_has_others_in_their_place(tmp_path: Path) -> None:
+    variables = {**os.environ, "PYTHONIOENCODING": "ascii", "RLPF_HOME": str(tmp_path / "häuser")}
+    command = [sys.executable, "-m", "rlpf_pipeline.cli", "run", "--profile", "upworthy"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "h?user" in done.stdout
+    assert "(1/16) raw_multitext_ads ?" in done.stdout

@@ -13,6 +13,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--config", type=Path)
 path = parser.parse_args().config
 config = RunConfig.read(path)
+print("fake · it begins …", flush=True)
 with publish(config.output, config.recipe) as (folder, metrics):
     (folder / "weights.txt").write_text("half")
     if config.options["end"] == "killed":

@@ -47,6 +47,14 @@ def test_a_job_that_ends_well_leaves_its_manifest(
     assert (tmp_path / "model" / "weights.txt").read_text() == "whole"
 
 
+def test_a_terminal_without_our_characters_ends_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    launch(FAKE_JOB, run_config(tmp_path, "well"), {"PYTHONPATH": REPOSITORY})
+    assert "it begins" in capfd.readouterr().out
+
+
 def test_a_failed_job_says_why(tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match="the loss is not finite"):
         launch(FAKE_JOB, run_config(tmp_path, "fails"), {"PYTHONPATH": REPOSITORY})

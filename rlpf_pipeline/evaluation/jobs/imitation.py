@@ -58,7 +58,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
         figures[name] = own | faithfulness(table[table.instruction.isna()]) | instructions_kept(table)
         tables.append(table)
     pd.concat(tables, ignore_index=True).to_parquet(folder / "rewrites.parquet", index=False)
-    (folder / "imitation.md").write_text(comparison(figures, len(originals), counts))
+    (folder / "imitation.md").write_text(comparison(figures, len(originals), counts), encoding="utf-8")
     flat: Metrics = {f"{name}_{key}": value for name, own in figures.items() for key, value in own.items()}
     return {"originals": len(originals), **{f"held_out_{author}": n for author, n in counts.items()}, **flat}
 
