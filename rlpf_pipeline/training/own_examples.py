@@ -16,7 +16,10 @@ from rlpf_pipeline.warehouse import connect, reason_of
 
 COLUMNS = ("original", "instruction", "rewrite", "author")
 AUTHORS = ("human", "synthetic")
-JSON = f"read_json($path, format = 'newline_delimited', sample_size = -1, maximum_object_size = {MAX_ROW_BYTES})"
+JSON = f"""read_json(
+    $path, format = 'newline_delimited', sample_size = -1, map_inference_threshold = -1, field_appearance_threshold = 0,
+    maximum_object_size = {MAX_ROW_BYTES}
+)"""
 READERS = {".parquet": "read_parquet($path)", **dict.fromkeys(JSON_LINES, JSON)}
 TEXT_TYPES = ("VARCHAR", '"NULL"')
 OTHER_SPLITS = """

@@ -124,6 +124,12 @@ def test_a_file_that_holds_no_examples_is_refused(
         curate(snapshot, examples_file=tmp_path / name)
 
 
+def test_examples_with_notes_of_many_kinds_are_read(snapshot: Path, tmp_path: Path) -> None:
+    noted = [row | {f"note {number} of {side}": "x" for number in range(200)} for side, row in enumerate(OWN)]
+    counts, _, _ = curate(snapshot, examples_file=write_lines(tmp_path / "own.jsonl", noted))
+    assert counts["own"] == 2
+
+
 def test_all_rewrites_of_an_original_are_held_out_or_none(snapshot: Path) -> None:
     counts, examples, _ = curate(snapshot, held_out=0.5)
     assert 0 < counts["held_out"] < len(examples)
