@@ -44,6 +44,12 @@ COLUMNS = (
 )
 
 
+def unseen(examples: pd.DataFrame) -> pd.DataFrame:
+    """The held-out examples (contracts.CURATED_EXAMPLES) whose rewrite is none of another original's, learned from."""
+    learned = examples.rewrite[~examples.held_out]
+    return examples[examples.held_out & ~examples.rewrite.isin(learned)]
+
+
 def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: pd.DataFrame) -> float | None:
     """exp of the mean negative log-likelihood of the rewrites' tokens, end mark included; None where there are none."""
     if examples.empty:

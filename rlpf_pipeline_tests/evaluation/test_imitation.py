@@ -11,6 +11,7 @@ from rlpf_pipeline.evaluation.imitation import (
     faithfulness,
     instructions_kept,
     perplexity,
+    unseen,
     write_rewrites,
 )
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
@@ -20,6 +21,13 @@ from rlpf_pipeline.training.teacher import QUESTION, SHORTEN
 from rlpf_pipeline_tests.conftest import TINY
 
 EXAMPLES = pd.DataFrame({"original": ["Fresh bread.", "Buy now."], "rewrite": ["Bread every day here.", "Buy."]})
+
+
+def test_a_rewrite_that_is_learned_for_another_original_is_not_held_out() -> None:
+    examples = pd.DataFrame(
+        {"original": ["a", "a", "b"], "rewrite": ["x", "y", "x"], "held_out": [True, True, False], "author": "human"}
+    )
+    assert unseen(examples).rewrite.tolist() == ["y"]
 
 
 def test_perplexity_is_that_of_the_rewrites_tokens_one_by_one(cache: Path) -> None:

@@ -19,6 +19,7 @@ from rlpf_pipeline.evaluation.imitation import (
     faithfulness,
     instructions_kept,
     perplexity,
+    unseen,
     write_rewrites,
 )
 from rlpf_pipeline.models.adapters import load_policy
@@ -33,9 +34,8 @@ AUTHORS = ("synthetic", "human")
 def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     settings, device = config.settings, accelerator().device
     tokenizer = load_tokenizer(settings.base, settings.cache)
-    held_out = pd.read_parquet(
-        config.inputs["curated_examples"] / "examples.parquet", filters=[("held_out", "==", True)]
-    ).assign(finished=True)
+    examples = pd.read_parquet(config.inputs["curated_examples"] / "examples.parquet")
+    held_out = unseen(examples).assign(finished=True)
     by_author = {author: held_out[held_out.author == author] for author in AUTHORS}
     originals = held_out.original.drop_duplicates().tolist()[: settings.evaluation.originals]
     counts = {author: len(own) for author, own in by_author.items()}
