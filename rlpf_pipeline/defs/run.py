@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 def run_everything(settings: Settings, say: Say) -> bool:
     """Materialise all assets; True when every one succeeded or was skipped.
 
-    Raises UserError where a step found the user's input at fault.
+    Raises UserError where a step found the user's input at fault, KeyboardInterrupt where one was interrupted.
     """
     from rlpf_pipeline.definitions import defs
 
@@ -54,7 +54,11 @@ def run_everything(settings: Settings, say: Say) -> bool:
                 raise UserError(own_words(cause.message))
     if not result.success:
         where = ", ".join(str(event.step_key) for event in failed) or "no step of its own"
-        say(f"The run failed in {where}, as said above. What is done is kept: the next run goes on from there.")
+        interrupted = any(was_interrupted(event) for event in failed)
+        end = f"The run was interrupted in {where}." if interrupted else f"The run failed in {where}, as said above."
+        say(f"{end} What is done is kept: the next run goes on from there.")
+        if interrupted:
+            raise KeyboardInterrupt
     return result.success
 
 
@@ -114,7 +118,7 @@ class Narrator:
             self.say(f"  {self.ending(name)}")
         elif kind is DagsterEventType.STEP_SKIPPED:
             self.say(f"{name} skipped, as what it reads was not made")
-        elif kind is DagsterEventType.STEP_FAILURE:
+        elif kind is DagsterEventType.STEP_FAILURE and not was_interrupted(event):
             self.say(f"  failed: {reason_of(event.step_failure_data)}")
 
     def ending(self, name: str) -> str:
@@ -134,6 +138,11 @@ class Narrator:
                 self.say(f"  check {evaluation.check_name} failed: {figures}")
         elif event.event_type is DagsterEventType.STEP_FAILURE and (failure := event.step_failure_data).error:
             self.say(f"  {event.step_key} failed: {reason_of(failure)}")
+
+
+def was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def reason_of(failure: object) -> str:

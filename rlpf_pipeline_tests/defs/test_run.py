@@ -1,5 +1,6 @@
 """`rlpf run` in process: what it says, what it skips, and how it recovers from a run that was killed."""
 
+import signal
 import uuid
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
+from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.assets.experiment import ab_experiment, ab_report
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.run import STARTED_HERE, Narrator, forget_killed_runs, only_run, open_instance, run_everything
@@ -45,6 +47,15 @@ def test_a_users_mistake_in_a_step_comes_out_as_one(settings: Settings) -> None:
     with pytest.raises(UserError, match=r"^Profile 'upworthy' needs data"):
         run_everything(settings, said.append)
     assert said[0] == "(1/16) raw_multitext_ads …"
+
+
+def test_ctrl_c_in_a_step_is_called_an_interruption(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(steps, "raw_multitext_ads", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_everything(settings, said.append)
+    assert [line for line in said if "fail" in line] == []
+    assert said[-1].startswith("The run was interrupted in raw_multitext_ads. What is done is kept")
 
 
 def test_a_colon_in_a_path_is_part_of_it(settings: Settings, tmp_path: Path) -> None:
