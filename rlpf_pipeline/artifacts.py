@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -153,6 +154,19 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
         building / MANIFEST, Manifest(recipe=recipe, files=files, metrics=metrics).model_dump_json(indent=2)
     )
     swap_into_place(building, folder)
+
+
+@contextmanager
+def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
+    """Hold the file's lock; where another process has it, call `when_taken`, and wait unless that raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            when_taken()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, explained, is_current, publish
+from rlpf_pipeline.artifacts import Manifest, explained, is_current, locked, publish
 from rlpf_pipeline.defs.stages import STAGES, Stage, folder_of, inputs_of, manifest_of, recipe_of
 from rlpf_pipeline.settings import Settings
 
@@ -76,19 +75,6 @@ def only_job(settings: Settings) -> Iterator[None]:
         print("Waiting for a job of another run to end …", file=sys.stderr, flush=True)
 
     with locked(settings.instance / "job.lock", say):
-        yield
-
-
-@contextmanager
-def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
-    """Hold the file's lock; where another process has it, call `when_taken`, and wait unless that raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            when_taken()
-            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
-from rlpf_pipeline.defs.building import locked
+from rlpf_pipeline.artifacts import locked
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import REPOSITORY

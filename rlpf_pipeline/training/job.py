@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import explained, publish
+from rlpf_pipeline.artifacts import explained, locked, publish
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
@@ -72,11 +73,20 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
             with TemporaryDirectory() as scratch:
                 work(config, Path(scratch), reporter)
             return
-        with publish(config.output, config.recipe) as (folder, metrics):
+        with only_writer(config.output), publish(config.output, config.recipe) as (folder, metrics):
             metrics |= work(config, folder, reporter)
             reporter.metrics({k: v for k, v in metrics.items() if isinstance(v, float | int)})
-        for kept in config.output.parent.glob(f".{config.output.name}.*"):
+        for kept in config.output.parent.glob(f".{config.output.name}.*/"):
             shutil.rmtree(kept)
+
+
+def only_writer(output: Path) -> AbstractContextManager[None]:
+    """Raises UserError where another job writes the same output."""
+
+    def refuse() -> None:
+        raise UserError(f"Another job is writing {output}. Wait for its end, or stop it.")
+
+    return locked(output.with_name(f".{output.name}.lock"), refuse)
 
 
 def require_device(reporter: Reporter) -> None:

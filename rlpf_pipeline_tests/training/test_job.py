@@ -12,7 +12,7 @@ from rlpf_pipeline.artifacts import Recipe, publish, read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training import job
-from rlpf_pipeline.training.job import Metrics, run_job
+from rlpf_pipeline.training.job import Metrics, only_writer, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
 
@@ -46,6 +46,15 @@ def test_the_work_is_published_with_its_figures_by_the_settings_seed(config: Run
     assert manifest.metrics == {"deterministic": True, "loss": 0.5}
     torch.manual_seed(config.settings.seed)
     assert (config.output / "weights.txt").read_text() == str(float(torch.rand(1)))
+
+
+def test_of_two_jobs_with_one_output_the_second_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    with only_writer(config.output), pytest.raises(SystemExit) as end:
+        run_job(write_weights)
+    assert end.value.code == 2
+    assert (tmp_path / "mistake-rank0.txt").read_text().startswith("Another job is writing")
+    run_job(write_weights)
+    assert (config.output / "weights.txt").is_file()
 
 
 @pytest.mark.parametrize(
