@@ -14,7 +14,14 @@ from pathlib import Path
 import duckdb
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind, first_records
+from rlpf_pipeline.sources.files import (
+    DELIMITERS,
+    JSON_LINES,
+    READ_JSON_LINES,
+    TEXT_TYPES,
+    file_kind,
+    first_records,
+)
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.warehouse import reason_of
 
@@ -24,19 +31,11 @@ FROM read_csv(
     nullstr = '', null_padding = false, strict_mode = true, max_line_size = $max_row_bytes
 )
 """
-JSON = """
-FROM read_json(
-    $path, format = 'newline_delimited', sample_size = -1, map_inference_threshold = -1, field_appearance_threshold = 0,
-    maximum_object_size = $max_row_bytes
-)
-"""
 JSON_OF_TYPES = """
 FROM read_json($path, format = 'newline_delimited', columns = $columns, maximum_object_size = $max_row_bytes)
 """
 READ_AS_TEXT = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
 """Types that DuckDB sees in strings of JSON: they are kept as the strings they are."""
-TEXT_TYPES = ("VARCHAR", '"NULL"')
-"""Types of a column of texts; the latter, where no row has one."""
 
 
 def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -52,9 +51,8 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             connection.execute(f"CREATE TABLE input AS {CSV}", options | {"columns": dict.fromkeys(names, "VARCHAR")})
         elif kind in JSON_LINES:
             options = {"path": str(path), "max_row_bytes": MAX_ROW_BYTES}
-            types = {
-                str(name): str(own) for name, own, *_ in connection.execute(f"DESCRIBE {JSON}", options).fetchall()
-            }
+            described = connection.execute(f"DESCRIBE FROM {READ_JSON_LINES}", options).fetchall()
+            types = {str(name): str(own) for name, own, *_ in described}
             columns = {name: "VARCHAR" if own in READ_AS_TEXT else own for name, own in types.items()}
             connection.execute(f"CREATE TABLE input AS {JSON_OF_TYPES}", options | {"columns": columns})
         elif kind == ".parquet":

@@ -25,6 +25,13 @@ from rlpf_pipeline.warehouse import reason_of
 DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 """What may stand between the fields, the usual first; spreadsheets of many countries write semicolons."""
 JSON_LINES = (".jsonl", ".ndjson")
+READ_JSON_LINES = """read_json(
+    $path, format = 'newline_delimited', sample_size = -1, map_inference_threshold = -1, field_appearance_threshold = 0,
+    maximum_object_size = $max_row_bytes
+)"""
+"""A column a key, however many or rare, of the type that all rows have."""
+TEXT_TYPES = ("VARCHAR", '"NULL"')
+"""Types of a column of texts; the latter, where no row has one."""
 JSON_DOCUMENT = ".json"
 COMPRESSED = (".gz", ".zst")
 MAX_DOCUMENT_BYTES = 2**28

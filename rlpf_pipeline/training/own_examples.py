@@ -9,19 +9,13 @@ import duckdb
 import pandas as pd
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import JSON_LINES, file_kind
+from rlpf_pipeline.sources.files import JSON_LINES, READ_JSON_LINES, TEXT_TYPES, file_kind
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
 from rlpf_pipeline.warehouse import connect, reason_of
 
 COLUMNS = ("original", "instruction", "rewrite", "author")
 AUTHORS = ("human", "synthetic")
-JSON = f"""read_json(
-    $path, format = 'newline_delimited', sample_size = -1, map_inference_threshold = -1, field_appearance_threshold = 0,
-    maximum_object_size = {MAX_ROW_BYTES}
-)"""
-READERS = {".parquet": "read_parquet($path)", **dict.fromkeys(JSON_LINES, JSON)}
-TEXT_TYPES = ("VARCHAR", '"NULL"')
 OTHER_SPLITS = """
 SELECT DISTINCT text, split FROM read_parquet($variants) WHERE split <> 'train' AND list_contains($texts, text)
 """
@@ -45,13 +39,15 @@ def read_own_examples(path: Path, snapshot: Path) -> pd.DataFrame:
 
 def read_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> pd.DataFrame:
     kind = file_kind(path)
-    if kind not in READERS:
+    source, options = "read_parquet($path)", {"path": str(path)}
+    if kind in JSON_LINES:
+        source, options = READ_JSON_LINES, options | {"max_row_bytes": MAX_ROW_BYTES}
+    elif kind != ".parquet":
         raise UserError(f"{path}: examples are read from JSON Lines ({', '.join(JSON_LINES)}) or .parquet.")
-    source, name = READERS[kind], {"path": str(path)}
     try:
-        described = connection.execute(f"DESCRIBE FROM {source}", name).fetchall()
+        described = connection.execute(f"DESCRIBE FROM {source}", options).fetchall()
         require_texts(path, {str(column): str(own) for column, own, *_ in described})
-        return connection.execute(f"FROM {source}", name).df()[list(COLUMNS)]
+        return connection.execute(f"FROM {source}", options).df()[list(COLUMNS)]
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be read: {reason_of(error)} Check that it is complete.") from error
 
