@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -157,16 +158,23 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
 
 
 @contextmanager
-def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
-    """Hold the file's lock; where another process has it, call `when_taken`, and wait unless that raises."""
+def locked(path: Path, taken: str, *, waits: bool = False) -> Iterator[None]:
+    """Hold the file's lock, which ends with its process, killed or not. taken: what is said where another process has
+    it, before this one waits, or as a UserError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            when_taken()
+        except BlockingIOError as error:
+            if not waits:
+                raise UserError(taken) from error
+            print(taken, file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def lock_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.lock")
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, explained, is_current, locked, publish
+from rlpf_pipeline.artifacts import Manifest, explained, is_current, lock_of, locked, publish
 from rlpf_pipeline.defs.stages import STAGES, Stage, folder_of, inputs_of, manifest_of, recipe_of
 from rlpf_pipeline.settings import Settings
 
@@ -57,25 +56,14 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
 
 @contextmanager
 def alone(output: Path) -> Iterator[Path]:
-    """Waits until no other process is here with the same output: what one adds, the next one finds. The lock ends with
-    its process, killed or not."""
-
-    def say() -> None:
-        print(f"Waiting for another process that makes {output} …", file=sys.stderr, flush=True)
-
-    with locked(output.with_name(f".{output.name}.lock"), say):
+    """Waits until no other process is here with the same output: what one adds, the next one finds."""
+    with locked(lock_of(output), f"Waiting for another process that makes {output} …", waits=True):
         yield output
 
 
-@contextmanager
-def only_job(settings: Settings) -> Iterator[None]:
+def only_job(settings: Settings) -> AbstractContextManager[None]:
     """Waits until no other job of the RLPF_HOME runs: each holds a model in memory."""
-
-    def say() -> None:
-        print("Waiting for a job of another run to end …", file=sys.stderr, flush=True)
-
-    with locked(settings.instance / "job.lock", say):
-        yield
+    return locked(settings.instance / "job.lock", "Waiting for a job of another run to end …", waits=True)
 
 
 @contextmanager

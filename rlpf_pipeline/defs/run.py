@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
@@ -73,15 +73,10 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
         yield instance
 
 
-@contextmanager
-def only_run(settings: Settings) -> Iterator[None]:
+def only_run(settings: Settings) -> AbstractContextManager[None]:
     """Hold the lock that one `rlpf run` of an RLPF_HOME has. Raises UserError where another one has it."""
-
-    def refuse() -> None:
-        raise UserError(f"Another run is working in {settings.instance}. Wait for its end, or stop it.")
-
-    with locked(settings.instance / "run.lock", refuse):
-        yield
+    taken = f"Another run is working in {settings.instance}. Wait for its end, or stop it."
+    return locked(settings.instance / "run.lock", taken)
 
 
 def forget_killed_runs(instance: DagsterInstance) -> None:
@@ -102,7 +97,7 @@ class Narrator:
 
     def __call__(self, entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
-        if event is None or event.step_key is None:
+        if event is None or event.step_key is None or was_interrupted(event):
             return
         name, kind = event.step_key, event.event_type
         if name not in STAGES:
@@ -118,7 +113,7 @@ class Narrator:
             self.say(f"  {self.ending(name)}")
         elif kind is DagsterEventType.STEP_SKIPPED:
             self.say(f"{name} skipped, as what it reads was not made")
-        elif kind is DagsterEventType.STEP_FAILURE and not was_interrupted(event):
+        elif kind is DagsterEventType.STEP_FAILURE:
             self.say(f"  failed: {reason_of(event.step_failure_data)}")
 
     def ending(self, name: str) -> str:
@@ -141,7 +136,7 @@ class Narrator:
 
 
 def was_interrupted(event: dg.DagsterEvent) -> bool:
-    error = event.step_failure_data.error
+    error = event.step_failure_data.error if event.is_step_failure else None
     return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 

@@ -23,7 +23,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import explained, locked, publish
+from rlpf_pipeline.artifacts import explained, lock_of, locked, publish
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
@@ -82,11 +82,7 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
 
 def only_writer(output: Path) -> AbstractContextManager[None]:
     """Raises UserError where another job writes the same output."""
-
-    def refuse() -> None:
-        raise UserError(f"Another job is writing {output}. Wait for its end, or stop it.")
-
-    return locked(output.with_name(f".{output.name}.lock"), refuse)
+    return locked(lock_of(output), f"Another job is writing {output}. Wait for its end, or stop it.")
 
 
 def require_device(reporter: Reporter) -> None:
