@@ -165,17 +165,19 @@ def day_of(date: str | None, kinds: dict[str, str], summary: str = "") -> str:
     """The day of a row as a whole number: days since 1970, or the number that the table gives. summary: min or max, for
     that of all rows; it is taken of what the table gives, which a Parquet file knows without being read."""
     day = f"{summary}({given_day(date, kinds)})"
-    return day if date is None or is_whole(kinds[date]) else f"date_diff('day', DATE '1970-01-01', {day})::BIGINT"
+    if date is not None and not is_whole(kinds[date]):
+        day = f"date_diff('day', DATE '1970-01-01', {day})"
+    return f"{day}::BIGINT"
 
 
 def given_day(date: str | None, kinds: dict[str, str]) -> str:
     """The day of a row as a DATE, or the number that the table gives: no more than the column itself, where it is one,
     so that a Parquet file is read only where it holds the days that are looked for."""
     if date is None:
-        return "0::BIGINT"
+        return "0"
     given = quoted(date)
     if is_whole(kinds[date]):
-        return f"{given}::BIGINT"
+        return given
     if kinds[date] == DIGITS:
         given = f"try_strptime({given}::VARCHAR, '%Y%m%d')"
     return f"TRY_CAST({given} AS DATE)"
