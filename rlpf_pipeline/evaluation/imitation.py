@@ -45,7 +45,7 @@ COLUMNS = (
 
 
 def unseen(examples: pd.DataFrame) -> pd.DataFrame:
-    """The held-out examples (contracts.CURATED_EXAMPLES) whose rewrite is none of another original's, learned from."""
+    """The held-out examples (contracts.CURATED_EXAMPLES) whose rewrite no training example has."""
     learned = examples.rewrite[~examples.held_out]
     return examples[examples.held_out & ~examples.rewrite.isin(learned)]
 

@@ -118,11 +118,9 @@ def band_rows(bands: Sequence[Band], number: str) -> list[dict[str, Any]]:
     ]
 
 
-def bands_panel(
-    rows: Sequence[Mapping[str, Any]], title: str, y_title: str | None, domain: Sequence[float]
-) -> alt.LayerChart:
+def bands_panel(rows: list[dict[str, Any]], title: str, y_title: str | None, domain: Sequence[float]) -> alt.LayerChart:
     axis = alt.Axis(labelAngle=0, grid=False)
-    base = alt.Chart(alt.Data(values=list(rows))).encode(x=alt.X("name:N", sort=None, title=title, axis=axis))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("name:N", sort=None, title=title, axis=axis))
     y = alt.Y("value:Q", title=y_title, scale=scale(domain), axis=number_axis())
     whiskers = base.mark_rule(color=MODEL, strokeWidth=2).encode(y=alt.Y("low:Q", title=y_title), y2="high:Q")
     points = base.mark_point(filled=True, size=70, color=MODEL, opacity=1).encode(y=y)
