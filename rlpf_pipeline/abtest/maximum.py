@@ -116,7 +116,8 @@ def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
                 residual -= slack
                 curvature += slack**2 / barrier
             score += x.T @ residual
-            information += x.T @ (x * curvature[:, None])
+            half = x * np.sqrt(curvature)[:, None]
+            information += half.T @ half
     return Local(value, score, information)
 
 

@@ -88,8 +88,9 @@ def covariances(
     expected, meat, pearson = np.zeros((size, size)), np.zeros((size, size)), 0.0
     for part in blocks(rows):
         x, parts = block(part)
-        expected += x.T @ (x * parts.expected[:, None])
-        meat += x.T @ (x * (parts.score**2)[:, None])
+        half, scores = x * np.sqrt(parts.expected)[:, None], x * parts.score[:, None]
+        expected += half.T @ half
+        meat += scores.T @ scores
         pearson += float((parts.residual[parts.variance > 0] ** 2 / parts.variance[parts.variance > 0]).sum())
     naive, bread = np.linalg.inv(expected), np.linalg.inv(found.local.information)
 
@@ -99,7 +100,8 @@ def covariances(
         x, parts = block(part)
         leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
         adjusted = parts.score / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf)
-        meat3 += x.T @ (x * (adjusted**2)[:, None])
+        scores = x * adjusted[:, None]
+        meat3 += scores.T @ scores
         if clusters is not None and totals is not None:
             for j in range(size):
                 totals[j] += np.bincount(clusters[part], x[:, j] * parts.score, totals.shape[1])
