@@ -30,7 +30,7 @@ FLAT = 1e-12
 """Curvature relative to the largest below which a direction has none."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
-CHUNK = 1 << 11
+CHUNK = 1 << 12
 """Rows worked on at once: temporaries stay in the processor's cache."""
 
 
