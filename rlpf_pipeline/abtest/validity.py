@@ -118,7 +118,7 @@ def balance_check(balance: Balance) -> Check:
     worst = max(balance.rows, key=lambda row: abs(row.standardised_difference))
     detail = (
         f"All covariates at once: p = {balance.p_value:.3g}; largest standardised difference "
-        f"{worst.standardised_difference:+.3f} ({worst.column})."
+        f"{signed(worst.standardised_difference, 3)} ({worst.column})."
     )
     light: Light = "fail" if balance.p_value < BALANCE_ALPHA else "warn" if balance.p_value < 0.05 else "pass"
     return Check("Balance", light, detail)
@@ -140,12 +140,22 @@ def exposure_check(exposure: tuple[LinearEffect, ...]) -> Check:
     if not exposure:
         return Check("Equal exposure", "pass", "Every advertiser has the same impressions.")
     detail = " ".join(
-        f"{effect.outcome.capitalize()} per advertiser differ by {effect.difference:+,.0f} "
-        f"({effect.low:+,.0f} to {effect.high:+,.0f}; p = {effect.p_value:.3g})."
+        f"Difference in {effect.outcome} per advertiser: {difference_of(effect)}; p = {effect.p_value:.3g}."
         for effect in exposure
     )
     unequal = min(effect.p_value for effect in exposure) * len(exposure) < EXPOSURE_ALPHA
     return Check("Equal exposure", "warn" if unequal else "pass", detail)
+
+
+def difference_of(effect: LinearEffect) -> str:
+    """With its interval, whose width is told to two digits."""
+    decimals = max(0, 1 - math.floor(math.log10(max(effect.high - effect.low, 1e-9))))
+    told, low, high = (signed(number, decimals) for number in (effect.difference, effect.low, effect.high))
+    return f"{told} ({low} to {high})"
+
+
+def signed(number: float, decimals: int) -> str:
+    return f"{number:+,.{decimals}f}".replace("-", "\u2212")
 
 
 def concentration_check(concentration: Concentration, errors: ErrorRatio) -> Check:

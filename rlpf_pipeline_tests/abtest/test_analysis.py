@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -136,6 +137,20 @@ def test_spend_is_an_exposure(data):
     result = analyse(data.assign(spend=spend))
     assert [effect.outcome for effect in result.validity.exposure] == ["impressions", "spend"]
     assert {check.name: check.light for check in result.validity.checks}["Equal exposure"] == "warn"
+
+
+def test_a_difference_of_spend_is_told_in_digits_that_its_size_needs(data):
+    treated = data["arm"] == "treatment"
+    spend = data["impressions"] * 1e-7 * np.where(treated, 0.5, 1.0)
+    result = analyse(data.assign(spend=spend))
+    effect = result.validity.exposure[1]
+    detail = next(check.detail for check in result.validity.checks if check.name == "Equal exposure")
+    told = re.search(r"spend per advertiser: (\S+) \((\S+) to (\S+)\)", detail)
+    assert told is not None
+    numbers_told = [float(number.replace("\u2212", "-").replace(",", "")) for number in told.groups()]
+    width = effect.high - effect.low
+    assert numbers_told == pytest.approx([effect.difference, effect.low, effect.high], abs=width / 20)
+    assert numbers_told[0] < 0
 
 
 def test_the_ten_largest_are_removed_one_by_one(data):
