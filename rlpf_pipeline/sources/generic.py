@@ -31,8 +31,9 @@ def required(settings: IngestSettings) -> tuple[Required, ...]:
 
 
 def parameters(settings: IngestSettings) -> dict[str, object]:
-    columns = {field: settings.columns.get(field, field) for field in RAW_MULTITEXT_ADS.column_names}
-    return {f"{field}_keys": [pointer(column), pointer(column.lower())] for field, column in columns.items()}
+    columns = [settings.columns.get(field, field) for field in RAW_MULTITEXT_ADS.column_names]
+    lower = [column.lower() for column in columns]
+    return {"keys": [pointer(column) for column in (columns if columns == lower else columns + lower)]}
 
 
 def pointer(key: str) -> str:

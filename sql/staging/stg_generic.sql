@@ -1,21 +1,43 @@
--- One row per parsed row of the user's files, values as text. $<field>_keys: JSON pointers to what the file calls the field,
--- as given and in lower case (as the header of a CSV file is read). $source: where a row does not name its own source.
+-- One row per parsed row of the user's files, values as text. $keys: JSON pointers to what the file calls the raw table's
+-- columns, in their order, and then, where that differs, to the same in lower case (as the header of a CSV file is read).
+-- $source: where a row does not name its own source.
 -- duplicate_key: what may occur once per ad and period. exclusion: why the format itself refuses the row.
+WITH looked_up AS (
+    -- All at once: a row's JSON is parsed once, not once a field.
+    SELECT *, json_extract_string(raw_row, $keys) AS found
+    FROM source_rows
+    WHERE problem IS NULL
+),
+
+named AS (
+    SELECT
+        *,
+        coalesce(nullif(trim(coalesce(found[1], found[10])), ''), $source) AS source,
+        coalesce(found[2], found[11]) AS ad_id,
+        coalesce(found[3], found[12]) AS advertiser_id,
+        coalesce(found[4], found[13]) AS context,
+        coalesce(found[5], found[14]) AS variant_id,
+        coalesce(found[6], found[15]) AS text,
+        coalesce(found[7], found[16]) AS impressions,
+        coalesce(found[8], found[17]) AS clicks,
+        coalesce(found[9], found[18]) AS period
+    FROM looked_up
+)
+
 SELECT
     file_index,
     source_file,
     position,
     row_number,
-    coalesce(nullif(trim(field(raw_row, $source_keys)), ''), $source) AS source,
-    field(raw_row, $ad_id_keys) AS ad_id,
-    field(raw_row, $advertiser_id_keys) AS advertiser_id,
-    field(raw_row, $context_keys) AS context,
-    field(raw_row, $variant_id_keys) AS variant_id,
-    field(raw_row, $text_keys) AS text,
-    field(raw_row, $impressions_keys) AS impressions,
-    field(raw_row, $clicks_keys) AS clicks,
-    field(raw_row, $period_keys) AS period,
-    coalesce(nullif(trim(field(raw_row, $variant_id_keys)), ''), field(raw_row, $text_keys)) AS duplicate_key,
+    source,
+    ad_id,
+    advertiser_id,
+    context,
+    variant_id,
+    text,
+    impressions,
+    clicks,
+    period,
+    coalesce(nullif(trim(variant_id), ''), text) AS duplicate_key,
     NULL::VARCHAR AS exclusion
-FROM source_rows
-WHERE problem IS NULL
+FROM named

@@ -1,26 +1,39 @@
 -- One row per parsed row of an asset report, values as text: the API's nested JSON, or a CSV with the names of the query
 -- language or of the web interface. An ad is an ad group's ad and a field type (headline, description). A report
 -- may leave the group out: ad ids are the account's own.
-WITH fields AS (
+WITH looked_up AS (
+    -- All at once: a row's JSON is parsed once, not once a field.
     SELECT
         *,
-        coalesce(raw_row ->> '$.adGroup.id', raw_row ->> '$."ad_group.id"', raw_row ->> 'ad group id') AS ad_group,
-        coalesce(raw_row ->> '$.adGroupAd.ad.id', raw_row ->> '$."ad_group_ad.ad.id"', raw_row ->> 'ad id') AS ad,
-        lower(
-            coalesce(
-                raw_row ->> '$.adGroupAdAssetView.fieldType',
-                raw_row ->> '$."ad_group_ad_asset_view.field_type"',
-                raw_row ->> 'asset type'
-            )
-        ) AS field_type,
-        coalesce(
-            raw_row ->> '$.asset.textAsset.text',
-            raw_row ->> '$."asset.text_asset.text"',
-            CASE WHEN json_type(raw_row, '$.asset') = 'VARCHAR' THEN raw_row ->> 'asset' END
-        ) AS text,
-        json_type(raw_row, '$.metrics') = 'OBJECT' AS from_api
+        json_extract_string(raw_row, [
+            '$.adGroup.id', '$."ad_group.id"', 'ad group id',
+            '$.adGroupAd.ad.id', '$."ad_group_ad.ad.id"', 'ad id',
+            '$.adGroupAdAssetView.fieldType', '$."ad_group_ad_asset_view.field_type"', 'asset type',
+            '$.asset.textAsset.text', '$."asset.text_asset.text"', 'asset',
+            '$.customer.id', '$."customer.id"', 'customer id',
+            '$.metrics.impressions', '$."metrics.impressions"', 'impr.',
+            '$.metrics.clicks', '$."metrics.clicks"', 'clicks',
+            '$.segments.date', '$."segments.date"', 'day'
+        ]) AS found,
+        json_type(raw_row, ['asset', 'metrics']) AS types
     FROM source_rows
     WHERE problem IS NULL
+),
+
+named AS (
+    SELECT
+        *,
+        coalesce(found[1], found[2], found[3]) AS ad_group,
+        coalesce(found[4], found[5], found[6]) AS ad,
+        lower(coalesce(found[7], found[8], found[9])) AS field_type,
+        coalesce(found[10], found[11], CASE WHEN types[1] = 'VARCHAR' THEN found[12] END) AS text,
+        coalesce(found[13], found[14], found[15]) AS advertiser_id,
+        -- The API leaves out a count that is zero.
+        if(types[2] = 'OBJECT', '0', NULL) AS absent,
+        coalesce(found[16], found[17], found[18], absent) AS impressions,
+        coalesce(found[19], found[20], found[21], absent) AS clicks,
+        coalesce(found[22], found[23], found[24]) AS period
+    FROM looked_up
 )
 
 SELECT
@@ -31,19 +44,13 @@ SELECT
     $source::VARCHAR AS source,
     -- The web interface writes -- where there is nothing, as in its lines of totals.
     nullif(nullif(trim(ad), ''), '--') || coalesce(':' || nullif(trim(ad_group), ''), '') || ':' || field_type AS ad_id,
-    coalesce(raw_row ->> '$.customer.id', raw_row ->> '$."customer.id"', raw_row ->> 'customer id') AS advertiser_id,
+    advertiser_id,
     'Field: ' || field_type AS context,
     NULL::VARCHAR AS variant_id,
     text,
-    -- The API leaves out a count that is zero.
-    coalesce(
-        raw_row ->> '$.metrics.impressions', raw_row ->> '$."metrics.impressions"', raw_row ->> 'impr.',
-        if(from_api, '0', NULL)
-    ) AS impressions,
-    coalesce(
-        raw_row ->> '$.metrics.clicks', raw_row ->> '$."metrics.clicks"', raw_row ->> 'clicks', if(from_api, '0', NULL)
-    ) AS clicks,
-    coalesce(raw_row ->> '$.segments.date', raw_row ->> '$."segments.date"', raw_row ->> 'day') AS period,
+    impressions,
+    clicks,
+    period,
     text AS duplicate_key,
     NULL::VARCHAR AS exclusion
-FROM fields
+FROM named
