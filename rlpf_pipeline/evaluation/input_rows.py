@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from glob import escape
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rlpf_pipeline.sources.files import (
     TEXT_TYPES,
     file_kind,
     first_records,
+    refuse_keys_alike,
 )
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.warehouse import reason_of
@@ -28,11 +30,15 @@ from rlpf_pipeline.warehouse import reason_of
 CSV = """
 FROM read_csv(
     $path, columns = $columns, delim = $delimiter, quote = '"', escape = '"', header = true, auto_detect = false,
-    nullstr = '', null_padding = false, strict_mode = true, max_line_size = $max_row_bytes
+    nullstr = '', null_padding = false, strict_mode = true, max_line_size = $max_row_bytes,
+    hive_partitioning = false
 )
 """
 JSON_OF_TYPES = """
-FROM read_json($path, format = 'newline_delimited', columns = $columns, maximum_object_size = $max_row_bytes)
+FROM read_json(
+    $path, format = 'newline_delimited', columns = $columns, maximum_object_size = $max_row_bytes,
+    hive_partitioning = false
+)
 """
 READ_AS_TEXT = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
 """Types that DuckDB sees in strings of JSON: they are kept as the strings they are."""
@@ -44,19 +50,21 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises UserError where the file is missing, of another kind, empty, or cannot be read to its end.
     """
     kind = file_kind(path)
+    source = {"path": escape(str(path))}  # DuckDB takes every path for a pattern
     try:
         if kind in DELIMITERS:
             delimiter, names = header(path, DELIMITERS[kind])
-            options = {"path": str(path), "delimiter": delimiter, "max_row_bytes": MAX_ROW_BYTES}
+            options = source | {"delimiter": delimiter, "max_row_bytes": MAX_ROW_BYTES}
             connection.execute(f"CREATE TABLE input AS {CSV}", options | {"columns": dict.fromkeys(names, "VARCHAR")})
         elif kind in JSON_LINES:
-            options = {"path": str(path), "max_row_bytes": MAX_ROW_BYTES}
+            refuse_keys_alike(connection, path)
+            options = source | {"max_row_bytes": MAX_ROW_BYTES}
             described = connection.execute(f"DESCRIBE FROM {READ_JSON_LINES}", options).fetchall()
             types = {str(name): str(own) for name, own, *_ in described}
             columns = {name: "VARCHAR" if own in READ_AS_TEXT else own for name, own in types.items()}
             connection.execute(f"CREATE TABLE input AS {JSON_OF_TYPES}", options | {"columns": columns})
         elif kind == ".parquet":
-            connection.execute("CREATE TABLE input AS FROM read_parquet($path)", {"path": str(path)})
+            connection.execute("CREATE TABLE input AS FROM read_parquet($path, hive_partitioning = false)", source)
         else:
             raise UserError(f"{path}: a JSON document cannot be read row by row. Write it as JSON Lines (.jsonl).")
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:

@@ -27,9 +27,19 @@ DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 JSON_LINES = (".jsonl", ".ndjson")
 READ_JSON_LINES = """read_json(
     $path, format = 'newline_delimited', sample_size = -1, map_inference_threshold = -1, field_appearance_threshold = 0,
-    maximum_object_size = $max_row_bytes
+    maximum_object_size = $max_row_bytes, hive_partitioning = false
 )"""
 """A column a key, however many or rare, of the type that all rows have."""
+FIND_KEYS_ALIKE = """
+SELECT string_agg(key, ' and ' ORDER BY key) AS alike
+FROM (
+    SELECT DISTINCT unnest(json_keys(json)) AS key
+    FROM read_json_objects($path, format = 'newline_delimited', maximum_object_size = $max_row_bytes)
+)
+GROUP BY translate(key, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')
+HAVING count(*) > 1
+ORDER BY alike
+"""
 TEXT_TYPES = ("VARCHAR", '"NULL"')
 """Types of a column of texts; the latter, where no row has one."""
 JSON_DOCUMENT = ".json"
@@ -268,6 +278,16 @@ def first_records(path: Path, delimiter: str, most: int) -> list[list[str]]:
         raise UserError(f"{path} is encoded in UTF-16, not UTF-8. Save it as 'CSV UTF-8', or convert it by iconv.")
     with TextIOWrapper(stream_of(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         return list(islice(csv.reader(file, delimiter=delimiter), most))
+
+
+def refuse_keys_alike(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raises UserError where keys of JSON Lines differ in case alone: as columns DuckDB would empty all but one."""
+    options = {"path": escape(str(path)), "max_row_bytes": MAX_ROW_BYTES}
+    alike = [str(keys) for (keys,) in connection.execute(FIND_KEYS_ALIKE, options).fetchall()]
+    if alike:
+        raise UserError(
+            f"{path} has keys that differ only in upper and lower case: {'; '.join(alike)}. Rename all but one of them."
+        )
 
 
 def json_keys(connection: duckdb.DuckDBPyConnection, file_index: int) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from glob import escape
 from pathlib import Path
 
 import duckdb
 import pandas as pd
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import JSON_LINES, READ_JSON_LINES, TEXT_TYPES, file_kind
+from rlpf_pipeline.sources.files import JSON_LINES, READ_JSON_LINES, TEXT_TYPES, file_kind, refuse_keys_alike
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
 from rlpf_pipeline.warehouse import connect, reason_of
@@ -32,19 +33,23 @@ def read_own_examples(path: Path, snapshot: Path) -> pd.DataFrame:
         for column in ("original", "rewrite"):
             examples[column] = [cleaned(text) for text in examples[column].fillna("")]
         texts = [*examples.original, *examples.rewrite]
-        found = connection.execute(OTHER_SPLITS, {"variants": str(snapshot / "variants.parquet"), "texts": texts})
+        found = connection.execute(
+            OTHER_SPLITS, {"variants": escape(str(snapshot / "variants.parquet")), "texts": texts}
+        )
         elsewhere: dict[str, str] = dict(found.fetchall())
     return examples.assign(reason=[refusal(*row, elsewhere) for row in examples.itertuples(index=False, name=None)])
 
 
 def read_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> pd.DataFrame:
     kind = file_kind(path)
-    source, options = "read_parquet($path)", {"path": str(path)}
+    source, options = "read_parquet($path, hive_partitioning = false)", {"path": escape(str(path))}
     if kind in JSON_LINES:
         source, options = READ_JSON_LINES, options | {"max_row_bytes": MAX_ROW_BYTES}
     elif kind != ".parquet":
         raise UserError(f"{path}: examples are read from JSON Lines ({', '.join(JSON_LINES)}) or .parquet.")
     try:
+        if kind in JSON_LINES:
+            refuse_keys_alike(connection, path)
         described = connection.execute(f"DESCRIBE FROM {source}", options).fetchall()
         require_texts(path, {str(column): str(own) for column, own, *_ in described})
         return connection.execute(f"FROM {source}", options).df()[list(COLUMNS)]

@@ -56,6 +56,22 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
     assert (names, rows) == (["n", "text"], [(2, "b"), (1, "a")])
 
 
+def test_keys_are_told_apart_where_a_column_can_be(tmp_path: Path) -> None:
+    names, rows = loaded(tmp_path / "a.jsonl", '{"é": "x", "É": "y", "text_1": "z", "text": "w"}\n')
+    assert (names, rows) == (["é", "É", "text_1", "text"], [("x", "y", "z", "w")])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_file_is_read_as_it_is_whatever_it_and_its_folder_are_called(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "text=other"
+    folder.mkdir()
+    for name, text in (("ads1", "neighbour"), ("ads[1]", "own")):
+        path = folder / f"{name}.{kind}"
+        pd.DataFrame({"text": [text]}).to_parquet(path)
+        content = {"csv": f"text\n{text}\n", "jsonl": f'{{"text": "{text}"}}', "parquet": path.read_bytes()}[kind]
+        assert loaded(path, content) == (["text"], [(text,)])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -68,6 +84,7 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
         ("a.csv", "text,\nx,y\n", "every column needs a name"),
         ("a.csv", "", "is empty"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', "cannot be read"),
+        ("a.jsonl", '{"Text": "x"}\n{"text": "y", "n": 1}\n', "differ only in upper and lower case: Text and text"),
         ("a.parquet", "PAR1, not really", "cannot be read"),
         ("a.csv.gz", b"\x1f\x8b\x08 cut off", "cannot be read"),
         ("a.json", '[{"text": "x"}]', "Write it as JSON Lines"),

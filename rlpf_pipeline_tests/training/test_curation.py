@@ -111,6 +111,7 @@ def test_the_users_examples_pass_the_same_filter(
             '{"original": ["a"], "instruction": "", "rewrite": "b", "author": ""}\n',
             r"original \(VARCHAR\[",
         ),
+        ("own.jsonl", '{"Original": "a"}\n{"original": "a"}\n', "upper and lower case: Original and original"),
         ("own.jsonl", '{"original": "a"\n', "cannot be read"),
         ("own.jsonl", "", "is empty"),
         ("own.csv", "original\n", "JSON Lines"),
