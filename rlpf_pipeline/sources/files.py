@@ -100,7 +100,7 @@ WHERE file_index = $file_index AND problem IS NULL AND trim(coalesce(raw_row, ''
 """
 
 FLAG_INVALID_JSON = """
-UPDATE source_rows SET problem = 'not a JSON object'
+UPDATE source_rows SET problem = if(json_valid(raw_row), 'not a JSON object', 'not valid JSON')
 WHERE
     file_index = $file_index
     AND problem IS NULL
@@ -179,6 +179,8 @@ def read_file(
     title_lines = 0
     source = {"path": escape(str(path))}  # DuckDB takes every path for a pattern
     try:
+        if kind in (*JSON_LINES, JSON_DOCUMENT):
+            refuse_utf_16(path)
         if kind in DELIMITERS:
             title_lines, delimiter, header = delimited_header(path, DELIMITERS[kind], required)
             require_columns(path, header, required)
@@ -272,12 +274,16 @@ def delimited_header(
 def first_records(path: Path, delimiter: str, most: int) -> list[list[str]]:
     """The fields of the file's first records, at `most` so many. Raises UserError where it is in UTF-16."""
     csv.field_size_limit(MAX_ROW_BYTES)
+    refuse_utf_16(path)
+    with TextIOWrapper(stream_of(path), encoding="utf-8-sig", errors="replace", newline="") as file:
+        return list(islice(csv.reader(file, delimiter=delimiter), most))
+
+
+def refuse_utf_16(path: Path) -> None:
     with stream_of(path) as stream:
         start = stream.read(len(codecs.BOM_UTF16))
     if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise UserError(f"{path} is encoded in UTF-16, not UTF-8. Save it as 'CSV UTF-8', or convert it by iconv.")
-    with TextIOWrapper(stream_of(path), encoding="utf-8-sig", errors="replace", newline="") as file:
-        return list(islice(csv.reader(file, delimiter=delimiter), most))
 
 
 def refuse_keys_alike(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

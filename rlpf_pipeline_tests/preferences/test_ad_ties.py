@@ -63,6 +63,12 @@ def test_short_texts_are_near_only_when_equal(scratch):
     assert tied(scratch, ["Sale", "sale!", "Sale now", "On sale now", "!!!", "???"]) == {(0, 1)}
 
 
+def test_emoji_do_not_count_with_what_belongs_to_them(scratch):
+    # U+FE0F asks for colours, U+200D joins two emoji to one, U+20E3 is a key's frame: none is seen alone.
+    texts = ["Sale now", "Sale now \u2764\ufe0f", "\U0001f468\u200d\U0001f33e Sale now 1\ufe0f\u20e3", "Sale now 1"]
+    assert tied(scratch, [*texts, "\u2764\ufe0f", "\u2600\ufe0f"]) == {(0, 1), (2, 3)}
+
+
 def test_a_lower_similarity_ties_more(scratch):
     assert tied(scratch, [LONG, LONG.replace("five", "fifth")], similarity=0.6) == {(0, 1)}
 

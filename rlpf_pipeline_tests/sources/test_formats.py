@@ -113,6 +113,7 @@ def test_the_ads_manager_export_with_thousands_separators(tmp_path):
         (["01/01", "02/02", "03/09"], ["01/01", "02/02", "03/09"]),
         (["01/07", "02/08", "03/09", "09/15", "10/16"], ["03/09", "10/16"]),
         (["01/31", "01/01", "31/31"], ["01/31"]),
+        (["01/10", "01/20", "20/01"], ["01/20", "20/01"]),  # ends before it begins: no window
     ],
 )
 def test_of_windows_that_overlap_the_longest_counts_and_then_the_latest(tmp_path, windows, counted):

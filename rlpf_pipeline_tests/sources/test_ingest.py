@@ -34,6 +34,8 @@ def ingested(tmp_path, content, name="ads.csv", source="generic"):
     [
         (b"a,v, ,100,3,1", "missing text"),
         (b",v,x,100,3,1", "missing ad_id"),
+        (b"1.2021E+17,v,x,100,3,1", "ad_id is a rounded number: format the column as text before the file is saved"),
+        (b"1E+11,v,x,100,3,1", "ad_id is a rounded number: format the column as text before the file is saved"),
         (b"a,v,x,many,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.7,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.000,3,1", "impressions is not a whole number"),
@@ -119,6 +121,13 @@ def test_an_id_that_several_sources_use_is_an_ad_of_each(tmp_path):
         ("y", "y:7", "Of both", 100),
     ]
     assert [row["reason"] for row in rejects] == ["missing text"]
+
+
+def test_all_white_space_is_collapsed(tmp_path):
+    white = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
+    row = {"ad_id": "a", "text": f"{white}Buy{'x'.join(white)}now{white}", "impressions": 100, "clicks": 3}
+    _, accepted, _ = ingested(tmp_path, json.dumps(row).encode(), "a.jsonl")
+    assert [a["text"] for a in accepted] == [" ".join(row["text"].split())]
 
 
 GENERIC_TWINS = "ad_id,text,impressions,clicks\na,Buy now,100,1\na,Buy  now,200,5\na,Buy now,100,1\n"
@@ -211,7 +220,7 @@ def test_json_lines_that_are_no_objects_are_refused(tmp_path):
     counts, _, rejects = ingested(tmp_path, JSON_LINES + b'\n{"ad_id": \n[1]\n\xff\xfe\n{"ad_id": "a"}\n', "a.jsonl")
     assert counts == (6, 2, 4)
     assert [(r["row_number"], r["reason"]) for r in rejects] == [
-        (4, "not a JSON object"),  # line 2 is blank
+        (4, "not valid JSON"),  # line 2 is blank
         (5, "not a JSON object"),
         (6, "not valid UTF-8"),
         (7, "missing text"),
@@ -231,6 +240,8 @@ TRUNCATED = gzip.compress(HEADER + os.urandom(60000).hex().encode())[:20000]
         ("keys.jsonl", b'{"ad_id": "a"}\n', "lacks the column.s. text, impressions, clicks. Found: ad_id"),
         ("twice.csv", b"ad_id,text,text,impressions,clicks\n", "names text more than once"),
         ("excel.csv", (HEADER + GOOD).decode().encode("utf-16"), "encoded in UTF-16"),
+        ("excel.jsonl", '{"ad_id": "a"}'.encode("utf-16"), "encoded in UTF-16"),
+        ("excel.json.gz", gzip.compress("[]".encode("utf-16"), mtime=0), "encoded in UTF-16"),
         ("ads.xlsx", b"x", "no known ending"),
         ("cut.csv.gz", TRUNCATED, "cannot be read"),
         ("plain.csv.gz", HEADER + GOOD, "cannot be read"),

@@ -1,11 +1,12 @@
 -- One row per ad from $first_id to $last_id and text: the text's word pairs as a sorted set of 64-bit hashes, and the hash
 -- of that set. Case and punctuation do not count, except in a text of punctuation alone; a text of one word is a set of one.
+-- Signs that show nothing (format characters, variation selectors) go with the emoji that they belong to.
 WITH words_of_ads AS (
     SELECT
         stg_ads.rowid AS ad,
         text AS as_it_is,
         list_filter(
-            string_split(regexp_replace(lower(text), '[\pP\pS]+', '', 'g'), ' '), lambda word: word <> ''
+            string_split(regexp_replace(lower(text), '[\pP\pS\p{Cf}\p{Me}\x{FE00}-\x{FE0F}]+', '', 'g'), ' '), lambda word: word <> ''
         ) AS words
     FROM (SELECT DISTINCT ad_id, text FROM raw_multitext_ads WHERE ad_id BETWEEN $first_id AND $last_id)
     INNER JOIN stg_ads USING (ad_id)

@@ -48,7 +48,7 @@ counted_windows AS (
             lambda counted, next: CASE WHEN len(overlapping(counted, next[1])) = 0 THEN counted || next ELSE counted END
         ) AS counted
     FROM (SELECT DISTINCT ad_id, text, days FROM compared WHERE text = text_of_id)
-    WHERE days.first <= days.last
+    WHERE days IS NOT NULL
     GROUP BY ad_id, text
     HAVING count(*) > 1 AND max(days.last - days.first) > 0
 )

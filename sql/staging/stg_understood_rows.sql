@@ -5,6 +5,9 @@ SELECT
     CASE
         WHEN text IS NULL THEN 'missing text'
         WHEN ad_id IS NULL THEN 'missing ad_id'
+        -- A spreadsheet shows 120210000000000017 as 1.2021E+17, and all ads of an account become one.
+        WHEN regexp_matches(ad_id, '^[0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{2}(:|$)')
+            THEN 'ad_id is a rounded number: format the column as text before the file is saved'
         WHEN impressions IS NULL THEN 'impressions is not a whole number'
         WHEN clicks IS NULL THEN 'clicks is not a whole number'
         WHEN greatest(impressions, clicks) > 1e12 THEN 'too large for a count'
