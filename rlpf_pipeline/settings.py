@@ -47,10 +47,10 @@ class MarketSettings(Section):
     mean_ads: float = Field(1.5, ge=1, description="mean ads of an advertiser, who has at least one")
     variants: PositiveInt = Field(4, description="texts of an ad")
     base_ctr: float = Field(0.031, gt=0, lt=1, description="CTR of an average text of an average advertiser")
-    median_impressions: PositiveFloat = Field(
-        6000.0, description="median impressions of a text; heavy-tailed (log-normal)"
+    median_impressions: float = Field(
+        6000.0, gt=0, le=1e9, description="median impressions of a text; heavy-tailed (log-normal)"
     )
-    impressions_sigma: NonNegativeFloat = Field(0.8, description="standard deviation of log impressions")
+    impressions_sigma: float = Field(0.8, ge=0, le=2, description="standard deviation of log impressions")
     divergent_share: float = Field(
         0.0,
         ge=0,
@@ -61,7 +61,9 @@ class MarketSettings(Section):
         0.45, description="standard deviation of the advertiser effect on log CTR"
     )
     days: int = Field(1, ge=1, le=366, description="days an ad runs; with several, a text has a row a day")
-    novelty: float = Field(0.0, description="log CTR that a text has more on its first day; halved every two days")
+    novelty: float = Field(
+        0.0, ge=-20, le=20, description="log CTR that a text has more on its first day; halved every two days"
+    )
     early_winner: NonNegativeFloat = Field(
         0.0, description="power of a text's CTR so far by which later days show it more. 0: all alike"
     )

@@ -102,6 +102,7 @@ def ingest(
     from rlpf_pipeline.defs.steps import raw_multitext_ads
     from rlpf_pipeline.sources.files import matching
     from rlpf_pipeline.sources.generic import read_column_map
+    from rlpf_pipeline.sources.ingest import kinds_of_rejects
 
     if columns and format is not Format.GENERIC:
         raise UserError(f"--columns is for --format generic; the columns of {format.value} are known.")
@@ -116,7 +117,10 @@ def ingest(
     outcome = raw_multitext_ads(settings)
     counts = outcome.manifest.metrics
     print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
+    for rows, reason in kinds_of_rejects(outcome.folder):
+        print(f"  {rows} rejected, such as: {reason}" if rows > 1 else f"  1 rejected: {reason}")
     print(f"Raw table and rejects: {outcome.folder}{' (unchanged)' if outcome.reused else ''}")
+    print(f"Next: rlpf pairs --profile {settings.profile}")
 
 
 @app.command()

@@ -244,19 +244,31 @@ def digest_of_examples(path: Path) -> str:
 def files_to_ingest(settings: Settings) -> dict[str, str]:
     """Path and digest of every file that the raw table is made of: those ingested before, and the new ones of `data`.
 
-    Content that is known, under whatever name, is not new; a known path with other content takes its place. Raises
-    UserError where the files before were of another format, or read with other options.
+    Content that is known, under whatever name, is not new; a known path with other content takes its place. Where all
+    are read again for a new one, content that is gone from its path is read where it is named. Raises UserError where
+    the files before were of another format, or read with other options.
     """
     manifest = read_manifest(folder_of("raw_multitext_ads", settings)) if settings.keep_ingested else None
-    known = dict(manifest.recipe.inputs) if manifest else {}
-    if manifest and known:
+    before = dict(manifest.recipe.inputs) if manifest else {}
+    if manifest and before:
         require_alike(manifest.recipe, settings)
     named = {str(path): file_digest(path) for path in settings.data}
-    known = {path: digest for path, digest in known.items() if named.get(path, digest) == digest}
+    known = {path: digest for path, digest in before.items() if named.get(path, digest) == digest}
+    if known != before or not set(named.values()) <= set(known.values()):
+        elsewhere = {digest: path for path, digest in named.items()}
+        known = {
+            elsewhere[digest] if digest in elsewhere and not is_still(path, digest) else path: digest
+            for path, digest in known.items()
+        }
     for path, digest in named.items():
         if digest not in known.values():
             known[path] = digest
     return known
+
+
+def is_still(path: str, digest: str) -> bool:
+    """Whether that content is at its path."""
+    return Path(path).is_file() and file_digest(Path(path)) == digest
 
 
 def require_alike(before: Recipe, settings: Settings) -> None:

@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlpf_pipeline.artifacts import file_digest, read_manifest, whole
+from rlpf_pipeline.artifacts import read_manifest, whole
 from rlpf_pipeline.defs.building import Metrics, Outcome, alone, build, build_table, outcome_of
-from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, manifest_of
+from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, is_still, manifest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
 
@@ -45,12 +45,12 @@ def ingest_into(folder: Path, settings: Settings) -> Metrics:
 
     if settings.source != "market":
         files = files_to_ingest(settings)
-        gone = [path for path, digest in files.items() if not Path(path).is_file() or file_digest(Path(path)) != digest]
+        gone = [path for path, digest in files.items() if not is_still(path, digest)]
         if gone:
             raise UserError(
                 f"Ingested before and gone or changed since: {', '.join(gone)}. The raw table is made anew from all "
-                "files and would lose those rows: put them back, name a changed file beside the new ones, or name all "
-                "files to keep with --replace."
+                "files and would lose those rows: put them back, name those that were moved or changed beside the new "
+                "ones, or name all files to keep with --replace."
             )
         return ingest([Path(path) for path in files], settings.source, folder, settings.ingest)._asdict()
     import pyarrow.parquet as pq

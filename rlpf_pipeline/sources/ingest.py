@@ -10,6 +10,7 @@ reason that applies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -37,6 +38,12 @@ WHERE hash(ad_id) IN (
     WHERE own_reason IS NULL AND (SELECT min(source) < max(source) FROM understood_rows)
     GROUP BY id HAVING min(hash(source)) < max(hash(source))
 )
+"""
+KINDS_OF_REJECTS = """
+SELECT count(*) AS rows, arg_max(reason, (length(reason), reason)) AS longest
+FROM read_parquet($path, hive_partitioning = false)
+GROUP BY if(starts_with(reason, 'malformed'), split_part(reason, ';', 1), split_part(reason, ':', 1))
+ORDER BY rows DESC, longest
 """
 FORMATS = {source_format.name: source_format for source_format in (UPWORTHY, META_ADS, GOOGLE_ADS, GENERIC)}
 
@@ -100,9 +107,15 @@ def write(connection: duckdb.DuckDBPyConnection, table: Table, joined: str, path
 
 
 def count(connection: duckdb.DuckDBPyConnection, rows: str, path: Path | None = None) -> int:
-    parameters = {"path": str(path)} if path else {}
+    parameters = {"path": escape(str(path))} if path else {}
     (number,) = connection.execute(f"SELECT count(*) {rows}", parameters).fetchall()[0]
     return int(number)
+
+
+def kinds_of_rejects(folder: Path) -> list[tuple[int, str]]:
+    """How many rows `ingest` refused into `folder` of each kind, and the one reason of them that says most."""
+    with connect() as connection:
+        return connection.execute(KINDS_OF_REJECTS, {"path": escape(str(folder / REJECTS_FILE))}).fetchall()
 
 
 def nothing_accepted(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], read: int) -> str:

@@ -18,7 +18,9 @@ def test_ingest_then_pairs(
 ) -> None:
     (tmp_path / "ads.csv").write_text(ADS)
     assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads.csv"), "--format", "generic") == 0
-    assert "3 rows read, 2 accepted, 1 rejected" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 rows read, 2 accepted, 1 rejected\n  1 rejected: more clicks than impressions\n" in printed
+    assert "Next: rlpf pairs --profile production" in printed
     assert rlpf(monkeypatch, "pairs", "--profile", "production") == 0
     assert len(pd.read_parquet(home / "production" / "snapshots" / "preferences" / "pairs.parquet")) == 1
 
@@ -117,6 +119,35 @@ def test_a_renamed_file_and_another_of_its_former_name_are_both_kept(
     assert rows_of(home) == ["First", "Second"]
 
 
+def test_a_file_that_was_moved_is_read_where_it_is_named_beside_a_new_one(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    june, moved, july = (tmp_path / name for name in ("june.csv", "2024-06.csv", "july.csv"))
+    for path, text in ((june, "First"), (july, "Second")):
+        path.write_text(f"ad_id,text,impressions,clicks\na,{text},100,1\n")
+    assert rlpf(monkeypatch, "ingest", str(june), "--format", "generic") == 0
+    june.rename(moved)
+    assert rlpf(monkeypatch, "ingest", str(july), "--format", "generic") == 2
+    assert "name those that were moved" in " ".join(capsys.readouterr().err.split())
+    assert rlpf(monkeypatch, "ingest", str(moved), str(july), "--format", "generic") == 0
+    assert rows_of(home) == ["First", "Second"]
+    july.rename(june)
+    assert rlpf(monkeypatch, "ingest", str(june), "--format", "generic") == 0
+    assert "(unchanged)" in capsys.readouterr().out
+
+
+def test_of_rows_that_are_rejected_each_kind_is_told_once_and_the_lines_that_an_open_quote_took(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 'a,One,100,1\na,One,100,1\na,One,100,1\nb,"open,100,1\n' + "c,Lost,100,1\n" * 3
+    (tmp_path / "ads.csv").write_text(f"ad_id,text,impressions,clicks\n{rows}")
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads.csv"), "--format", "generic") == 0
+    first, two, one, *_ = capsys.readouterr().out.splitlines()
+    assert first == "4 rows read, 1 accepted, 3 rejected"
+    assert two == "  2 rejected, such as: duplicate variant: same ad, text and period as row 1"
+    assert one.startswith("  1 rejected: malformed row: a quote is not closed or not doubled; lines 5 to 8 of the file")
+
+
 def test_a_file_changed_since_is_not_read_in_the_place_of_the_one_ingested(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,3 +223,15 @@ def test_simulate_refuses_what_is_no_number(
     assert rlpf(monkeypatch, "simulate", "--advertisers", "2", "--output", str(tmp_path / "market"), *option) == 2
     assert "should be a finite number" in capsys.readouterr().err
     assert not (tmp_path / "market").exists()
+
+
+@pytest.mark.parametrize("beyond", ["median_impressions: 1.0e+18", "impressions_sigma: 1000", "novelty: 800"])
+def test_simulate_refuses_a_market_beyond_any(
+    beyond: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.yaml").write_text(f"market: {{{beyond}}}")
+    monkeypatch.setenv("RLPF_SETTINGS", str(tmp_path / "own.yaml"))
+    assert rlpf(monkeypatch, "simulate", "--advertisers", "2", "--output", str(tmp_path / "market")) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert beyond.partition(":")[0] in message
+    assert "less than or equal to" in message
