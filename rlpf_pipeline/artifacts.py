@@ -30,6 +30,14 @@ MANIFEST = "manifest.json"
 PACKAGE = Path(__file__).parent
 LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
 """Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
+FULL = (
+    os.strerror(errno.ENOSPC),
+    os.strerror(errno.EDQUOT),
+    "database or disk is full",
+    "No usable temporary directory",
+    "max_temp_directory_size",
+)
+"""What the system, SQLite, Python's tempfile and DuckDB say of a full disk, whichever library passes it on."""
 
 
 class Recipe(BaseModel):
@@ -179,22 +187,26 @@ def lock_of(output: Path) -> Path:
 
 @contextmanager
 def explained(home: Path, inputs: Iterable[Path]) -> Iterator[None]:
-    """Turns what is no fault of a stage, whichever library passes it on, into a UserError: the full disk of `home`, and
-    an input that is not what was written."""
+    """Turns what is no fault of a stage, whichever library passes it on, into a UserError: a full disk, and an input
+    that is not what was written."""
     try:
         yield
     except Exception as error:
-        if os.strerror(errno.ENOSPC) in str(error):
+        if tells_of_full_disk(error):
             for building in home.rglob(".*.building"):
                 shutil.rmtree(building, ignore_errors=True)
             raise UserError(
-                f"The disk of {home} is full. What was complete is as it was before. "
-                "Free some space, or set RLPF_HOME to a larger disk, and run again."
+                f"The disk of {home} is full, or that of temporary files (TMPDIR). What was complete is as it was "
+                "before. Free some space, or set RLPF_HOME (or TMPDIR) to a larger disk, and run again."
             ) from error
         if not isinstance(error, UserError):
             for folder in inputs:
                 require_as_written(folder)
         raise
+
+
+def tells_of_full_disk(error: Exception) -> bool:
+    return any(words in str(error) for words in FULL)
 
 
 def swap_into_place(building: Path, folder: Path) -> None:
@@ -217,6 +229,17 @@ def whole(folder: Path) -> Path:
 
 def former_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.former")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield the name under which to write the file; on an exception nothing of it stays, and the former one does."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        move_into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def move_into_place(written: Path, path: Path) -> None:
@@ -246,9 +269,8 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    move_into_place(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def subset(model: BaseModel, *names: str) -> Mapping[str, object]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlpf_pipeline import artifacts
-from rlpf_pipeline.artifacts import Recipe, is_current, publish, read_manifest, source_digest, whole
+from rlpf_pipeline.artifacts import Recipe, explained, is_current, publish, read_manifest, source_digest, whole
 from rlpf_pipeline.errors import UserError
 
 
@@ -31,6 +31,21 @@ def test_a_failure_leaves_the_former_artifact_untouched(tmp_path: Path) -> None:
         building.write_text("a step that fails")
     assert (tmp_path / "a" / "data.txt").read_text() == "one"
     assert read_manifest(tmp_path / "a").recipe.stage == "a"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[Errno 122] Disk quota exceeded: 'part-00001.parquet'",
+        "(sqlite3.OperationalError) database or disk is full",
+        "[Errno 2] No usable temporary directory found in ['/tmp', '/var/tmp']",
+        "Out of Memory Error: failed to offload data block of size 256.0 KiB (90.0 MiB/90.0 MiB used). This limit was "
+        "set by the 'max_temp_directory_size' setting.",
+    ],
+)
+def test_a_full_disk_is_known_by_what_any_library_says(tmp_path: Path, words: str) -> None:
+    with pytest.raises(UserError, match="is full"), explained(tmp_path, ()):
+        raise RuntimeError(words)
 
 
 def test_a_kill_between_the_renames_of_a_publication_loses_neither_content(

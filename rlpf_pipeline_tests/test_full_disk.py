@@ -64,6 +64,16 @@ for bytes_free in (300_000, 1_500_000, 2_400_000):  # before, and after some of 
 
 succeeds("pairs", "--profile", "production")
 assert len(tables()[0]) > len(tables_before[0])
+
+report = disk / "report"
+succeeds("ab-report", "--data", sys.argv[4], "--output", report)
+report_before = {path: path.read_bytes() for path in report.iterdir()}
+leave(200_000)  # room for some of the report's files
+is_refused("ab-report", "--data", sys.argv[5], "--output", report)
+assert {path: path.read_bytes() for path in report.iterdir()} == report_before
+is_refused("simulate", "--advertisers", "1200", "--output", disk / "market")
+assert not list(disk.glob("market/*"))
+is_refused("run", "--profile", "production")
 print("as it was")
 """
 
@@ -73,6 +83,12 @@ def write_ads(path: Path, ads: range) -> Path:
         f"ad{ad},{v},Text {v} of ad {ad} {hash((ad, v))},1000,{10 + (ad + v) % 9}\n" for ad in ads for v in range(3)
     ]
     path.write_text("ad_id,variant_id,text,impressions,clicks\n" + "".join(rows))
+    return path
+
+
+def write_experiment(path: Path, clicks: int) -> Path:
+    rows = [f"a{n},{('control', 'treatment')[n % 2]},1000,{clicks + n % 7}\n" for n in range(200)]
+    path.write_text("advertiser_id,arm,impressions,clicks\n" + "".join(rows))
     return path
 
 
@@ -87,7 +103,7 @@ def test_a_full_disk_is_explained_and_leaves_everything_as_it_was(
         pytest.skip("this machine gives tests no mount namespace")
     monkeypatch.setenv("RLPF_HOME", str(disk))
     few, many = write_ads(tmp_path / "few.csv", range(40)), write_ads(tmp_path / "many.csv", range(40, 9000))
-    done = subprocess.run(
-        [*namespace, sys.executable, "-c", INSIDE, str(disk), str(few), str(many)], capture_output=True, text=True
-    )
+    experiments = [write_experiment(tmp_path / f"{clicks}.csv", clicks) for clicks in (20, 30)]
+    inputs = [str(path) for path in (disk, few, many, *experiments)]
+    done = subprocess.run([*namespace, sys.executable, "-c", INSIDE, *inputs], capture_output=True, text=True)
     assert done.stdout == "as it was\n", done.stdout + done.stderr

@@ -11,6 +11,7 @@ import sys
 
 import typer
 
+from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.cli import experiments, pipeline, texts
 from rlpf_pipeline.errors import JobFailed, UserError
 
@@ -25,6 +26,10 @@ for commands in (pipeline, texts, experiments):
 
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 """What the system says of a path that the user gave."""
+FULL_DISK = (
+    "The disk of the output, of RLPF_HOME or of temporary files (TMPDIR) is full. Free some space, or name another "
+    "disk, and run again."
+)
 
 
 def main() -> None:
@@ -39,11 +44,14 @@ def main() -> None:
     except UserError as error:
         print(f"rlpf: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in NOT_OURS or not error.filename:
-            raise
-        print(f"rlpf: {error.filename}: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
     except JobFailed as error:
         print(f"rlpf: {error}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if tells_of_full_disk(error):
+            print(f"rlpf: {FULL_DISK}", file=sys.stderr)
+        elif isinstance(error, OSError) and error.errno in NOT_OURS and error.filename:
+            print(f"rlpf: {error.filename}: {error.strerror}.", file=sys.stderr)
+        else:
+            raise
+        sys.exit(2)

@@ -5,6 +5,7 @@ rlpf run --profile tiny
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -15,12 +16,14 @@ from contextlib import AbstractContextManager, contextmanager
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
-from rlpf_pipeline.artifacts import locked
+from rlpf_pipeline.artifacts import locked, write_atomically
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import REPOSITORY
 from rlpf_pipeline.settings import Settings
 
+ROOM = 2**20
+"""Bytes that Dagster's tables need: where less is free, SQLite tells of an error of input or output."""
 STARTED_HERE = {"rlpf/started_by": "rlpf run"}
 Say = Callable[[str], None]
 
@@ -67,7 +70,9 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
     """Dagster's instance in RLPF_HOME/dagster (DAGSTER_HOME), with the project's dagster.yaml."""
     home = settings.instance / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(REPOSITORY / "dagster.yaml", home / "dagster.yaml")
+    if shutil.disk_usage(home).free < ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write_atomically(home / "dagster.yaml", (REPOSITORY / "dagster.yaml").read_text(encoding="utf-8"))
     os.environ["DAGSTER_HOME"] = str(home)
     with dg.DagsterInstance.get() as instance:
         yield instance

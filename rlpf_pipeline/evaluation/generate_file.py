@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlpf_pipeline.artifacts import move_into_place
+from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_writable
@@ -69,9 +69,8 @@ def generate_file(
         for number, ad in enumerate(ads, start=1)
         for rank, suggestion in enumerate(own[ad], start=1)
     ]
-    building = output.with_name(f".{output.name}.building")
-    pq.write_table(pa.Table.from_pylist(rows, SUGGESTIONS), building)
-    move_into_place(building, output)
+    with written_whole(output) as building:
+        pq.write_table(pa.Table.from_pylist(rows, SUGGESTIONS), building)
     return len(ads), sum(len(own[ad]) < n for ad in ads)
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rlpf_pipeline.artifacts import move_into_place
+from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
@@ -74,10 +74,10 @@ def write_history(market: MarketSettings, path: Path, workers: int, progress: Ca
 
     workers: processes. progress is called with advertisers done and in all.
     """
-    unfinished = path.with_name(f".{path.name}.tmp")
     parts = list(parts_of(market))
     rows = done = 0
     with (
+        written_whole(path) as unfinished,
         pq.ParquetWriter(unfinished, arrow_schema(RAW_MULTITEXT_ADS), compression="zstd") as writer,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
     ):
@@ -85,7 +85,6 @@ def write_history(market: MarketSettings, path: Path, workers: int, progress: Ca
             writer.write_table(table)
             rows, done = rows + table.num_rows, done + len(part.ads_of)
             progress(done, market.advertisers)
-    move_into_place(unfinished, path)
     return rows
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from markupsafe import Markup
 from rlpf_pipeline import __version__
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.log_binomial import risk_from
+from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import wording
 from rlpf_pipeline.report.plots import inline_svg, plots_of, png, standalone_svg
@@ -84,10 +86,9 @@ def write_report(
     for name in STANDALONE:
         if name not in drawn:
             (folder / f"{name}.svg").unlink(missing_ok=True)  # a former report's
-    for name, content in files.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
+    with ExitStack() as all_written:
+        for name, content in files.items():
+            all_written.enter_context(written_whole(folder / name)).write_bytes(content)
 
 
 def truth_beside(analysis: ExperimentAnalysis, planted: Mapping[str, float] | None) -> Truth | None:

@@ -14,7 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,7 +23,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import explained, lock_of, locked, publish
+from rlpf_pipeline.artifacts import explained, lock_of, locked, publish, write_atomically
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
@@ -59,8 +59,9 @@ def run_job(work: Work, *, shards: bool = False) -> None:
 
 def leave(file: Path, reason: str) -> None:
     """For whoever started `accelerate launch`, which knows of its ranks only that one failed."""
-    file.write_text(reason, encoding="utf-8")
     print(reason, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        write_atomically(file, reason)
 
 
 def _run(work: Work, config: RunConfig, rank: int) -> None:

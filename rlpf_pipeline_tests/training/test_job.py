@@ -12,7 +12,7 @@ from rlpf_pipeline.artifacts import Recipe, publish, read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training import job
-from rlpf_pipeline.training.job import Metrics, only_writer, run_job
+from rlpf_pipeline.training.job import Metrics, leave, only_writer, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
 
@@ -75,6 +75,12 @@ def test_a_failure_leaves_its_reason_and_nothing_else(
     assert end.value.code == code
     assert (tmp_path / file).read_text().startswith(says)
     assert not config.output.exists()
+
+
+def test_a_reason_that_cannot_be_left_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mistake-rank0.txt").mkdir()
+    leave(tmp_path / "mistake-rank0.txt", "The disk is full.")
+    assert capsys.readouterr().err == "The disk is full.\n"
 
 
 def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(config: RunConfig, tmp_path: Path) -> None:
