@@ -32,6 +32,7 @@ from rlpf_pipeline.settings import (
     TeacherSettings,
     faults_of,
 )
+from rlpf_pipeline.yaml_files import loaded
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOP_LAYERS = LoraSettings(top_layers=12)
@@ -144,7 +145,7 @@ def plain(sections: dict[str, object]) -> dict[str, Any]:
 def read_settings_file(path: Path) -> dict[str, Any]:
     """Sections and their values. Raises UserError where the file cannot be read or says what is said elsewhere."""
     try:
-        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+        own = loaded(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"RLPF_SETTINGS names {path}, which cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(own, dict) or own.keys() & {"profile", "home", "data"}:

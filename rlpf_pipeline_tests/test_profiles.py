@@ -52,6 +52,9 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
         ("- policy", "must hold sections"),
         ("home: /tmp", "RLPF_HOME"),
         ("policy: {", "cannot be read"),
+        ("policy: {kl_target: 2.0}\nreward: {epochs: 1}\npolicy: {steps: 3}", r"'policy' stands there twice.*line 3"),
+        ("policy: {steps: 3, steps: 5}", "'steps' stands there twice"),
+        ("policy: {steps: 2024-13-45}", "cannot be read: month must be in"),
     ],
 )
 def test_what_does_not_fit_is_named(file: Path, tmp_path: Path, content: str, says: str) -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import faults_of
+from rlpf_pipeline.yaml_files import loaded
 
 REQUIRED = ("advertiser_id", "arm", "impressions", "clicks")
 OUTCOMES = ("ads", "variations", "spend")
@@ -162,11 +163,3 @@ def read_spec(path: Path) -> ExperimentSpec:
         raise UserError(f"{path} is no YAML: {error}") from error
     except ValidationError as error:
         raise UserError(f"{path} is no spec of an experiment: {faults_of(error)}.") from error
-
-
-def loaded(text: str) -> Any:
-    """YAML's values. PyYAML raises a bare ValueError for a date that no calendar has."""
-    try:
-        return yaml.safe_load(text)
-    except ValueError as error:
-        raise yaml.YAMLError(error) from error

@@ -20,6 +20,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import IngestSettings
 from rlpf_pipeline.sources.files import Required
 from rlpf_pipeline.sources.source_format import SourceFormat, one_of
+from rlpf_pipeline.yaml_files import loaded
 
 REQUIRED = ("ad_id", "text", "impressions", "clicks")
 
@@ -44,7 +45,7 @@ def pointer(key: str) -> str:
 def read_column_map(path: Path) -> dict[str, str]:
     """The column map of a YAML file. Raises UserError where it is none, or names a field that does not exist."""
     try:
-        columns = yaml.safe_load(path.read_text(encoding="utf-8"))
+        columns = loaded(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"The column map {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(columns, dict) or not all(isinstance(part, str) for pair in columns.items() for part in pair):
