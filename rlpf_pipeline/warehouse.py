@@ -62,7 +62,8 @@ class CheckResult(NamedTuple):
 
 
 class Warehouse:
-    """The open warehouse; use it in a `with` statement, which closes the file also when an exception passes.
+    """The open warehouse; use it in a `with` statement, which closes the file also when an exception passes. One of
+    DuckDB's becomes a UserError where the files of a table are not what was written.
 
     lock_timeout: seconds to wait for another process to let go of the file. Raises UserError when it does not.
     restoring: an exception leaves all tables as they were, at the price of a copy of the file and links to Parquet.
@@ -102,6 +103,9 @@ class Warehouse:
             if kind:
                 self._restore()
             shutil.rmtree(self.before)
+        if isinstance(error, duckdb.Error):
+            for table in self.stored:
+                self.parts_of(table)
 
     def _copy(self) -> None:
         shutil.rmtree(self.before, ignore_errors=True)
@@ -181,7 +185,7 @@ class Warehouse:
         except UserError as error:
             raise UserError(
                 f"{error} To make it again, delete {self.path} and run again: every table is built from the raw files."
-            ) from error
+            ) from None
         return sorted(folder.glob("*.parquet"))
 
     def run_view(self, name: str) -> None:
@@ -207,7 +211,9 @@ class Warehouse:
         """A view names its files in full, its comment from the warehouse's folder: where that was moved or copied to
         another place, the view is made anew, or it would show the files of the place before."""
         views = "SELECT view_name, comment, sql FROM duckdb_views() WHERE comment IS NOT NULL"
-        for view, place, sql in self.connection.execute(views).fetchall():
+        found = self.connection.execute(views).fetchall()
+        self.stored = [view for view, place, _ in found if Path(place).is_relative_to(self.marts.name)]
+        for view, place, sql in found:
             path = self.path.parent / place
             if literal(files_of(path)) in sql:
                 continue

@@ -121,6 +121,24 @@ def test_a_restore_that_was_killed_half_way_is_finished(tmp_path):
         assert warehouse.view_parquet("variants", warehouse.folder_of("variants") / "*.parquet") == 1
 
 
+@pytest.mark.parametrize(("restoring", "removed"), [(True, False), (False, False), (True, True)])
+def test_files_of_a_table_that_are_not_what_was_written_are_named_with_what_to_do(
+    tmp_path, own_sql, restoring, removed
+):
+    (own_sql / "marts").mkdir(exist_ok=True)
+    (own_sql / "marts" / "numbers.sql").write_text("SELECT 1 AS n ORDER BY n")
+    with Warehouse(tmp_path / "warehouse.duckdb") as warehouse:
+        warehouse.run_parts("marts/numbers", [{}])
+        folder = warehouse.folder_of("numbers")
+    if removed:
+        shutil.rmtree(folder)
+    else:
+        (folder / "part-00000.parquet").write_bytes(b"PAR1 ro")
+    says = rf"numbers\.parquet.* {'missing' if removed else 'not what was written'}.*delete .*warehouse\.duckdb"
+    with pytest.raises(UserError, match=says), Warehouse(tmp_path / "warehouse.duckdb", restoring=restoring) as again:
+        again.query("SELECT sum(n) FROM numbers")
+
+
 def test_a_name_can_change_between_table_and_view(tmp_path):
     pq.write_table(pa.table({"value": [2, 3]}), tmp_path / "rows.parquet")
     with Warehouse(tmp_path / "w.duckdb") as warehouse:

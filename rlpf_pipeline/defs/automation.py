@@ -12,6 +12,6 @@ weekly_retraining = dg.ScheduleDefinition(
     name="weekly_retraining",
     job=rlpf_job,
     cron_schedule="0 6 * * 1",
-    description="Every Monday at 06:00: train again on what the ads have earned since.",
+    description="Every Monday at 06:00 UTC: train again on what the ads have earned since.",
     default_status=dg.DefaultScheduleStatus.STOPPED,
 )
