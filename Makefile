@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 	$(shell $(name) -c 'import sys; print("$(name)") if sys.version_info >= (3, 11) else None' 2>/dev/null | grep -v None)))
 
 export RLPF_HOME ?= $(CURDIR)/.rlpf
-export DAGSTER_HOME := $(RLPF_HOME)/dagster
+export DAGSTER_HOME := $(if $(filter /%,$(RLPF_HOME)),,$(CURDIR)/)$(RLPF_HOME)/dagster
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Set-up leaves byte-compiling to the first import; if its result were not kept, every process would compile for 5 to 10 s.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,23 +35,27 @@ help:
 	@touch $@
 	@echo "Ready."
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	@mkdir -p $(@D)
-	@cp $< $@
+# Names of files are the shell's to pass on, not to read: a(1).csv, it's.csv.
+FILES = $(patsubst ~/%,$(HOME)/%,$(DATA))
+quoted = '$(subst ','\'',$(1))'
 
 run: .venv/.installed
-	@.venv/bin/rlpf run --profile $(PROFILE) $(foreach file,$(DATA),--data $(file))
+	@.venv/bin/rlpf run --profile $(PROFILE) $(foreach file,$(FILES),--data $(call quoted,$(file)))
 
-# RLPF_DATA takes absolute paths, one a line.
+# RLPF_DATA takes absolute paths, one a line. The folder's own spaces part no paths.
 empty :=
 space := $(empty) $(empty)
 define newline
 
 
 endef
+absolute = $(if $(filter /%,$(1)),$(1),$(subst $(space),<space>,$(CURDIR))/$(1))
+lines = $(subst <space>,$(space),$(subst $(space),$(newline),$(foreach file,$(1),$(call absolute,$(file)))))
 ui: export RLPF_PROFILE = $(PROFILE)
-ui: export RLPF_DATA = $(subst $(space),$(newline),$(abspath $(DATA)))
-ui: .venv/.installed $(DAGSTER_HOME)/dagster.yaml
+ui: export RLPF_DATA = $(call lines,$(FILES))
+ui: .venv/.installed
+	@mkdir -p "$$DAGSTER_HOME"
+	@cp dagster.yaml "$$DAGSTER_HOME"
 	@echo "http://127.0.0.1:3000 (stop with Ctrl-C)"
 	@.venv/bin/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
 
