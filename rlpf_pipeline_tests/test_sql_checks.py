@@ -62,3 +62,21 @@ def test_a_planted_offender_is_found(warehouse, name):
     assert result.rule == name.split("__")[1]
     assert result.failing >= 1
     assert 1 <= len(result.sample) <= 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "statement"),
+    [
+        (
+            "raw_multitext_ads__text_not_empty",
+            "UPDATE raw_multitext_ads SET text = chr(9) || chr(10) WHERE text = 'ad0 0'",
+        ),
+        ("variants__clicks_within_impressions", "UPDATE variants SET clicks = NULL WHERE text = 'ad0 0'"),
+        ("variants__clicks_within_impressions", "UPDATE variants SET impressions = NULL WHERE text = 'ad0 0'"),
+    ],
+)
+def test_a_blank_of_tabs_and_a_missing_count_are_found(warehouse, rule, statement):
+    table = rule.split("__")[0]
+    warehouse.replace_table(table, warehouse.query(f"FROM {table}"))
+    warehouse.connection.execute(statement)
+    assert warehouse.check(rule).failing == 1
