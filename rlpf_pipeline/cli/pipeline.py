@@ -48,7 +48,9 @@ class Trainable(StrEnum):
 @app.command()
 def run(
     profile: Profile = None,
-    data: Annotated[list[Path] | None, typer.Option(help="File to ingest; repeat for several.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="File to ingest, or a pattern in quotes; repeat for several.")
+    ] = None,
 ) -> None:
     """Materialise every asset, from raw ads to the A/B report. What is up to date is kept.
 
@@ -56,7 +58,9 @@ def run(
     """
     from rich.console import Console
 
-    settings = load_settings(profile, tuple(path.resolve() for path in data) if data else None)
+    from rlpf_pipeline.sources.files import matching
+
+    settings = load_settings(profile, matching(data) if data else None)
     print(f"Profile {settings.profile}; everything is written to {settings.home}", flush=True)
 
     from rlpf_pipeline.defs.run import run_everything

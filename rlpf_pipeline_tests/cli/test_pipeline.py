@@ -25,6 +25,19 @@ def test_ingest_then_pairs(
     assert len(pd.read_parquet(home / "production" / "snapshots" / "preferences" / "pairs.parquet")) == 1
 
 
+def test_run_takes_a_pattern_of_several_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("june.csv", "july.csv"):
+        (tmp_path / name).write_text(ADS)
+    given = []
+    monkeypatch.setattr("rlpf_pipeline.defs.run.run_everything", lambda settings, say: given.append(settings.data))
+    assert rlpf(monkeypatch, "run", "--profile", "production", "--data", str(tmp_path / "ju*.csv")) == 1
+    assert given == [(tmp_path / "july.csv", tmp_path / "june.csv")]
+    assert rlpf(monkeypatch, "run", "--profile", "production", "--data", str(tmp_path / "may*.csv")) == 2
+    assert "No file matches" in capsys.readouterr().err
+
+
 def rows_of(home: Path) -> list[str]:
     return sorted(pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet").text)
 
