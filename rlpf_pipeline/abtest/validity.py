@@ -21,6 +21,7 @@ from rlpf_pipeline.abtest.evidence import (
     sample_ratio,
     top_removed,
 )
+from rlpf_pipeline.abtest.figures import decimals_for, signed
 from rlpf_pipeline.abtest.linear import LinearEffect
 from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk, Status
 from rlpf_pipeline.abtest.panel import Experiment
@@ -149,13 +150,9 @@ def exposure_check(exposure: tuple[LinearEffect, ...]) -> Check:
 
 def difference_of(effect: LinearEffect) -> str:
     """With its interval, whose width is told to two digits."""
-    decimals = max(0, 1 - math.floor(math.log10(max(effect.high - effect.low, 1e-9))))
+    decimals = decimals_for(effect.high - effect.low, fewest=0)
     told, low, high = (signed(number, decimals) for number in (effect.difference, effect.low, effect.high))
     return f"{told} ({low} to {high})"
-
-
-def signed(number: float, decimals: int) -> str:
-    return f"{number:+,.{decimals}f}".replace("-", "\u2212")
 
 
 def concentration_check(concentration: Concentration, errors: ErrorRatio) -> Check:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from rlpf_pipeline.abtest.figures import fixed
 from rlpf_pipeline.abtest.power import Plan
-from rlpf_pipeline.report.wording import change, fixed, integer, percent
+from rlpf_pipeline.report.wording import change, integer, percent
 
 
 def power_table(plan: Plan) -> Table:

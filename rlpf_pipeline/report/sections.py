@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.arms import QUANTILES
+from rlpf_pipeline.abtest.figures import fixed, signed
 from rlpf_pipeline.abtest.over_time import OverTime
 from rlpf_pipeline.abtest.sequential import LEAST_ADVERTISERS
 from rlpf_pipeline.report.methods import FORMULAS, REFERENCES, model_paragraphs
@@ -16,12 +17,10 @@ from rlpf_pipeline.report.wording import (
     change_with_interval,
     decimals_of,
     estimate,
-    fixed,
     integer,
     interval,
     percent,
     probability,
-    signed,
 )
 
 NONE = "–"
@@ -298,7 +297,7 @@ def arms_section(analysis: ExperimentAnalysis) -> Section:
 
 
 def number_of(quantity: str, value: float) -> str:
-    return f"{100 * value:.3f} %".replace("-", "\u2212") if quantity == "CTR" else fixed(value, 1)
+    return f"{fixed(100 * value)} %" if quantity == "CTR" else fixed(value, 1)
 
 
 def power_section(analysis: ExperimentAnalysis) -> Section:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from markupsafe import Markup
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
+from rlpf_pipeline.abtest.figures import decimals_for, fixed, signed
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk
 from rlpf_pipeline.abtest.robustness import RobustnessRow
 from rlpf_pipeline.abtest.sequential import AnytimeInterval
@@ -14,22 +13,15 @@ from rlpf_pipeline.abtest.sequential import AnytimeInterval
 Estimated = RelativeRisk | RobustnessRow
 Interval = Estimated | AnytimeInterval
 
-MINUS = "\u2212"
 LIGHTS = {"pass": "Pass", "warn": "Caution", "fail": "Fail"}
-LARGEST_IN_FULL = 1e12
-FEWEST_DECIMALS, MOST_DECIMALS = 3, 9
+FEWEST_DECIMALS = 3
 """Of a ratio; its change in percent has two fewer."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def signed(value: float, decimals: int = 1) -> str:
-    return fixed(value, decimals, sign="+")
-
-
 def decimals_of(ends: Interval) -> int:
     """So many that the interval's width shows two digits."""
-    width = max(ends.high - ends.low, 10.0**-MOST_DECIMALS)
-    return min(max(FEWEST_DECIMALS, 1 - math.floor(math.log10(width))), MOST_DECIMALS)
+    return decimals_for(ends.high - ends.low, FEWEST_DECIMALS)
 
 
 def change(ratio: float, decimals: int = FEWEST_DECIMALS) -> str:
@@ -59,11 +51,6 @@ def p_equals(p: float) -> str:
 
 def integer(value: float) -> str:
     return f"{value:,.0f}"
-
-
-def fixed(value: float, decimals: int = 3, sign: str = "") -> str:
-    text = f"{value:{sign},.{decimals}f}" if abs(value) < LARGEST_IN_FULL else f"{value:{sign}.2e}"
-    return text.replace("-", MINUS)
 
 
 def estimate(found: Estimated) -> str:
