@@ -5,27 +5,33 @@
 -- exclusion: from 2013-06-25 to 2014-01-10 viewers were not assigned at random. The archive tells time by test_week alone:
 -- year and week as strftime's %Y%W counts it (week 00 holds the days before the first Monday), so the first and
 -- the last of these days lie in 201325 and 201401.
-WITH arms AS (
+WITH looked_up AS (
+    -- All at once: a row's JSON is parsed once, not once a field.
     SELECT
         *,
-        raw_row ->> 'clickability_test_id' AS test_id,
-        raw_row ->> 'test_week' AS test_week,
-        concat_ws(chr(31), raw_row ->> 'eyecatcher_id', raw_row ->> 'lede', raw_row ->> 'excerpt') AS shared
+        json_extract_string(raw_row, [
+            'clickability_test_id', 'test_week', 'impressions', 'clicks', 'eyecatcher_id', 'headline', 'lede', 'excerpt'
+        ]) AS found
     FROM source_rows
     WHERE problem IS NULL
 ),
 
-html AS (
+arms AS (
     SELECT
         *,
+        found[1] AS test_id,
+        found[2] AS test_week,
+        found[3] AS impressions,
+        found[4] AS clicks,
+        concat_ws(chr(31), found[5], found[7], found[8]) AS shared,
         -- Marks within a line vanish, others part words. '<3' is no tag.
         list_transform(
-            [raw_row ->> 'headline', raw_row ->> 'lede', raw_row ->> 'excerpt'],
+            found[6:8],
             lambda value: regexp_replace(
                 regexp_replace(value, '</?(a|b|em|font|i|span|strong|u)(\s[^>]*)?>', '', 'gi'), '</?[a-zA-Z!][^>]*>', ' ', 'g'
             )
         ) AS untagged
-    FROM arms
+    FROM looked_up
 ),
 
 cleaned AS (
@@ -43,7 +49,7 @@ cleaned AS (
                 ),
                 '&nbsp;', ' '), '&quot;', '"'), '&apos;', ''''), '&lt;', '<'), '&gt;', '>'), '&amp;', '&')
         ) AS plain
-    FROM html
+    FROM arms
 )
 
 SELECT
@@ -57,8 +63,8 @@ SELECT
     CASE WHEN regexp_matches(plain[2], '[\pL\pN]') THEN plain[2] ELSE plain[3] END AS context,
     NULL::VARCHAR AS variant_id,
     plain[1] AS text,
-    raw_row ->> 'impressions' AS impressions,
-    raw_row ->> 'clicks' AS clicks,
+    impressions,
+    clicks,
     test_week AS period,
     json_merge_patch(raw_row, '{"index": null, "column_1": null}')::VARCHAR AS duplicate_key,
     CASE
