@@ -24,7 +24,16 @@ app = typer.Typer(
 for commands in (pipeline, texts, experiments):
     app.add_typer(commands.app)
 
-NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
+NOT_OURS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 """What the system says of a path that the user gave."""
 FULL_DISK = (
     "The disk of the output, of RLPF_HOME or of temporary files (TMPDIR) is full. Free some space, or name another "

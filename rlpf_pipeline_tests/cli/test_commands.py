@@ -42,12 +42,16 @@ def test_an_unknown_profile_is_the_users_mistake(
     assert "Traceback" not in message
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"), [("file", "File exists"), ("x" * 300, "File name too long"), ("circle/x", "Too many levels")]
+)
 def test_what_the_system_refuses_is_told_with_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / "file")) == 2
-    assert f"{tmp_path / 'file'}: File exists" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "circle").symlink_to("circle")
+    assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / folder)) == 2
+    assert f"{tmp_path / folder}: {said}" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("command", [("ab-report", "--output", "r", "--data"), ("ab-power", "--data"), ("ingest",)])
