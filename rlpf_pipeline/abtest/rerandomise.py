@@ -141,16 +141,15 @@ class Prepared:
             estimable = (clicks > 0) & (clicks < self.k.sum())
             left, point = np.flatnonzero(estimable), point.of(estimable)
             for _ in range(STEPS):
-                inside = self.inside(treated.take(left, axis=1), point)
-                left, point = left[inside], point.of(inside)
                 if not left.size:
                     break
                 looked = self.look(treated.take(left, axis=1), point)
-                close = np.maximum(np.abs(looked.step.log_risk), looked.length) <= CLOSE
+                close = looked.inside & (np.maximum(np.abs(looked.step.log_risk), looked.length) <= CLOSE)
                 after = Point(point.beta + looked.step.beta, point.log_risk + looked.step.log_risk)
                 log_risk[left[close]] = after.log_risk[close]
                 error[left[close]] = self.errors(treated.take(left[close], axis=1), point.of(close), looked.of(close))
-                left, point = left[~close], after.of(~close)
+                far = looked.inside & ~close
+                left, point = left[far], after.of(far)
         for assignment in np.flatnonzero(estimable & np.isnan(error)):
             log_risk[assignment], error[assignment] = self.full_fit(treated[:, assignment])
         return log_risk, error
@@ -170,18 +169,14 @@ class Prepared:
         log_risk = (own - self.x.T @ score @ slopes) / (inner - (cross * slopes).sum(axis=0))
         return Point(-slopes * log_risk, log_risk), clicks
 
-    def inside(self, treated: Arms, point: Point) -> npt.NDArray[np.bool_]:
-        """Where every mean is below 1 and not far from the covariates' fit; (assignments,)."""
-        inside = np.ones(len(point.log_risk), dtype=bool)
-        for rows in self.blocks:
-            drift = self.x[rows] @ point.beta + treated[rows] * point.log_risk
-            inside &= (np.abs(drift).max(axis=0) < FARTHEST) & ((drift + self.eta[rows, None]).max(axis=0) <= HIGHEST)
-        return inside
+    def log_means(self, rows: slice, drawn: Array, point: Point) -> Array:
+        """Of some rows, (rows, assignments), where `drawn` is 1 for the treated."""
+        return np.asarray(self.eta[rows, None] + self.x[rows] @ point.beta + drawn * point.log_risk)
 
-    def weights(self, rows: slice, drawn: Array, point: Point) -> tuple[Array, Array, Array]:
-        """Score per unit of the design, weights of the expected and the observed information; of some rows, (rows,
-        assignments), where `drawn` is 1 for the treated."""
-        odds = 1 / np.expm1(-self.eta[rows, None] - self.x[rows] @ point.beta - drawn * point.log_risk)
+    def weights(self, rows: slice, log_mean: Array) -> tuple[Array, Array, Array]:
+        """Score per unit of the design, weights of the expected and the observed information; (rows, assignments)."""
+        mean = np.exp(log_mean)  # up to HIGHEST 1 - mean has digits enough, and expm1 takes twice as long
+        odds = mean / (1 - mean)
         k, n = self.k[rows, None], self.n[rows, None]
         fitted = (n - k) * odds
         return k - fitted, n * odds, fitted * (1 + odds)
@@ -195,12 +190,16 @@ class Prepared:
     def look(self, treated: Arms, point: Point) -> Looked:
         """Newton's step from a point, and treatment's regressions on the covariates there."""
         columns, number = point.beta.shape
+        inside = np.ones(number, dtype=bool)
         score, covariate_score = np.zeros(number), np.zeros((columns, number))
         information = np.zeros((2, len(self.pairs[0]), number))
         cross, own = np.zeros((2, columns, number)), np.zeros((2, number))
         for rows in self.blocks:
             x, drawn, products = self.x[rows], treated[rows].astype(np.float64), self.products(rows)
-            residual, *weights = self.weights(rows, drawn, point)
+            log_mean = self.log_means(rows, drawn, point)
+            drift = np.abs(log_mean - self.eta[rows, None])
+            inside &= (log_mean.max(axis=0) <= HIGHEST) & (drift.max(axis=0) < FARTHEST)
+            residual, *weights = self.weights(rows, log_mean)
             score += (drawn * residual).sum(axis=0)
             covariate_score += x.T @ residual
             for kind, weight in enumerate(weights):
@@ -208,12 +207,13 @@ class Prepared:
                 weight *= drawn
                 cross[kind] += x.T @ weight
                 own[kind] += weight.sum(axis=0)
+        information[..., ~inside] = np.equal(*self.pairs)[:, None]  # identities, which can be inverted
         expected, observed = (self.regression(*sums) for sums in zip(information, cross, own, strict=True))
         log_risk = (score - (observed.slopes * covariate_score).sum(axis=0)) / observed.inner
         beta = np.einsum("ajl,la->ja", observed.inverse, covariate_score) - observed.slopes * log_risk
         gain = (covariate_score * beta).sum(axis=0) + score * log_risk
         length = np.sqrt(np.maximum(gain, 0.0) / self.k.sum())
-        return Looked(Point(beta, log_risk), length, expected, observed)
+        return Looked(inside, Point(beta, log_risk), length, expected, observed)
 
     def regression(self, information: Array, cross: Array, own: Array) -> Regression:
         """From sums of weights: by pair of columns, by column for the treated, of the treated; each by assignment."""
@@ -232,7 +232,7 @@ class Prepared:
         meat = np.zeros(len(point.log_risk))
         for rows in self.blocks:
             x, drawn = self.x[rows], treated[rows].astype(np.float64)
-            residual, weight, _ = self.weights(rows, drawn, point)
+            residual, weight, _ = self.weights(rows, self.log_means(rows, drawn, point))
             leverage = self.products(rows).T @ form + np.square(drawn - x @ expected.slopes) / expected.inner
             rest = 1 - weight * leverage
             influence = (drawn - x @ observed.slopes) * residual / np.where(rest > OWN_LEVEL, rest, np.inf)
@@ -274,6 +274,8 @@ class Regression(NamedTuple):
 
 
 class Looked(NamedTuple):
+    inside: npt.NDArray[np.bool_]
+    """Whether every mean is below 1 and not far from the covariates' fit; where not, nothing else here counts."""
     step: Point
     length: Array
     """Of the step: what it changes log means by, root mean square over clicks."""
@@ -282,7 +284,8 @@ class Looked(NamedTuple):
     observed: Regression
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> Looked:
-        return Looked(self.step.of(chosen), self.length[chosen], self.expected.of(chosen), self.observed.of(chosen))
+        parts = (self.step.of(chosen), self.length[chosen], self.expected.of(chosen), self.observed.of(chosen))
+        return Looked(self.inside[chosen], *parts)
 
 
 def certify(effects: Effects) -> Certificate:
