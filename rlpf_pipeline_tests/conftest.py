@@ -15,6 +15,14 @@ from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training.job import be_deterministic
 
 TINY = BaseModelSettings(name="tiny", dtype="float32")
+THINKS_ALOUD = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{% endif %}"
+)
+"""A chat template that does as Qwen3's."""
 
 needs_minilm = pytest.mark.skipif(
     not sentence_embeddings.is_installed(), reason="the weights of all-MiniLM-L6-v2 are not installed"

@@ -22,7 +22,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import lora_config
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
-from rlpf_pipeline.training.prompts import Prompt, messages
+from rlpf_pipeline.training.prompts import CHAT_OPTIONS, Prompt, messages
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import described, reward_terms, scored, weighted
 from rlpf_pipeline.training.snapshot import Ad, original_of
@@ -75,6 +75,7 @@ def train_on_samples(
                 max_completion_length=settings.max_new_tokens,
                 temperature=settings.temperature,
                 epsilon=settings.clip_ratio,
+                chat_template_kwargs=CHAT_OPTIONS,
             ),
             train_dataset=Dataset.from_list(
                 [{"prompt": messages(prompt.original), "number": number} for number, prompt in enumerate(prompts)]
@@ -116,7 +117,12 @@ def train_on_pairs(
             ),
             train_dataset=Dataset.from_list(
                 [
-                    {"prompt": messages(original), "chosen": _answer(chosen), "rejected": _answer(rejected)}
+                    {
+                        "prompt": messages(original),
+                        "chosen": _answer(chosen),
+                        "rejected": _answer(rejected),
+                        "chat_template_kwargs": CHAT_OPTIONS,
+                    }
                     for original, chosen, rejected in pairs
                 ]
             ),

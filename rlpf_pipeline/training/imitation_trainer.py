@@ -31,7 +31,7 @@ from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.models.packing import Group, encode, pack
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.losses import token_log_probs
-from rlpf_pipeline.training.prompts import messages
+from rlpf_pipeline.training.prompts import CHAT_OPTIONS, messages
 from rlpf_pipeline.training.reporter import Reporter
 
 IGNORED = -100
@@ -61,7 +61,11 @@ def train_imitation(
     model.get_base_model().set_attn_implementation(block_attention.NAME)
     dataset = Dataset.from_list(
         [
-            {"prompt": messages(original), "completion": [{"role": "assistant", "content": rewrite}]}
+            {
+                "prompt": messages(original),
+                "completion": [{"role": "assistant", "content": rewrite}],
+                "chat_template_kwargs": CHAT_OPTIONS,
+            }
             for original, rewrite in examples
         ]
     )

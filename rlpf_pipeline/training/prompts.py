@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.snapshot import Ad, original_of
 
 SYSTEM = "You write short ad texts."
 REQUEST = "Write another text for this ad: {original}"
+CHAT_OPTIONS = {"enable_thinking": False}
+"""Of chat templates: those of models that think aloud (Qwen3) then close the thoughts before the answer."""
 
 
 def messages(original: str) -> list[dict[str, str]]:
@@ -40,8 +44,38 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, original: str) -> list[int]:
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> list[int]:
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(_rendered(tokenizer, chat, True), add_special_tokens=False)["input_ids"]
+
+
+def require_chat_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises UserError unless the chat template of the model `name` takes our messages, and puts an answer right behind
+    the request and the end mark behind it: what imitation learns is then what is asked for, and texts end."""
+    chat, answer = messages("Fresh bread."), "Bread, fresh every day."
+    try:
+        request = _rendered(tokenizer, chat, True)
+        whole = _rendered(tokenizer, [*chat, {"role": "assistant", "content": answer}], False)
+    except (ValueError, TemplateError) as error:
+        raise UserError(
+            f"The tokenizer of '{name}' cannot write a chat of a system message, a request and an answer: "
+            f"{str(error).partition('!')[0]}. Choose a chat model whose template takes them, or set `chat_template` in "
+            "the model's folder."
+        ) from error
+    before, _, behind = whole.rpartition(answer)
+    if before.rstrip() != request.rstrip():
+        raise UserError(
+            f"The chat template of '{name}' does not put an answer right behind the request: {before!r} is not "
+            f"{request!r}. Choose another chat model, or change `chat_template` in the model's folder."
+        )
+    if tokenizer.eos_token not in behind:
+        raise UserError(
+            f"The chat template of '{name}' ends an answer with {behind!r}, without the tokenizer's end-of-text token "
+            f"{tokenizer.eos_token!r}: no text would ever end. Set `eos_token` in the model's tokenizer_config.json to "
+            "what its answers end with."
+        )
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], asks: bool) -> str:
+    return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks, **CHAT_OPTIONS)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

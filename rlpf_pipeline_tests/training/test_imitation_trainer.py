@@ -6,11 +6,12 @@ import torch
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
+from rlpf_pipeline.models.tiny import CHAT_TEMPLATE
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.imitation_trainer import IGNORED, groups_of, train_imitation
 from rlpf_pipeline.training.prompts import messages, prompt_ids
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline_tests.conftest import TINY
+from rlpf_pipeline_tests.conftest import THINKS_ALOUD, TINY
 
 EXAMPLES = [
     ("Fresh bread.", "Bread, fresh every day."),
@@ -19,16 +20,21 @@ EXAMPLES = [
 ]
 
 
-def train(cache: Path, **settings: object) -> dict[str, float]:
+def train(cache: Path, template: str = CHAT_TEMPLATE, **settings: object) -> dict[str, float]:
     torch.manual_seed(0)
+    tokenizer = load_tokenizer(TINY, cache)
+    tokenizer.chat_template = template
     own = ImitationSettings.model_validate({"batch_size": 3, **settings})
     model = attach_lora(load_causal_lm(TINY, cache), own.lora)
-    return train_imitation(model, load_tokenizer(TINY, cache), EXAMPLES, own, 1, Reporter("test"))
+    return train_imitation(model, tokenizer, EXAMPLES, own, 1, Reporter("test"))
 
 
-def test_examples_that_share_a_batch_count_as_if_each_stood_alone(cache: Path) -> None:
-    """The loss of a packed batch is the mean over the rewrites' tokens, each example encoded by itself."""
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, THINKS_ALOUD])
+def test_examples_that_share_a_batch_count_as_if_each_stood_alone(cache: Path, template: str) -> None:
+    """The loss of a packed batch is the mean over the rewrites' tokens, behind the prompt that a policy is given, each
+    example encoded by itself."""
     model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
+    tokenizer.chat_template = template
     losses = []
     for original, rewrite in EXAMPLES:
         answer = [{"role": "assistant", "content": rewrite}]
@@ -37,7 +43,7 @@ def test_examples_that_share_a_batch_count_as_if_each_stood_alone(cache: Path) -
         with torch.no_grad():
             log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
         losses += [-float(log_probs[place - 1, ids[place]]) for place in range(start, len(ids))]
-    assert train(cache, learning_rate=0.0)["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    assert train(cache, template, learning_rate=0.0)["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
 def test_it_learns_its_examples(cache: Path) -> None:

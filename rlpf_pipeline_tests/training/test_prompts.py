@@ -1,6 +1,12 @@
+from pathlib import Path
+
 import pytest
 
-from rlpf_pipeline.training.prompts import tidied
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.base import load_tokenizer
+from rlpf_pipeline.models.tiny import CHAT_TEMPLATE
+from rlpf_pipeline.training.prompts import prompt_ids, require_chat_template, tidied
+from rlpf_pipeline_tests.conftest import THINKS_ALOUD, TINY
 
 
 @pytest.mark.parametrize(
@@ -8,3 +14,29 @@ from rlpf_pipeline.training.prompts import tidied
 )
 def test_only_quotes_that_enclose_a_text_are_taken(text: str, tidy: str) -> None:
     assert tidied(text) == tidy
+
+
+def test_a_model_that_thinks_aloud_is_asked_for_the_text_alone(cache: Path) -> None:
+    tokenizer = load_tokenizer(TINY, cache)
+    tokenizer.chat_template = THINKS_ALOUD
+    require_chat_template(tokenizer, "qwen3")
+    assert tokenizer.decode(prompt_ids(tokenizer, "Fresh bread.")).endswith(
+        "this ad: Fresh bread.<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (None, "chat_template is not set"),
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        (CHAT_TEMPLATE.replace("<|im_end|>", "<end_of_turn>"), r"ends an answer with '<end_of_turn>\\n', without"),
+        (THINKS_ALOUD.replace("enable_thinking", "thinking"), "does not put an answer right behind the request"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_followed_is_refused(cache: Path, template: str | None, reason: str) -> None:
+    tokenizer = load_tokenizer(TINY, cache)
+    require_chat_template(tokenizer, "tiny")
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=reason):
+        require_chat_template(tokenizer, "tiny")

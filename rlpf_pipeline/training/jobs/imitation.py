@@ -16,6 +16,7 @@ from rlpf_pipeline.models.adapters import ModelCard, attach_lora, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, require_plain_logits
 from rlpf_pipeline.training.imitation_trainer import train_imitation
 from rlpf_pipeline.training.job import Metrics, run_job
+from rlpf_pipeline.training.prompts import require_chat_template
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 
@@ -29,6 +30,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
         examples = examples[examples.author == "synthetic"]
     reporter.say(f"{len(examples)} examples, {(examples.author == 'human').sum()} of them human-written")
     tokenizer = load_tokenizer(settings.base, settings.cache)
+    require_chat_template(tokenizer, settings.base.name)
     base = load_causal_lm(settings.base, settings.cache)
     require_plain_logits(base)  # of PPO, which starts from here: better now than hours later
     model = attach_lora(base, settings.imitation.lora)

@@ -13,6 +13,7 @@ from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.curation import write_curated_examples
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.prompts import require_chat_template
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.teacher import Teacher, local_teacher
@@ -40,8 +41,9 @@ def make_teacher(settings: Settings, reporter: Reporter) -> Teacher:
         return endpoint_teacher(settings.teacher, settings.cache / "teacher-answers.jsonl", on_progress)
     base = settings.base.model_copy(update={"name": settings.teacher.model or settings.base.name})
     reporter.say(f"loading the teacher, {base.name} (converted on first use)")
-    model = load_causal_lm(base, settings.cache).to(accelerator().device)
     tokenizer = load_tokenizer(base, settings.cache)
+    require_chat_template(tokenizer, base.name)
+    model = load_causal_lm(base, settings.cache).to(accelerator().device)
     return local_teacher(model, tokenizer, settings.teacher, settings.seed, on_progress)
 
 
