@@ -147,13 +147,20 @@ class RewardModel(nn.Module):
     def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
         """Scores of each (context, texts), in the order given: float32 (texts, heads) per ad.
 
-        The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
+        The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`. Raises
+        UserError where one is not finite.
         """
         self.eval()
         groups = [own for group in self.tokenize(ads) for own in self.pieces(group, SCORING_TOKENS)]
         scores = [np.empty((0, self.card.heads), np.float32)]
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
             scores.append(self(self.pack([groups[i] for i in batch])).float().cpu().numpy())
+            if not np.isfinite(scores[-1]).all():
+                raise UserError(
+                    f"A reward model on '{self.card.base.name}' gives scores that are not finite. Train it again, with "
+                    "a lower reward.learning_rate and reward.head_learning_rate; in float16 or on damaged base weights "
+                    "nothing helps but another base."
+                )
         ends = np.cumsum([len(texts) for _, texts in ads])
         return np.split(np.concatenate(scores), ends[:-1]) if len(ads) else []
 

@@ -21,6 +21,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
@@ -104,7 +105,8 @@ class PPOTrainer:
     def train(self, reporter: Reporter, checkpoints: Checkpoints | None = None) -> None:
         """Run to the end and take the chosen policy; `history` then has a row a step, `curve` one a judgement.
 
-        Raises UserError where a mini-batch would have fewer prompts than there are ranks.
+        Raises UserError where a mini-batch would have fewer prompts than there are ranks, and for a loss or weights
+        that are not finite.
         """
         self.require_prompts()
         self.resume(checkpoints)
@@ -113,6 +115,8 @@ class PPOTrainer:
             if checkpoints and self.step % self.settings.checkpoint_every == 0 and self.accelerate.is_main_process:
                 checkpoints.save(self.checkpoint())
         self.take_best()
+        if not is_finite(self.learner.actor.policy):
+            raise UserError("Weights after the last step are not finite. Lower policy.learning_rate.")
 
     def require_prompts(self) -> None:
         minibatches, ranks = self.settings.minibatches, self.accelerate.num_processes

@@ -41,6 +41,12 @@ def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
         step(ppo)
 
 
+def test_a_last_step_that_is_too_large_is_seen(cache: Path) -> None:
+    """Nobody judges, and no loss is left that could tell."""
+    with pytest.raises(UserError, match=r"Weights after the last step are not finite\. Lower policy\.learning_rate"):
+        tiny_trainer(cache, steps=1, learning_rate=1e39).train(QUIET)
+
+
 def test_the_first_ratio_is_one_for_a_policy_that_has_moved(cache: Path) -> None:
     ppo = tiny_trainer(cache, **SHARP)
     step(ppo)

@@ -77,6 +77,13 @@ def test_a_model_that_learned_nothing_is_refused(cache: Path, states: StateFile)
         train(make_model(cache, settings), settings, states)
 
 
+def test_a_last_step_that_is_too_large_is_seen(cache: Path, states: StateFile) -> None:
+    """One step in all and no validation ads: no loss is left that could tell."""
+    settings = SETTINGS.model_copy(update={"epochs": 1, "tokens_per_batch": 10**6, "head_learning_rate": 1e38})
+    with pytest.raises(UserError, match=r"gives scores that are not finite\. Train it again, with a lower reward\."):
+        train(make_model(cache, settings), settings, states)
+
+
 @pytest.mark.parametrize(("limit", "share"), [(3, 0.5), (48, 0.0)])
 def test_the_share_of_texts_that_are_cut_is_told(
     cache: Path, states: StateFile, capsys: pytest.CaptureFixture[str], limit: int, share: float
