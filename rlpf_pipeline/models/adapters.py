@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -72,6 +74,22 @@ def require_undamaged(folder: Path) -> None:
     The card may be edited: it says where the base is.
     """
     require_as_written(folder, lambda file: file.suffix in LOADED and file.name != CARD)
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Turns what the loading of a model folder's weights fails of into a UserError: a file that is missing or damaged,
+    where no manifest told so, or weights of another shape than the card's base has."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "size" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(
+            f"The weights in {folder} cannot be loaded: {reason} Either the folder is incomplete or damaged: copy it "
+            f"anew. Or {folder / CARD} was changed, or names another base than the one that was trained on: correct it."
+        ) from error
 
 
 def require_same_base(folder: Path, card: ModelCard) -> None:
@@ -177,11 +195,13 @@ def _save_adapter(model: PeftModel, folder: Path, base: BaseModelSettings) -> No
 
 
 def merge_adapters(model: PreTrainedModel, folder: Path, card: ModelCard) -> PreTrainedModel:
-    """Apply the folder's adapters one on top of the other; the result is a plain model."""
+    """Apply the folder's adapters one on top of the other; the result is a plain model. Raises UserError where one is
+    missing, damaged or does not fit."""
     for name in card.adapters:
-        adapted = PeftModel.from_pretrained(
-            model, folder / "adapters" / name, use_safetensors=True, autocast_adapter_dtype=False
-        )
+        with fitting(folder):
+            adapted = PeftModel.from_pretrained(
+                model, folder / "adapters" / name, use_safetensors=True, autocast_adapter_dtype=False
+            )
         model = adapted.merge_and_unload()
     return model.eval()
 

@@ -23,6 +23,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import (
     CARD,
     ModelCard,
+    fitting,
     merge_adapters,
     require_same_base,
     require_undamaged,
@@ -75,8 +76,8 @@ def load_reward_model(folder: Path, cache: Path) -> RewardModel:
         model: RewardModel = RewardEnsemble(_side_by_side(trunk, folder, card), tokenizer, card)
     else:
         model = RewardModel(merge_adapters(trunk, folder, card), tokenizer, card)
-    head = load_file(folder / HEAD)
-    with torch.no_grad():
+    with torch.no_grad(), fitting(folder):
+        head = load_file(folder / HEAD)
         model.head.weight.copy_(head["weight"])
         model.center.copy_(head["center"])
     return model.eval()
@@ -94,9 +95,10 @@ def _side_by_side(trunk: PreTrainedModel, folder: Path, card: ModelCard) -> Peft
     """`trunk` with all of the folder's adapters, of which one at a time is active."""
     first, *others = card.adapters
     options = {"use_safetensors": True, "autocast_adapter_dtype": False}
-    model = PeftModel.from_pretrained(trunk, folder / "adapters" / first, adapter_name=first, **options)
-    for name in others:
-        model.load_adapter(folder / "adapters" / name, adapter_name=name, **options)
+    with fitting(folder):
+        model = PeftModel.from_pretrained(trunk, folder / "adapters" / first, adapter_name=first, **options)
+        for name in others:
+            model.load_adapter(folder / "adapters" / name, adapter_name=name, **options)
     return model
 
 

@@ -55,7 +55,7 @@ class Checkpoints:
             if state.pop("recipe") != self.recipe:
                 return None
             return Checkpoint(load_file(folder / "tensors.safetensors"), state)
-        except (ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UserError(
                 f"The checkpoint {folder} is damaged: {error}. Remove it to train from the start."
             ) from error

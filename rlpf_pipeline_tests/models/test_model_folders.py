@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlpf_pipeline.artifacts import Recipe, publish, read_manifest
 from rlpf_pipeline.errors import UserError
@@ -221,4 +222,33 @@ def test_a_model_card_may_be_edited_but_not_damaged(published: Path, cache: Path
     for damage in DAMAGES.values():
         (folder / "model.json").write_bytes(damage(b"\xff" + card.model_dump_json().encode()))
         with pytest.raises(UserError, match=r"model\.json does not describe a model"):
+            load_reward_model(folder, cache)
+
+
+@pytest.mark.parametrize("pattern", ["head.safetensors", "adapters/*/adapter_model.safetensors"])
+def test_a_damaged_folder_without_a_manifest_is_refused_too(
+    published: Path, cache: Path, tmp_path: Path, pattern: str
+) -> None:
+    """A copy that was broken off."""
+    folder = shutil.copytree(published, tmp_path / "reward_model")
+    (folder / "manifest.json").unlink()
+    (weights,) = folder.glob(pattern)
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"reward_model cannot be loaded: .*copy it anew"):
+        load_reward_model(folder, cache)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"reward_model cannot be loaded: .*copy it anew"):
+        load_reward_model(folder, cache)
+
+
+def test_a_card_that_names_another_base_or_other_heads_is_refused(published: Path, cache: Path, tmp_path: Path) -> None:
+    folder, base = shutil.copytree(published, tmp_path / "reward_model"), tmp_path / "larger"
+    shutil.copytree(cache / "tiny", base)
+    config = LlamaConfig.from_pretrained(base)
+    config.intermediate_size *= 2
+    LlamaForCausalLM(config).save_pretrained(base)
+    card = ModelCard.read(folder)
+    for changed in ({"base": BaseModelSettings(name=str(base))}, {"heads": card.heads + 1}):
+        (folder / "model.json").write_text(card.model_copy(update=changed).model_dump_json())
+        with pytest.raises(UserError, match=r"cannot be loaded: .*size.*names another base than the one"):
             load_reward_model(folder, cache)

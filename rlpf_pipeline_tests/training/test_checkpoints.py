@@ -31,3 +31,14 @@ def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, name: str, left: i
     file.write_bytes(file.read_bytes()[:left])
     with pytest.raises(UserError, match=r"checkpoint is damaged.*Remove it"):
         checkpoints.load()
+
+
+@pytest.mark.parametrize(("name", "content"), [("tensors.safetensors", None), ("state.json", b"{}")])
+def test_a_checkpoint_that_lacks_something_says_what_to_do(tmp_path: Path, name: str, content: bytes | None) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoint", "this")
+    checkpoints.save(SAVED)
+    (tmp_path / "checkpoint" / name).unlink()
+    if content is not None:
+        (tmp_path / "checkpoint" / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint is damaged.*Remove it"):
+        checkpoints.load()
