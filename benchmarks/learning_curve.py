@@ -73,7 +73,7 @@ def main(
                 "tfidf": lambda: tfidf_logistic(part, validation, own_seed),  # noqa: B023
             }.items():
                 start = time.perf_counter()
-                figures = evaluate(judged, name, judged.score(build()).mean(axis=1))
+                figures = evaluate(judged, judged.score(build()).mean(axis=1))
                 pairs = len(part.pairs) + len(validation.pairs)
                 rows.append(
                     {"model": name, "seed": own_seed, "pairs": pairs, "seconds": time.perf_counter() - start}

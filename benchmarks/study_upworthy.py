@@ -112,7 +112,7 @@ def read_split(data: Path, home: Path, split: str) -> Split:
 
 def judged(model: RewardModel, split: Split) -> dict[str, float]:
     """The evaluation's figures on the ads of the weeks with random assignment."""
-    return evaluate(split.for_evaluation, "reward_model", split.for_evaluation.score(model).mean(axis=1))
+    return evaluate(split.for_evaluation, split.for_evaluation.score(model).mean(axis=1))
 
 
 def train(

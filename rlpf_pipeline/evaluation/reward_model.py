@@ -7,7 +7,7 @@ docs/reward-evaluation.md explains each one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -85,29 +85,36 @@ class Evaluation(NamedTuple):
     by_style: list[shortcuts.Mark]
 
 
-def compare(split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0) -> Evaluation:
-    """Evaluate everything in `rewards` (name in MODELS → (texts,)); the first in MODELS' order is under test."""
+def compare(
+    split: Split, rewards: Mapping[str, np.ndarray], seed: int = 0, pointwise: Collection[str] = ()
+) -> Evaluation:
+    """Evaluate everything in `rewards` (name in MODELS → (texts,)); the first in MODELS' order is under test.
+
+    pointwise: those whose scores are log CTRs, beside ORDER_ONLY's.
+    """
+    order_only = ORDER_ONLY.union(pointwise)
     rewards = {name: rewards[name] for name in MODELS if name in rewards}
     tested, *others = rewards
     own = rewards[tested]
     decided = split.decided
     likelihoods = {
-        name: with_margins(split.pairs, reward) for name, reward in rewards.items() if name not in ORDER_ONLY
+        name: with_margins(split.pairs, reward) for name, reward in rewards.items() if name not in order_only
     }
+    says_chances = tested not in order_only
     return Evaluation(
         conditions(split, seed),
-        {name: evaluate(split, name, reward, seed) for name, reward in rewards.items()},
+        {name: evaluate(split, reward, seed, name not in order_only) for name, reward in rewards.items()},
         {name: accuracy_gain(split, own, rewards[name]) for name in others},
         {name: reliability(pairs["margin"], pairs["p_left_better"]) for name, pairs in likelihoods.items()},
         bands(split, own, decided["effect"].abs().to_numpy()),
         bands(split, own, decided["exposure"].to_numpy()),
-        shortcuts.length_curve(split, own),
-        shortcuts.style_marks(split, own),
+        shortcuts.length_curve(split, own) if says_chances else [],
+        shortcuts.style_marks(split, own) if says_chances else [],
     )
 
 
-def evaluate(split: Split, name: str, reward: np.ndarray, seed: int = 0) -> Figures:
-    """Figures of one model: `reward` (texts,), the mean over heads."""
+def evaluate(split: Split, reward: np.ndarray, seed: int = 0, log_odds: bool = True) -> Figures:
+    """Figures of one model: `reward` (texts,), the mean over heads; log_odds: whether its margins are such."""
     pairs = with_margins(split.decided, reward)
     right = accuracy(pairs["margin"], pairs["left_won"])
     figures: dict[str, float | None] = {"accuracy": right}
@@ -120,7 +127,7 @@ def evaluate(split: Split, name: str, reward: np.ndarray, seed: int = 0) -> Figu
         if len(subset):
             figures[f"accuracy_{suffix}"] = accuracy(subset["margin"], subset["left_won"])
             figures[f"accuracy_{suffix}_standard_error"] = accuracy_error(split, subset)
-    if name not in ORDER_ONLY:
+    if log_odds:
         everything = with_margins(split.pairs, reward)
         figures["negative_log_likelihood"] = negative_log_likelihood(everything["margin"], everything["p_left_better"])
         bins = reliability(everything["margin"], everything["p_left_better"])

@@ -20,7 +20,7 @@ REWARD = np.array([0.0, 1, 2, 0, 1])
 
 
 def test_figures_by_hand() -> None:
-    figures = evaluate(SPLIT, "reward_model", REWARD)
+    figures = evaluate(SPLIT, REWARD)
     # a-b and a-c are right, b-c is not
     assert figures["accuracy"] == pytest.approx(2 / 3)
     assert figures["accuracy_significant"] == pytest.approx(2 / 3)
@@ -37,9 +37,23 @@ def test_figures_by_hand() -> None:
 
 
 def test_a_score_that_only_orders_gets_no_likelihood() -> None:
-    figures = evaluate(SPLIT, "longer_wins", REWARD)
+    figures = evaluate(SPLIT, REWARD, log_odds=False)
     assert "accuracy" in figures
     assert not {"negative_log_likelihood", "calibration_error"} & set(figures)
+
+
+def test_what_is_no_log_odds_says_no_chances() -> None:
+    split, reward = split_of([("a", 1000, 10), ("now?", 1000, 30)]), np.array([0.0, 1])
+    rewards = {"reward_model": reward, "tfidf": reward}
+    told, untold = compare(split, rewards), compare(split, rewards, pointwise=["reward_model"])
+    assert told.by_length
+    assert told.by_style
+    assert not untold.by_length
+    assert not untold.by_style
+    assert list(told.reliability) == ["reward_model", "tfidf"]
+    assert list(untold.reliability) == ["tfidf"]
+    assert "negative_log_likelihood" not in untold.models["reward_model"]
+    assert untold.models["tfidf"] == told.models["tfidf"]
 
 
 def test_conditions_by_hand() -> None:

@@ -22,6 +22,7 @@ from rlpf_pipeline.evaluation.reward_model import MODELS, compare
 from rlpf_pipeline.evaluation.split import Scorer, Split, read_decided_split, read_split
 from rlpf_pipeline.evaluation.write import write_evaluation
 from rlpf_pipeline.models.reward_folders import load_reward_model
+from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.job import Metrics, accelerator, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
@@ -34,11 +35,14 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     scorers = dict(scorers_of(config))
     if "minilm" not in scorers:
         reporter.say("the weights of all-MiniLM-L6-v2 are not installed: the table lacks that baseline")
-    scores = {}
+    scores, pointwise = {}, []
     for name, build in scorers.items():
-        scores[name] = test.score(build())
+        scorer = build()
+        scores[name] = test.score(scorer)
+        if isinstance(scorer, RewardModel) and not scorer.log_odds:
+            pointwise.append(name)
         reporter.progress(len(scores), len(scorers), "models")
-    evaluation = compare(test, {name: own.mean(axis=1) for name, own in scores.items()}, seed)
+    evaluation = compare(test, {name: own.mean(axis=1) for name, own in scores.items()}, seed, pointwise)
     score_table(test, scores).to_parquet(folder / "scores.parquet", index=False)
     write_evaluation(evaluation, folder)
     metrics: Metrics = dict(evaluation.conditions)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.contracts import REWARD_SCORES
 from rlpf_pipeline.evaluation.jobs.reward_model import work
 from rlpf_pipeline.market.history import simulate_history
+from rlpf_pipeline.models.adapters import ModelCard
 from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.preferences.stages import build_preference_pairs, build_variant_performance, export_snapshot
@@ -67,3 +69,16 @@ def test_metrics_are_finite_and_an_untrained_model_is_chance(config: RunConfig, 
     assert "pointwise_negative_log_likelihood" not in metrics
     assert metrics["negative_log_likelihood"] == pytest.approx(math.log(2))
     assert 0.5 < float(metrics["noise_ceiling"] or 0) < 1
+
+
+def test_a_reward_model_that_was_trained_pointwise_gets_no_likelihood(config: RunConfig, tmp_path: Path) -> None:
+    """reward.objective: pointwise makes all three so."""
+    folder = shutil.copytree(config.inputs["reward_model"], tmp_path / "reward_model")
+    card = ModelCard.read(folder).model_copy(update={"objective": "pointwise"})
+    (folder / "model.json").write_text(card.model_dump_json())
+    changed = config.model_copy(update={"inputs": config.inputs | {"reward_model": folder}})
+    (tmp_path / "evaluation").mkdir()
+    metrics = work(changed, tmp_path / "evaluation", Reporter("test"))
+    assert "accuracy" in metrics
+    assert not {"negative_log_likelihood", "calibration_error"} & set(metrics)
+    assert "evaluation_negative_log_likelihood" in metrics
