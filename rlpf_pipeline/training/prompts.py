@@ -12,8 +12,9 @@ from rlpf_pipeline.training.snapshot import Ad, original_of
 
 SYSTEM = "You write short ad texts."
 REQUEST = "Write another text for this ad: {original}"
-CHAT_OPTIONS = {"enable_thinking": False}
-"""Of chat templates: those of models that think aloud (Qwen3) then close the thoughts before the answer."""
+CHAT_OPTIONS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+"""Of chat templates: those of models that think aloud (Qwen3) then close the thoughts before the answer, and those that
+say what day it is (Llama 3) say the same one always, which is their own where they know no clock."""
 
 
 def messages(original: str) -> list[dict[str, str]]:

@@ -25,6 +25,13 @@ def test_a_model_that_thinks_aloud_is_asked_for_the_text_alone(cache: Path) -> N
     )
 
 
+def test_the_prompt_does_not_change_from_day_to_day(cache: Path) -> None:
+    tokenizer = load_tokenizer(TINY, cache)
+    today = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    tokenizer.chat_template = today + "{{ 'Today Date: ' + date_string + '\n' }}" + CHAT_TEMPLATE
+    assert tokenizer.decode(prompt_ids(tokenizer, "Fresh bread.")).startswith("Today Date: 26 Jul 2024\n<|im_start|>")
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
