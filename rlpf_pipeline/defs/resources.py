@@ -70,12 +70,13 @@ class TrainingLauncher(dg.ConfigurableResource):
         )
         try:
             with pipes_session(context) as session:
-                environment = {"MLFLOW_TRACKING_URI": settings.mlflow_uri, "MLFLOW_RUN_ID": tracked.run_id}
-                launch(STAGES[name].job, run_config, {**environment, **session.get_bootstrap_env_vars()})
+                environment = {**tracking.environment(tracked), **session.get_bootstrap_env_vars()}
+                launch(STAGES[name].job, run_config, environment)
         except BaseException as error:
-            tracking.fail(tracked)
+            if tracked:
+                tracking.fail(tracked)
             if isinstance(error, JobFailed):
-                raise dg.Failure(
-                    description=str(error), metadata={"mlflow_run_id": tracked.run_id}, allow_retries=False
-                ) from error
+                found = {"mlflow_run_id": tracked.run_id} if tracked else {}
+                raise dg.Failure(description=str(error), metadata=found, allow_retries=False) from error
             raise
+        tracking.keep(name, tracked)

@@ -22,9 +22,11 @@ NO_EXPERIMENT = "The ads are real: no click truth is planted there to simulate a
 def raw_multitext_ads(settings: Settings) -> Outcome:
     """Ingest the user's files, or simulate the market's history.
 
-    Files ingested before stay: new ones are added to them. Raises UserError where there are neither, or where one that
-    has to be read again is gone or was changed.
+    The settings' data may be patterns, read anew each time. Files ingested before stay: new ones are added to them.
+    Raises UserError where there are neither, or where one that has to be read again is gone or was changed.
     """
+    from rlpf_pipeline.sources.files import matching
+
     if settings.source == "market" and settings.data:
         raise UserError(
             f"Profile '{settings.profile}' simulates its own ads and takes no data. For your own files choose "
@@ -34,6 +36,7 @@ def raw_multitext_ads(settings: Settings) -> Outcome:
         if read_manifest(folder_of("raw_multitext_ads", settings)) is None:
             raise UserError(f"Profile '{settings.profile}' needs data: DATA=file.csv with make, --data with rlpf.")
         return outcome_of("raw_multitext_ads", settings, reused=True)
+    settings = settings.model_copy(update={"data": matching(str(path) for path in settings.data)})
     missing = [str(path) for path in settings.data if not path.is_file()]
     if missing:
         raise UserError(f"No such file: {', '.join(missing)}. Paths are relative to where the command is started.")

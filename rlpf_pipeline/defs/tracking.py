@@ -1,18 +1,21 @@
 """MLflow: the run of a training asset is made here, before the job starts; rank 0 of the job logs to it and ends it.
 
+A store that fails is told of and done without: what is trained does not depend on it.
+
 mlflow takes seconds and hundreds of megabytes to import, so it is imported only where a job really runs.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
-from rlpf_pipeline.artifacts import write_atomically
+from rlpf_pipeline.artifacts import tells_of_full_disk, write_atomically
 from rlpf_pipeline.defs.launcher import run_folder
 from rlpf_pipeline.settings import Settings
 
@@ -23,7 +26,7 @@ MLFLOW_SERVER = "http://127.0.0.1:5000"
 
 
 class TrackedRun(BaseModel):
-    """Where a stage's last run lies in MLflow; kept beside its run.json."""
+    """Where the run that made a stage's output lies in MLflow; kept beside its run.json."""
 
     run_id: str
     experiment_id: str
@@ -40,12 +43,28 @@ class Tracking(NamedTuple):
     def ui_command(self) -> str:
         return f"mlflow ui --backend-store-uri {self.settings.mlflow_uri}"
 
-    def start(self, name: str, tags: dict[str, str]) -> TrackedRun:
+    def start(self, name: str, tags: dict[str, str]) -> TrackedRun | None:
         """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none,
-        and restores an experiment that was deleted.
+        and restores an experiment that was deleted. None, with a word, where the store takes no run.
 
         One job of a stage runs at a time, so its runs that are still RUNNING were killed, and are marked so.
         """
+        try:
+            return self._made(name, tags)
+        except Exception as error:  # of MLflow, of SQLAlchemy, of the file system: whatever its store is
+            if tells_of_full_disk(error):
+                raise
+            store = self.settings.instance / "mlflow.db"
+            print(
+                f"MLflow's store {store} takes no run, so {name} goes on without: {str(error).splitlines()[0]} "
+                "Where it is damaged, move it away and the next run makes a new one; where it is of an older MLflow, "
+                f"`mlflow db upgrade {self.settings.mlflow_uri}` renews it.",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
+
+    def _made(self, name: str, tags: dict[str, str]) -> TrackedRun:
         client = self._client()
         experiment = client.get_experiment_by_name(self.settings.profile)
         if experiment is None:
@@ -59,16 +78,24 @@ class Tracking(NamedTuple):
         for run in client.search_runs([experiment_id], abandoned):
             client.set_terminated(run.info.run_id, "KILLED")
         run = client.create_run(experiment_id, run_name=name, tags=tags)
-        tracked = TrackedRun(run_id=run.info.run_id, experiment_id=experiment_id)
-        write_atomically(self._path(name), tracked.model_dump_json())
-        return tracked
+        return TrackedRun(run_id=run.info.run_id, experiment_id=experiment_id)
+
+    def environment(self, tracked: TrackedRun | None) -> dict[str, str]:
+        """Variables by which a job finds its run."""
+        return {"MLFLOW_TRACKING_URI": self.settings.mlflow_uri, "MLFLOW_RUN_ID": tracked.run_id} if tracked else {}
 
     def fail(self, tracked: TrackedRun) -> None:
-        """Mark the run. A store that was removed meanwhile has none to mark: the job's own error is what to tell."""
-        from mlflow.exceptions import MlflowException
-
-        with suppress(MlflowException):
+        """Mark the run. A store that fails or was removed meanwhile is left alone: the job's own error is what to
+        tell."""
+        with suppress(Exception):
             self._client().set_terminated(tracked.run_id, "FAILED")
+
+    def keep(self, name: str, tracked: TrackedRun | None) -> None:
+        """The run, or none, as the one that made the stage's output."""
+        if tracked:
+            write_atomically(self._path(name), tracked.model_dump_json())
+        else:
+            self._path(name).unlink(missing_ok=True)
 
     def last(self, name: str) -> TrackedRun | None:
         path = self._path(name)

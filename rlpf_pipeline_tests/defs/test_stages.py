@@ -6,6 +6,7 @@ import pytest
 
 from rlpf_pipeline.artifacts import Recipe, publish
 from rlpf_pipeline.defs import steps
+from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of, recipe_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
@@ -99,6 +100,22 @@ def test_real_profiles_need_data(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.csv"):
         steps.raw_multitext_ads(load_settings("upworthy", (tmp_path / "absent.csv",), tmp_path))
+
+
+def test_patterns_of_the_web_ui_name_the_files_that_are_there_at_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RLPF_DATA", str(tmp_path / "*.csv"))
+    pipeline = PipelineSettings(profile="production")
+    with pytest.raises(UserError, match=r"No file matches '.*\*\.csv'"):
+        steps.raw_multitext_ads(pipeline.load())
+    read = []
+    for month in ("june", "july"):
+        row = f"{month},Save now,100,1\n"
+        (tmp_path / f"{month}.csv").write_text("ad_id,text,impressions,clicks\n" + row)
+        read.append(steps.raw_multitext_ads(pipeline.load()).manifest.metrics["read"])
+    assert read == [1, 2]
 
 
 def test_ingested_ads_stay_when_no_file_is_given(tmp_path: Path) -> None:

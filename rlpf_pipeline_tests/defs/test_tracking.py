@@ -1,10 +1,22 @@
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
+import dagster as dg
+import pytest
 from mlflow import MlflowClient
 from sqlalchemy import make_url
 
+from rlpf_pipeline.artifacts import publish
+from rlpf_pipeline.defs import resources
+from rlpf_pipeline.defs.resources import TrainingLauncher
+from rlpf_pipeline.defs.stages import folder_of, recipe_of
 from rlpf_pipeline.defs.tracking import Tracking
+from rlpf_pipeline.errors import JobFailed
 from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Settings
 
 
 def test_the_store_is_where_the_home_is_whatever_its_name(tmp_path: Path) -> None:
@@ -20,6 +32,8 @@ def test_a_store_that_was_removed_does_not_hide_the_jobs_error(tmp_path: Path) -
     settings = load_settings("tiny", (), tmp_path)
     tracking = Tracking(settings)
     failed, gone = tracking.start("reward_model", {}), tracking.start("adllama", {})
+    assert failed
+    assert gone
     tracking.fail(failed)
     assert MlflowClient(tracking_uri=settings.mlflow_uri).get_run(failed.run_id).info.status == "FAILED"
     (settings.instance / "mlflow.db").unlink()
@@ -30,7 +44,45 @@ def test_a_deleted_experiment_is_restored(tmp_path: Path) -> None:
     settings = load_settings("tiny", (), tmp_path)
     tracking, client = Tracking(settings), MlflowClient(tracking_uri=settings.mlflow_uri)
     before = tracking.start("reward_model", {})
+    assert before
     client.delete_experiment(before.experiment_id)
     after = tracking.start("reward_model", {})
+    assert after
     assert after.experiment_id == before.experiment_id
     assert client.get_experiment(after.experiment_id).lifecycle_stage == "active"
+
+
+def test_a_store_that_takes_no_run_is_done_without_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load_settings("tiny", (), tmp_path)
+    store = settings.instance / "mlflow.db"
+    store.write_bytes(b"no database" * 1000)
+    assert Tracking(settings).start("reward_model", {}) is None
+    said = capsys.readouterr().err
+    assert f"MLflow's store {store} takes no run" in said
+    assert "move it away" in said
+
+
+def test_a_model_leads_to_the_run_that_made_it_not_to_a_later_one_that_failed(
+    everything_built: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, folder = everything_built, folder_of("reward_model", everything_built)
+    context = Mock(run_id="a-run", asset_key=dg.AssetKey("reward_model"))
+    monkeypatch.setattr(resources, "pipes_session", lambda context: nullcontext(Mock(get_bootstrap_env_vars=dict)))
+
+    def trains(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
+        with publish(folder, recipe_of("reward_model", settings)):
+            pass
+
+    def fails(module: str, run_config: Path, environment: Mapping[str, str]) -> None:
+        raise JobFailed("no memory was left")
+
+    shutil.rmtree(folder)
+    monkeypatch.setattr(resources, "launch", trains)
+    TrainingLauncher().build(context, settings, "reward_model")
+    made = Tracking(settings).last("reward_model")
+    assert made
+    monkeypatch.setattr(resources, "launch", fails)
+    with pytest.raises(dg.Failure):
+        TrainingLauncher().build(context, settings.model_copy(update={"seed": 1}), "reward_model")
+    assert TrainingLauncher().build(context, settings, "reward_model").reused
+    assert Tracking(settings).last("reward_model") == made
