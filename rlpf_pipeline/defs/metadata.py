@@ -57,10 +57,10 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     }
     metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
     metadata |= row_count(outcome)
+    metadata |= {page.stem: dg.MetadataValue.md(with_pictures(page)) for page in sorted(outcome.folder.glob("*.md"))}
     metadata |= {
-        page.stem: dg.MetadataValue.md(page.read_text(encoding="utf-8")) for page in sorted(outcome.folder.glob("*.md"))
+        image.stem: dg.MetadataValue.md(f"![{image.stem}]({embedded(image)})") for image in images_in(outcome.folder)
     }
-    metadata |= {image.stem: picture(image) for image in images_in(outcome.folder)}
     if outcome.stage.job:
         metadata |= tracked(outcome, settings)
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(outcome.manifest.digest))
@@ -88,9 +88,18 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in IMAGE_TYPES)
 
 
-def picture(path: Path) -> dg.MetadataValue:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return dg.MetadataValue.md(f"![{path.stem}](data:image/{IMAGE_TYPES[path.suffix]};base64,{data})")
+def with_pictures(page: Path) -> str:
+    """The page's text; the pictures beside it, which the UI does not find, stand in it."""
+    text = page.read_text(encoding="utf-8")
+    for image in images_in(page.parent):
+        text = text.replace(f"]({image.name})", f"]({embedded(image)})")
+    return text
+
+
+def embedded(image: Path) -> str:
+    """As a URL."""
+    data = base64.b64encode(image.read_bytes()).decode()
+    return f"data:image/{IMAGE_TYPES[image.suffix]};base64,{data}"
 
 
 def tracked(outcome: Outcome, settings: Settings) -> Metadata:

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, open_pipes_session
 from pydantic import Field
 
-from rlpf_pipeline.artifacts import is_current
+from rlpf_pipeline.artifacts import explained, is_current
 from rlpf_pipeline.defs.building import Outcome, only_job, outcome_of
 from rlpf_pipeline.defs.launcher import launch, write_run_config
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
@@ -51,7 +51,7 @@ class TrainingLauncher(dg.ConfigurableResource):
 
     def build(self, context: dg.AssetExecutionContext, settings: Settings, name: str) -> Outcome:
         """Run the job unless the stage is up to date. Raises dagster.Failure with what it said, or its UserError."""
-        with only_job(settings):
+        with only_job(settings), explained(settings.home, ()):
             if is_current(folder_of(name, settings), recipe_of(name, settings)):
                 return outcome_of(name, settings, reused=True)
             self._run(context, settings, name)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from rlpf_pipeline.artifacts import tells_of_full_disk, write_atomically
 from rlpf_pipeline.defs.launcher import run_folder
+from rlpf_pipeline.errors import root_of
 from rlpf_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Tracking(NamedTuple):
                 raise
             store = self.settings.instance / "mlflow.db"
             print(
-                f"MLflow's store {store} takes no run, so {name} goes on without: {str(error).splitlines()[0]} "
+                f"MLflow's store {store} takes no run, so {name} goes on without: {root_of(error)}. "
                 "Where it is damaged, move it away and the next run makes a new one; where it is of an older MLflow, "
                 f"`mlflow db upgrade {self.settings.mlflow_uri}` renews it.",
                 file=sys.stderr,
@@ -107,5 +108,5 @@ class Tracking(NamedTuple):
     def _client(self) -> MlflowClient:
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)
         return MlflowClient(tracking_uri=self.settings.mlflow_uri)

@@ -5,6 +5,7 @@ MLflow's run is made by whoever started the job (MLFLOW_RUN_ID); Dagster listens
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dagster_pipes import PipesContext, open_dagster_pipes
+
+from rlpf_pipeline.errors import root_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,11 +109,12 @@ class Reporter:
             return
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # it is told below, in a line
         try:
             log(MlflowClient(), self._mlflow_run)
         except Exception as error:  # of MLflow, of SQLAlchemy, of the file system: whatever its store is
             self._mlflow_run = None
-            self.say(f"MLflow takes no more figures, so the job goes on without: {str(error).splitlines()[0]}")
+            self.say(f"MLflow takes no more figures, so the job goes on without: {root_of(error)}")
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

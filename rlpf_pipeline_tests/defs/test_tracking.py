@@ -1,8 +1,9 @@
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import dagster as dg
 import pytest
@@ -13,8 +14,8 @@ from rlpf_pipeline.artifacts import publish
 from rlpf_pipeline.defs import resources
 from rlpf_pipeline.defs.resources import TrainingLauncher
 from rlpf_pipeline.defs.stages import folder_of, recipe_of
-from rlpf_pipeline.defs.tracking import Tracking
-from rlpf_pipeline.errors import JobFailed
+from rlpf_pipeline.defs.tracking import TrackedRun, Tracking
+from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Settings
 
@@ -58,7 +59,7 @@ def test_a_store_that_takes_no_run_is_done_without_and_said(tmp_path: Path, caps
     store.write_bytes(b"no database" * 1000)
     assert Tracking(settings).start("reward_model", {}) is None
     said = capsys.readouterr().err
-    assert f"MLflow's store {store} takes no run" in said
+    assert f"MLflow's store {store} takes no run, so reward_model goes on without: file is not a database. " in said
     assert "move it away" in said
 
 
@@ -86,3 +87,15 @@ def test_a_model_leads_to_the_run_that_made_it_not_to_a_later_one_that_failed(
         TrainingLauncher().build(context, settings.model_copy(update={"seed": 1}), "reward_model")
     assert TrainingLauncher().build(context, settings, "reward_model").reused
     assert Tracking(settings).last("reward_model") == made
+
+
+def test_a_full_disk_is_told_in_words_where_the_store_is_the_first_to_meet_it(
+    everything_built: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meets_it(*_: object) -> TrackedRun:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Tracking, "_made", meets_it)
+    shutil.rmtree(folder_of("reward_model", everything_built))
+    with pytest.raises(UserError, match="Free some space"):
+        TrainingLauncher().build(MagicMock(), everything_built, "reward_model")
