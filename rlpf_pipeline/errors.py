@@ -10,10 +10,3 @@ class UserError(Exception):
 
 class JobFailed(Exception):
     """A training job ended without success; its message holds what the job said, or what is known of its end."""
-
-
-def root_of(error: BaseException) -> BaseException:
-    """The first of what led to it: of a database's error, the database's own words."""
-    while before := error.__cause__ or error.__context__:
-        error = before
-    return error

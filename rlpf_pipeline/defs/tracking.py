@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from rlpf_pipeline.artifacts import tells_of_full_disk, write_atomically
 from rlpf_pipeline.defs.launcher import run_folder
-from rlpf_pipeline.errors import root_of
 from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.training.reporter import root_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from rlpf_pipeline.errors import root_of
-
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -130,3 +128,10 @@ def _speed(a_second: float) -> str:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The first of what led to it: of a database's error, the database's own words."""
+    while before := error.__cause__ or error.__context__:
+        error = before
+    return error
