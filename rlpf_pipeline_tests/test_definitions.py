@@ -11,9 +11,10 @@ import pytest
 
 from rlpf_pipeline.artifacts import Manifest, Recipe
 from rlpf_pipeline.definitions import defs
-from rlpf_pipeline.defs.checks import raw_multitext_ads__rows_conserved
+from rlpf_pipeline.defs.checks import raw_multitext_ads__rows_conserved, table_checks
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES
+from rlpf_pipeline.errors import UserError
 
 EXPECTED = """
 data team:data raw_multitext_ads
@@ -89,6 +90,16 @@ def test_rows_lost_in_ingest_fail_a_check(
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     result = raw_multitext_ads__rows_conserved(PipelineSettings(profile="tiny"))
     assert result.passed is passes
+
+
+def test_checks_of_what_was_never_made_say_so_and_leave_no_warehouse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    made = [dg.asset(lambda: None, name="preference_pairs"), table_checks("preference_pairs")]
+    with pytest.raises(UserError, match="Materialise it first"):
+        dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
+    assert not (tmp_path / "tiny" / "warehouse.duckdb").exists()
 
 
 def test_every_sql_check_is_a_blocking_asset_check() -> None:

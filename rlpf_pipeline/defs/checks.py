@@ -4,12 +4,17 @@ All block: training on rows that break one would be wrong.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from rlpf_pipeline.defs.building import alone
 from rlpf_pipeline.defs.metadata import SQL
 from rlpf_pipeline.defs.resources import PipelineSettings
+from rlpf_pipeline.defs.stages import folder_of, manifest_of
+
+if TYPE_CHECKING:
+    from rlpf_pipeline.warehouse import CheckResult
 
 ASSET_OF_TABLE = {
     "raw_multitext_ads": "variant_performance",
@@ -36,18 +41,24 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
     def run_checks(context: dg.AssetCheckExecutionContext, pipeline: PipelineSettings) -> Iterator[dg.AssetCheckResult]:
         from rlpf_pipeline.warehouse import Warehouse
 
+        settings = pipeline.load()
         selected = sorted(key.name for key in context.selected_asset_check_keys)
-        with alone(pipeline.load().warehouse) as path, Warehouse(path) as warehouse:
-            for name in selected:
-                result = warehouse.check(name)
-                yield dg.AssetCheckResult(
-                    check_name=name,
-                    asset_key=asset,
-                    passed=result.failing == 0,
-                    metadata={"offending_rows": result.failing, "sample": dg.MetadataValue.text(str(result.sample))},
-                )
+        with alone(settings.warehouse) as path:
+            manifest_of(asset, settings)
+            with Warehouse(path) as warehouse:
+                for name in selected:
+                    yield result_of(warehouse.check(name), name, asset)
 
     return run_checks
+
+
+def result_of(check: "CheckResult", name: str, asset: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name,
+        asset_key=asset,
+        passed=check.failing == 0,
+        metadata={"offending_rows": check.failing, "sample": dg.MetadataValue.text(str(check.sample))},
+    )
 
 
 @dg.asset_check(asset="raw_multitext_ads", blocking=True)
@@ -55,7 +66,6 @@ def raw_multitext_ads__rows_conserved(pipeline: PipelineSettings) -> dg.AssetChe
     """Every row read from the files is in multitext_ads.parquet or in rejects.parquet, once."""
     import pyarrow.parquet as pq
 
-    from rlpf_pipeline.defs.stages import folder_of, manifest_of
     from rlpf_pipeline.sources.ingest import ACCEPTED_FILE, REJECTS_FILE
 
     settings = pipeline.load()
