@@ -6,6 +6,7 @@ values here are our own defaults. A training job receives the whole `Settings` i
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -141,7 +143,6 @@ class TeacherSettings(Section):
     )
     endpoint: str | None = Field(
         None,
-        pattern=r"^https?://[^@\s]+$",
         description="base URL of an OpenAI-compatible API; its key is read from OPENAI_API_KEY. None: a local model",
     )
     concurrency: PositiveInt = Field(8, description="requests to the endpoint at a time")
@@ -156,6 +157,13 @@ class TeacherSettings(Section):
     max_new_tokens: PositiveInt = 32
     temperature: PositiveFloat = 0.7
     batch_size: PositiveInt = 64
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_a_base_without_a_key(cls, endpoint: str | None) -> str | None:
+        if endpoint and not re.fullmatch(r"https?://[^@?#\s]+", endpoint):
+            raise ValueError("must be like https://host/v1, without a key, which is read from OPENAI_API_KEY")
+        return endpoint
 
     @model_validator(mode="after")
     def _endpoint_has_a_model(self) -> TeacherSettings:

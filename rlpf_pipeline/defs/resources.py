@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,18 @@ def pipes_session(context: dg.AssetExecutionContext) -> Iterator[dg.PipesSession
 
 
 class PipelineSettings(dg.ConfigurableResource):
-    """Which profile, and which files. What is left empty comes from RLPF_PROFILE and RLPF_DATA."""
+    """Which profile, and which files. What is left empty comes from RLPF_PROFILE and RLPF_DATA; another profile than
+    RLPF_PROFILE's has none of its files."""
 
     profile: str = ""
     data: list[str] = Field(default_factory=list)
 
     def load(self) -> Settings:
-        return load_settings(self.profile or None, tuple(Path(p).resolve() for p in self.data) or None)
+        files = tuple(Path(p).resolve() for p in self.data) or None
+        of_environment = os.environ.get("RLPF_PROFILE") or self.profile
+        if self.profile not in ("", of_environment) and not files:
+            files = ()
+        return load_settings(self.profile or None, files)
 
 
 class TrainingLauncher(dg.ConfigurableResource):

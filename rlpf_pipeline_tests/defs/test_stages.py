@@ -118,6 +118,18 @@ def test_patterns_of_the_web_ui_name_the_files_that_are_there_at_each_run(
     assert read == [1, 2]
 
 
+def test_another_profile_chosen_in_the_launchpad_is_not_given_the_files_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    monkeypatch.setenv("RLPF_PROFILE", "production")
+    monkeypatch.setenv("RLPF_DATA", str(tmp_path / "june.csv"))
+    assert PipelineSettings().load().data == (tmp_path / "june.csv",)
+    assert PipelineSettings(profile="production").load().data == (tmp_path / "june.csv",)
+    assert PipelineSettings(profile="upworthy").load().data == ()
+    assert PipelineSettings(profile="tiny").load().data == ()
+
+
 def test_ingested_ads_stay_when_no_file_is_given(tmp_path: Path) -> None:
     settings = load_settings("upworthy", (), tmp_path)
     with publish(folder_of("raw_multitext_ads", settings), Recipe(stage="raw_multitext_ads")):

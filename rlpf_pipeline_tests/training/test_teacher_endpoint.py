@@ -192,8 +192,12 @@ def test_a_missing_key_or_package_is_named(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"endpoint": "http://localhost/v1"}, {"endpoint": "https://user:secret@host/v1", "model": "m"}],
-    ids=["no model", "a key in the address"],
+    [
+        {"endpoint": "http://localhost/v1"},
+        {"endpoint": "https://user:secret@host/v1", "model": "m"},
+        {"endpoint": "https://host/v1?key=secret", "model": "m"},
+    ],
+    ids=["no model", "a key before the host", "a key in the query"],
 )
 def test_settings_that_cannot_work_or_would_leak_a_key_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
