@@ -14,11 +14,13 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -30,6 +32,20 @@ MANIFEST = "manifest.json"
 PACKAGE = Path(__file__).parent
 LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
 """Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
+MAKERS = (
+    "accelerate",
+    "duckdb",
+    "numpy",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "scipy",
+    "statsmodels",
+    "torch",
+    "transformers",
+    "trl",
+)
+"""Packages whose other versions may give other bytes."""
 FULL = (
     os.strerror(errno.ENOSPC),
     os.strerror(errno.EDQUOT),
@@ -53,11 +69,18 @@ class Manifest(BaseModel):
     recipe: Recipe
     files: dict[str, str] = {}
     metrics: dict[str, float | int | str | bool | None] = {}
+    versions: dict[str, str] = {}
+    """Of Python and MAKERS. They are told, and make nothing anew: who upgrades a library decides what to delete."""
 
     @property
     def digest(self) -> str:
         """Identity of the content: of the files alone, or of the recipe where there are none."""
         return digest_of(self.files or self.recipe.model_dump(mode="json"))
+
+
+@cache
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {package: version(package) for package in MAKERS}
 
 
 def digest_of(value: object) -> str:
@@ -159,9 +182,8 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
     metrics: dict[str, float | int | str | bool | None] = {}
     yield building, metrics
     files = {str(p.relative_to(building)): file_digest(p) for p in sorted(building.rglob("*")) if p.is_file()}
-    write_atomically(
-        building / MANIFEST, Manifest(recipe=recipe, files=files, metrics=metrics).model_dump_json(indent=2)
-    )
+    manifest = Manifest(recipe=recipe, files=files, metrics=metrics, versions=versions())
+    write_atomically(building / MANIFEST, manifest.model_dump_json(indent=2))
     swap_into_place(building, folder)
 
 

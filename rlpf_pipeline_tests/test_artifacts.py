@@ -3,7 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
+import torch
 
 from rlpf_pipeline import artifacts
 from rlpf_pipeline.artifacts import Recipe, explained, is_current, publish, read_manifest, source_digest, whole
@@ -23,6 +25,19 @@ def test_an_artifact_is_current_for_its_own_recipe_only(tmp_path: Path) -> None:
     assert not is_current(tmp_path / "a", recipe.model_copy(update={"inputs": {"b": "y"}}))
     (tmp_path / "a" / "data.txt").unlink()
     assert not is_current(tmp_path / "a", recipe)
+
+
+def test_an_artifact_says_by_what_versions_it_was_made_and_stays_current_under_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(stage="a")
+    build(tmp_path / "a", recipe, "one")
+    manifest = read_manifest(tmp_path / "a")
+    assert manifest is not None
+    assert manifest.versions["duckdb"] == duckdb.__version__
+    assert manifest.versions["torch"] == torch.__version__
+    monkeypatch.setattr(artifacts, "versions", lambda: {"duckdb": "99"})
+    assert is_current(tmp_path / "a", recipe)
 
 
 def test_a_failure_leaves_the_former_artifact_untouched(tmp_path: Path) -> None:

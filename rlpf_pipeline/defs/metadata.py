@@ -54,6 +54,7 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
         "profile": settings.profile,
         "reused": outcome.reused,
         "path": dg.MetadataValue.path(str(outcome.folder)),
+        "versions": dg.MetadataValue.json(outcome.manifest.versions),
     }
     metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
     metadata |= row_count(outcome)
