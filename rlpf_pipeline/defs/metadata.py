@@ -54,7 +54,6 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
         "profile": settings.profile,
         "reused": outcome.reused,
         "path": dg.MetadataValue.path(str(outcome.folder)),
-        "versions": dg.MetadataValue.json(outcome.manifest.versions),
     }
     metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
     metadata |= row_count(outcome)
@@ -64,6 +63,7 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     }
     if outcome.stage.job:
         metadata |= tracked(outcome, settings)
+    metadata["versions"] = dg.MetadataValue.json(outcome.manifest.versions)
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(outcome.manifest.digest))
 
 
