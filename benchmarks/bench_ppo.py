@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -35,6 +36,8 @@ from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training.job import quiet_libraries
 
 ENTRIES = ("ours", "trl PPO", "trl PPO, frozen critic", "trl RLOO")
+CURVES = ("ours", "trl PPO")
+TRL_PPO, TRL_FOLDER = "trl PPO", "trl-1.12.0"
 VOWELS, WORTH = "aeiou", 5.0
 GRID = 10
 
@@ -53,14 +56,15 @@ def speed(
     epochs: int = 1,
     minibatches: Annotated[int, typer.Option(help="Optimiser steps an epoch.")] = 1,
     micro: Annotated[int, typer.Option(help="Texts encoded at once; bounds memory.")] = 32,
-    layers: Annotated[int | None, typer.Option(help="LoRA on this many top layers. [default: all]")] = None,
+    layers: Annotated[int | None, typer.Option(help="LoRA on this many top layers.", show_default="all")] = None,
     steps: Annotated[int, typer.Option(help="Steps; the first is not timed.")] = 4,
     rounds: Annotated[int, typer.Option(help="How often all entries take their turn.")] = 2,
     base: Base = "smollm2-135m-instruct",
-    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run. [default: all]")] = None,
+    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run.", show_default="all")] = None,
     output: Output = None,
 ) -> None:
     """Samples, decoded and updated tokens per second, and peak memory."""
+    require(entries or ENTRIES, home)
     case = Case(
         base=BaseModelSettings(name=base),
         prompts=prompts,
@@ -99,7 +103,8 @@ def same_reward(
     output: Output = None,
 ) -> None:
     """Reward at equal KL, ours and trl's PPO."""
-    curves: dict[str, list[list[tuple[float, float]]]] = {"ours": [], "trl PPO": []}
+    require(CURVES, home)
+    curves: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in CURVES}
     case = Case(
         base=BaseModelSettings(name=base, dtype="float32"),
         prompts=prompts,
@@ -121,14 +126,21 @@ def same_reward(
             output.write_text(json.dumps({"case": case.model_dump(), "curves": curves}, indent=1))
 
 
+def require(names: Sequence[str], home: Path) -> None:
+    """Raises BadParameter, before anything is measured, for an unknown entry and where trl 1.12.0 is missing."""
+    if unknown := set(names) - set(ENTRIES):
+        raise typer.BadParameter(f"There is no entry {', '.join(sorted(unknown))}. Choose of: {'; '.join(ENTRIES)}.")
+    trl = home / TRL_FOLDER
+    if any(name.startswith(TRL_PPO) for name in names) and not (trl / "trl").is_dir():
+        raise typer.BadParameter(f"trl 1.12.0 is missing: pip install --no-deps --target {trl} trl==1.12.0")
+
+
 def in_own_process(kind: str, name: str, case: Case, home: Path) -> Any:
     """What the entry writes; trl's PPO sees its own trl before the installed one."""
-    trl = home / "trl-1.12.0"
     environment = os.environ | {"TRL_EXPERIMENTAL_SILENCE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    if name.startswith("trl PPO"):
-        if not (trl / "trl").is_dir():
-            raise typer.BadParameter(f"trl 1.12.0 is missing: pip install --no-deps --target {trl} trl==1.12.0")
-        environment["PYTHONPATH"] = os.pathsep.join([str(trl), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if name.startswith(TRL_PPO):
+        path = [str(home / TRL_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(path)
     with TemporaryDirectory() as scratch:
         result = Path(scratch) / "result.json"
         command = [sys.executable, "-m", "benchmarks.bench_ppo", "entry", kind, name, case.model_dump_json()]

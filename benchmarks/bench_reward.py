@@ -172,7 +172,7 @@ def compare(
     epochs: int = 2,
     layers: Annotated[int, typer.Option(help="LoRA on this many top layers.")] = TOP_LAYERS,
     tokens_per_step: int = 1024,
-    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run. [default: all]")] = None,
+    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run.", show_default="all")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file of the figures.")] = None,
 ) -> None:
     """All entries, one after the other: real ads with --data, the synthetic case without."""
@@ -216,7 +216,7 @@ def gpu(
     seven_b_tokens: Annotated[int, typer.Option(help="Tokens per step of the Llama.")] = 8192,
     steps: int = 20,
     bases: Annotated[
-        list[str] | None, typer.Option("--base", help=f"Bases to run. [default: {BASE.name}, {SEVEN_B}]")
+        list[str] | None, typer.Option("--base", help="Bases to run.", show_default=f"{BASE.name}, {SEVEN_B}")
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="With torch.compile, whose time is not counted.")] = False,
 ) -> None:

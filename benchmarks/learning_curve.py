@@ -46,7 +46,7 @@ def main(
         list[float] | None, typer.Option(help="Share of the train clusters; repeat for several.")
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Of order of clusters and of training; repeat.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs at most.  [default: the profile's]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.", show_default="the profile's")] = None,
     output: Annotated[Path, typer.Option(help="Folder of learning_curve.json and learning_curve.svg.")] = Path(
         "learning_curve"
     ),
@@ -121,16 +121,12 @@ def curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def table_of(rows: list[dict[str, Any]]) -> Table:
     table = Table("model", "seed", "pairs", "accuracy", "significant", "NLL", "lift", "seconds")
     for row in rows:
-        table.add_row(
-            row["model"],
-            str(row["seed"]),
-            f"{row['pairs']:,}",
-            f"{row['accuracy']:.3f} ± {row['accuracy_standard_error']:.3f}",
-            f"{row['accuracy_significant']:.3f}",
-            f"{row['negative_log_likelihood']:.4f}",
-            f"{row['selection_lift']:+.1%}",
-            f"{row['seconds']:.0f}",
+        accuracy, error, significant, likelihood, lift = (
+            f"{row[figure]:{form}}" if figure in row else "–"
+            for figure, form in zip(SHOWN, (".3f", ".3f", ".3f", ".4f", "+.1%"), strict=True)
         )
+        own = (row["model"], str(row["seed"]), f"{row['pairs']:,}", f"{accuracy} ± {error}")
+        table.add_row(*own, significant, likelihood, lift, f"{row['seconds']:.0f}")
     return table
 
 

@@ -34,7 +34,7 @@ Result = dict[str, Any]
 def main(
     home: Annotated[Path, typer.Option(help="The profile's folder of a finished run.")] = Path(".rlpf/demo"),
     algorithm: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(ALGORITHMS)}; repeat for several.  [default: all]")
+        list[str] | None, typer.Option(help=f"One of {', '.join(ALGORITHMS)}; repeat for several.", show_default="all")
     ] = None,
     seed: Annotated[list[int], typer.Option(help="Of training and sampling; repeat for several.")] = [13],  # noqa: B006
     samples: Annotated[int, typer.Option(help="Texts for each original.")] = 8,

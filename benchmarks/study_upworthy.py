@@ -147,7 +147,7 @@ def levers(
     data: Data,
     home: Home,
     output: Output,
-    only: Annotated[list[str] | None, typer.Option(help="Levers to run. [default: all]")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Levers to run.", show_default="all")] = None,
     minutes: Annotated[float, typer.Option(help="Start no further lever after this long.")] = 12.0,
 ) -> None:
     """Train with one setting changed at a time; figures are of the validation ads, at the best of the epochs."""

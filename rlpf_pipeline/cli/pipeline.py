@@ -16,9 +16,8 @@ from rlpf_pipeline.settings import Algorithm, MarketSettings, faults_of
 app = typer.Typer()
 
 
-Profile = Annotated[
-    str | None, typer.Option(help="tiny, demo, upworthy or production.  [default: RLPF_PROFILE, or demo]")
-]
+PROFILES = "tiny, demo, upworthy or production."
+Profile = Annotated[str | None, typer.Option(help=PROFILES, show_default="RLPF_PROFILE, or demo")]
 
 
 class Format(StrEnum):
@@ -87,13 +86,15 @@ def ingest(
         Path | None, typer.Option(help="generic: YAML file of lines `field: column of the file`.")
     ] = None,
     meta_clicks: Annotated[
-        MetaClicks | None, typer.Option(help="meta-ads: clicks on the link, or all clicks.  [default: link]")
+        MetaClicks | None, typer.Option(help="meta-ads: clicks on the link, or all clicks.", show_default="link")
     ] = None,
     keep_broken_randomisation: Annotated[
         bool, typer.Option("--keep-broken-randomisation", help="upworthy: keep the weeks without random assignment.")
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Forget the files ingested before.")] = False,
-    profile: Profile = None,
+    profile: Annotated[
+        str | None, typer.Option(help=PROFILES, show_default="production; upworthy for its format")
+    ] = None,
 ) -> None:
     """Read observed ads into the raw table; refused rows are kept beside it, each with its reason.
 
@@ -188,7 +189,7 @@ def simulate(
     novelty: Annotated[float, typer.Option(help="Log CTR that a text has more on its first day.")] = 0.0,
     early_winner: Annotated[float, typer.Option(min=0, help="How much later days show what was clicked.")] = 0.0,
     divergent_share: Annotated[float, typer.Option(min=0, max=1, help="Ads with an audience for each text.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the market.  [default: the profile's]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the market.", show_default="the profile's")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
 ) -> None:
     """Simulate an ad market's history: multitext ads with impressions and clicks, as Parquet, at any size.

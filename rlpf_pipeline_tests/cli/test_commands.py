@@ -22,6 +22,23 @@ def test_help_shows_an_example(
     assert f"Example: rlpf {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("run", "RLPF_PROFILE, or demo"),
+        ("ingest", "production; upworthy for its format"),
+        ("ingest", "link"),
+        ("simulate", "the profile's"),
+    ],
+)
+def test_help_tells_defaults_that_depend_on_something(
+    command: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert rlpf(monkeypatch, command, "--help") == 0
+    assert f"[default: ({shown})]" in capsys.readouterr().out
+
+
 def test_all_commands_are_covered_here() -> None:
     assert set(COMMANDS) == set(get_command(app).commands)
 
