@@ -83,7 +83,7 @@ def make_trainer(
         fused=True,
     )
     # Several optimiser steps an epoch and gradient accumulation exclude each other: either takes `texts` in one batch.
-    accumulation = case.texts // case.micro if case.minibatches == 1 else 1
+    accumulation = max(1, case.texts // case.micro) if case.minibatches == 1 else 1
     arguments = PPOConfig(
         output_dir=scratch,
         per_device_train_batch_size=case.texts // accumulation,

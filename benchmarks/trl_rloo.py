@@ -18,7 +18,7 @@ from rlpf_pipeline.training.prompts import messages
 def time_trl_rloo(case: Case, cache: Path) -> Timed:
     tokenizer, clock = left_padding_tokenizer(case, cache), Clock()
     base = load_causal_lm(case.base, cache)
-    at_once = case.texts // case.minibatches if case.minibatches > 1 else case.micro
+    at_once = case.texts // case.minibatches if case.minibatches > 1 else min(case.micro, case.texts)
     with TemporaryDirectory() as scratch:
         arguments = RLOOConfig(
             output_dir=scratch,
