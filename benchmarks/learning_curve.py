@@ -56,6 +56,8 @@ def main(
     if epochs:
         settings = settings.model_copy(update={"reward": settings.reward.model_copy(update={"epochs": epochs})})
     snapshot = settings.home / "snapshots" / "preferences"
+    if not snapshot.is_dir():
+        raise typer.BadParameter(f"There is no snapshot {snapshot}. Make it: rlpf pairs --profile {profile}")
     judged, validation, train = (
         read_decided_split(snapshot, "evaluation"),
         read_split(snapshot, "validation"),
