@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -137,6 +138,14 @@ class LoraSettings(Section):
     )
 
 
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no such port, or half an IPv6 address
+        return False
+
+
 class TeacherSettings(Section):
     model: str | None = Field(
         None, description="who rewrites: a model of `endpoint`, else a hub name or folder. None: the base model"
@@ -161,7 +170,7 @@ class TeacherSettings(Section):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_is_a_base_without_a_key(cls, endpoint: str | None) -> str | None:
-        if endpoint and not re.fullmatch(r"https?://[^@?#\s]+", endpoint):
+        if endpoint and not (re.fullmatch(r"https?://[^@?#\s]+", endpoint) and _names_a_host(endpoint)):
             raise ValueError("must be like https://host/v1, without a key, which is read from OPENAI_API_KEY")
         return endpoint
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -27,6 +28,8 @@ KEY = "OPENAI_API_KEY"
 TIMEOUT_SECONDS = 60.0
 RETRIES = 5
 """Of the client, for refusals by load (429), faults of the server (5xx) and lost connections, with growing pauses."""
+SHOWN = 200
+"""Characters that are told of a reply that is no chat completion."""
 
 
 class Answers:
@@ -71,8 +74,9 @@ def endpoint_teacher(settings: TeacherSettings, path: Path, on_progress: Callabl
                 on_progress(done, len(chats))
         except OpenAIError as error:
             # Not chained: a server's words may repeat the key.
+            said = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
             raise UserError(
-                f"The teacher at {settings.endpoint} gave no answer: {str(error).replace(key, '…')} Check "
+                f"The teacher at {settings.endpoint} gave no answer: {said.replace(key, '…')} Check "
                 f"teacher.endpoint, teacher.model and {KEY}. The answers so far are kept in {path}; the next run asks "
                 "for the others only."
             ) from None
@@ -93,6 +97,11 @@ def make_client(settings: TeacherSettings) -> OpenAI:
         ) from error
     if not os.environ.get(KEY):
         raise UserError(f"Set {KEY} to the key of {settings.endpoint}; where it asks for none, to any word.")
+    if not re.fullmatch("[!-~]+", os.environ[KEY]):
+        raise UserError(
+            f"{KEY} holds a space, a line break or a letter beyond ASCII, such as a curly quote, as no key does. Copy "
+            "the key anew, without what stands around it."
+        )
     return OpenAI(base_url=settings.endpoint, api_key=os.environ[KEY], timeout=TIMEOUT_SECONDS, max_retries=RETRIES)
 
 
@@ -104,9 +113,17 @@ def ask(client: OpenAI, settings: TeacherSettings, answers: Answers, request: st
     """Ask for one rewrite and keep it; one that was cut off at the length limit is kept as an empty text."""
     from openai import OpenAIError
 
-    reply = client.chat.completions.create(messages=chat, **options(settings))  # type: ignore[call-overload]
-    if not getattr(reply, "choices", None):
-        raise OpenAIError("the reply holds no choices, so this is no chat-completions endpoint.")
-    choice = reply.choices[0]
-    finished = choice.finish_reason == "stop" and choice.message.content
-    answers.add(request, tidied(choice.message.content) if finished else "")
+    create = client.chat.completions.with_raw_response.create
+    reply: bytes = create(messages=chat, **options(settings)).content  # type: ignore[call-overload]
+    try:
+        answers.add(request, finished_text(reply))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        said = reply.decode(errors="replace").replace(client.api_key, "…")
+        raise OpenAIError(f"its reply is no chat completion: {said[:SHOWN]!r}.") from None
+
+
+def finished_text(reply: bytes) -> str:
+    """The text of a chat completion, without halves of characters; empty where it was not finished."""
+    choice = json.loads(reply)["choices"][0]
+    written = choice["message"].get("content") or ""
+    return tidied(written.encode(errors="ignore").decode()) if choice.get("finish_reason") == "stop" else ""

@@ -18,7 +18,7 @@ from rlpf_pipeline.training.teacher import request
 from rlpf_pipeline.training.teacher_endpoint import KEY, endpoint_teacher
 
 PLANTED = "sk-very-secret-4711"
-Reply = Callable[[int, dict[str, object]], tuple[int, dict[str, object]]]
+Reply = Callable[[int, dict[str, object]], tuple[int, dict[str, object] | bytes]]
 
 
 class Server:
@@ -72,7 +72,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 server.bodies.append(body)
                 server.keys.add(self.headers["Authorization"])
                 status, reply = server.reply(number, body)
-            content = json.dumps(reply).encode()
+            content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
             self.send_response(status if self.path == "/v1/chat/completions" else 404)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
@@ -173,9 +173,52 @@ def test_the_key_appears_nowhere(
     )
 
 
-def test_what_is_no_chat_endpoint_is_named(serving: Callable[[Reply], Server], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no chat-completions endpoint"):
-        ask(serving(lambda *_: (200, {"hello": "world"})), tmp_path / "a.jsonl", ["Ad"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"hello": "world"},
+        {"choices": []},
+        {"choices": [None]},
+        {"choices": [{"finish_reason": "stop", "message": None}]},
+        {"choices": [{"finish_reason": "stop", "message": {"content": [{"type": "text", "text": "Ad"}]}}]},
+        {"error": {"message": "model overloaded"}},
+        b"",
+        b'{"choices": nope',
+        '{"choices": [{"finish_reason": "stop", "message": {"content": "Café"}}]}'.encode("latin-1"),
+    ],
+)
+def test_what_is_no_chat_completion_is_shown(
+    serving: Callable[[Reply], Server], tmp_path: Path, reply: dict[str, object] | bytes
+) -> None:
+    with pytest.raises(UserError, match="no chat completion") as caught:
+        ask(serving(lambda *_: (200, reply)), tmp_path / "a.jsonl", ["Ad"])
+    assert "overloaded" not in str(reply) or "model overloaded" in str(caught.value)
+
+
+def test_a_reply_that_is_shown_does_not_show_the_key(serving: Callable[[Reply], Server], tmp_path: Path) -> None:
+    for before in range(180, 202, 3):
+        with pytest.raises(UserError) as caught:
+            ask(serving(lambda *_, n=before: (200, b"x" * n + PLANTED.encode())), tmp_path / "a.jsonl", ["Ad"])
+        assert "sk-" not in str(caught.value)
+
+
+def test_half_a_character_at_the_end_of_an_answer_is_left_out(
+    serving: Callable[[Reply], Server], tmp_path: Path
+) -> None:
+    (text,) = ask(serving(lambda *_: completion("Bread today \ud83d")), tmp_path / "a.jsonl", ["Ad"])
+    assert text == "Bread today"
+
+
+@pytest.mark.parametrize("key", ["“sk-4711”", "sk-4711\n", "sk-4711\r", " sk-4711"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(
+    serving: Callable[[Reply], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    server = serving(echo)
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(UserError, match="Copy the key anew") as caught:
+        ask(server, tmp_path / "a.jsonl", ["Ad"])
+    assert "4711" not in str(caught.value)
+    assert not server.bodies
 
 
 def test_a_missing_key_or_package_is_named(
@@ -196,8 +239,11 @@ def test_a_missing_key_or_package_is_named(
         {"endpoint": "http://localhost/v1"},
         {"endpoint": "https://user:secret@host/v1", "model": "m"},
         {"endpoint": "https://host/v1?key=secret", "model": "m"},
+        {"endpoint": "http://[::1/v1", "model": "m"},
+        {"endpoint": "http://host:port/v1", "model": "m"},
+        {"endpoint": "http:///v1", "model": "m"},
     ],
-    ids=["no model", "a key before the host", "a key in the query"],
+    ids=["no model", "a key before the host", "a key in the query", "half an address", "no port", "no host"],
 )
 def test_settings_that_cannot_work_or_would_leak_a_key_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
