@@ -71,8 +71,9 @@ def content_of(config: Path) -> dict[str, Any]:
     """Raises UserError where it is no accelerate configuration."""
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        fits = all(int(content.get(name, 1)) > 0 for name in ("num_machines", "num_processes"))
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        counts = [content.get(name, 1) for name in ("num_machines", "num_processes")]
+        fits = all(type(count) is int and count > 0 for count in counts)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
         fits = False
     if not fits:
         raise UserError(

@@ -80,7 +80,9 @@ def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -
         accelerate_config()
 
 
-@pytest.mark.parametrize("content", [b"", b"- a", b"{", b"num_processes: 0", b"num_processes: two", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"- a", b"{", b"num_processes: 0", b"num_processes: two", b'num_processes: "2"', b"\xff"]
+)
 def test_a_file_that_is_no_accelerate_configuration_is_named(
     content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -88,6 +90,19 @@ def test_a_file_that_is_no_accelerate_configuration_is_named(
     monkeypatch.setenv("RLPF_ACCELERATE", str(tmp_path / "ours.yaml"))
     with pytest.raises(UserError, match=r"ours\.yaml, which is no accelerate configuration"):
         accelerate_config()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("num_processes: 1", "distributed_type"), ('distributed_type: "NO"\nuse_cpu: true\nprocesses: 1', "processes")],
+)
+def test_a_configuration_that_accelerate_refuses_is_told_in_its_words(
+    content: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ours.yaml").write_text(content)
+    monkeypatch.setenv("RLPF_ACCELERATE", str(tmp_path / "ours.yaml"))
+    with pytest.raises(UserError, match=rf"ours\.yaml \(RLPF_ACCELERATE\): .*{said}"):
+        launch(FAKE_JOB, run_config(tmp_path, "succeeds"), {"PYTHONPATH": REPOSITORY})
 
 
 def test_a_configuration_for_several_machines_is_to_be_filled_in(
