@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
+from duckdb.sqltypes import VARCHAR, DuckDBPyType
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.files import (
@@ -40,7 +42,7 @@ FROM read_json(
     hive_partitioning = false
 )
 """
-READ_AS_TEXT = ("DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID")
+READ_AS_TEXT = ("date", "time", "timestamp", "timestamp with time zone", "uuid")
 """Types that DuckDB sees in strings of JSON: they are kept as the strings they are."""
 
 
@@ -59,12 +61,12 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         elif kind in JSON_LINES:
             refuse_keys_alike(connection, path)
             options = source | {"max_row_bytes": MAX_ROW_BYTES}
-            described = connection.execute(f"DESCRIBE FROM {READ_JSON_LINES}", options).fetchall()
-            types = {str(name): str(own) for name, own, *_ in described}
-            columns = {name: "VARCHAR" if own in READ_AS_TEXT else own for name, own in types.items()}
+            seen = connection.sql(f"FROM {READ_JSON_LINES}", params=options)
+            columns = {name: str(with_strings(own)) for name, own in zip(seen.columns, seen.types, strict=True)}
             connection.execute(f"CREATE TABLE input AS {JSON_OF_TYPES}", options | {"columns": columns})
         elif kind == ".parquet":
             connection.execute("CREATE TABLE input AS FROM read_parquet($path, hive_partitioning = false)", source)
+            refuse_names_changed(connection, path)
         else:
             raise UserError(f"{path}: a JSON document cannot be read row by row. Write it as JSON Lines (.jsonl).")
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
@@ -74,6 +76,30 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         ) from error
     if connection.execute("SELECT 1 FROM input LIMIT 1").fetchone() is None:
         raise UserError(f"{path} holds no row below its header.")
+
+
+def with_strings(kind: DuckDBPyType) -> DuckDBPyType:
+    """A type that DuckDB sees in JSON, with text for what it takes a string for, however deep."""
+    if kind.id in READ_AS_TEXT:
+        return VARCHAR
+    if kind.id not in ("struct", "list", "map"):
+        return kind
+    parts = {str(name): with_strings(own) for name, own in kind.children if isinstance(own, DuckDBPyType)}
+    if kind.id == "struct":
+        return duckdb.struct_type(parts)
+    return duckdb.list_type(parts["child"]) if kind.id == "list" else duckdb.map_type(parts["key"], parts["value"])
+
+
+def refuse_names_changed(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Raises UserError where DuckDB has renamed columns of a Parquet file, as it must if their names are no names."""
+    kept = [str(name) for name, *_ in connection.execute("DESCRIBE input").fetchall()]
+    changed = [name for name, own in zip(pq.read_schema(path).names, kept, strict=True) if name != own]
+    if changed:
+        named = ", ".join(f"'{name}'" for name in changed)
+        raise UserError(
+            f"{path} has the column(s) {named}, named like another but for upper and lower case, or not at all. Rename "
+            "them: every column needs a name of its own."
+        )
 
 
 def require_columns(

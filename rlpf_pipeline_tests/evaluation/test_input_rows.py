@@ -4,6 +4,8 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlpf_pipeline.errors import UserError
@@ -42,6 +44,16 @@ def test_strings_of_json_stay_strings(tmp_path: Path) -> None:
     assert rows == [("2024-05-01", 3, "42", None), ("2024-05-02", None, "x", ["a"])]
 
 
+def test_strings_within_json_stay_strings_however_deep(tmp_path: Path) -> None:
+    day, moment, number = "2024-05-01", "2024-05-01T12:00:00+02:00", "123e4567-e89b-12d3-a456-426614174000"
+    nested = {"made": {"at": moment, "days": [day, day], 'odd"name': {"id": number}}, "times": [{"t": "12:00:00"}]}
+    names, rows = loaded(tmp_path / "a.jsonl", json.dumps(nested) + "\n")
+    assert dict(zip(names, rows[0], strict=True)) == nested
+    many = {"by_day": {f"{day}-{number}": day for number in range(300)}}  # seen as a map
+    names, rows = loaded(tmp_path / "a.jsonl", json.dumps(many) + "\n")
+    assert dict(zip(names, rows[0], strict=True)) == many
+
+
 @pytest.mark.parametrize("row", [{f"k{i}": "x" for i in range(250)}, {"text": "x"}])
 def test_json_of_many_or_of_rare_keys_has_a_column_for_each(tmp_path: Path, row: dict[str, str]) -> None:
     lines = [json.dumps({"text": "Bread", f"rare{number}": "y"} | row) for number in range(30)]
@@ -54,6 +66,13 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
     pd.DataFrame({"n": [2, 1], "text": ["b", "a"]}).to_parquet(tmp_path / "a.parquet")
     names, rows = loaded(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
     assert (names, rows) == (["n", "text"], [(2, "b"), (1, "a")])
+
+
+@pytest.mark.parametrize("names", [["text", "Text"], ["text", "text"], ["text", ""]])
+def test_parquet_whose_columns_would_be_renamed_is_refused(names: list[str], tmp_path: Path) -> None:
+    pq.write_table(pa.table([["Bread"], ["Cake"]], names=names), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=f"the column\\(s\\) '{names[1]}', named like another"):
+        loaded(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
 
 
 def test_keys_are_told_apart_where_a_column_can_be(tmp_path: Path) -> None:
