@@ -79,8 +79,9 @@ class Manifest(BaseModel):
 
 
 @cache
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {package: version(package) for package in MAKERS}
+def versions(packages: tuple[str, ...] = MAKERS) -> dict[str, str]:
+    """Of Python and of the packages."""
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 
 def digest_of(value: object) -> str:

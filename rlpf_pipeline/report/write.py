@@ -10,10 +10,8 @@ import csv
 import io
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,7 @@ from markupsafe import Markup
 from rlpf_pipeline import __version__
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.log_binomial import risk_from
-from rlpf_pipeline.artifacts import written_whole
+from rlpf_pipeline.artifacts import versions, written_whole
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import wording
 from rlpf_pipeline.report.plots import inline_svg, plots_of, png, standalone_svg
@@ -72,8 +70,7 @@ def write_report(
         "truth": truth_beside(analysis, planted),
         "data_digest": data_digest,
         "command": command,
-        "versions": {"rlpf_pipeline": __version__, "python": platform.python_version()}
-        | {package: version(package) for package in PACKAGES},
+        "versions": {"rlpf_pipeline": __version__} | versions(PACKAGES),
     }
     files = {
         "report.html": render_html(page, drawn).encode(),
