@@ -48,8 +48,8 @@ MODELS = {
     "chance": "chance",
 }
 """Everything that is compared, in the order of the tables, with its title."""
-ORDER_ONLY = frozenset({"longer_wins", "pointwise_reward_model"})
-"""Their scores order texts, but a margin is no log odds of being the better text: no likelihood, no calibration."""
+ORDER_ONLY = frozenset({"longer_wins"})
+"""Its scores order texts, but a margin is no log odds of being the better text: no likelihood, no calibration."""
 
 Figures = dict[str, float]
 
@@ -90,7 +90,7 @@ def compare(
 ) -> Evaluation:
     """Evaluate everything in `rewards` (name in MODELS → (texts,)); the first in MODELS' order is under test.
 
-    pointwise: those whose scores are log CTRs, beside ORDER_ONLY's.
+    pointwise: those whose scores are log CTRs, of which the same is true as of ORDER_ONLY's.
     """
     order_only = ORDER_ONLY.union(pointwise)
     rewards = {name: rewards[name] for name in MODELS if name in rewards}

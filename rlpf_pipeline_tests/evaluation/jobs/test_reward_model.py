@@ -40,7 +40,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         inputs[name] = home / name
         inputs[name].mkdir()
         base = BaseModelSettings(name="tiny", dtype="float32")
-        model = new_reward_model(base, RewardSettings(), LoraSettings(), name, settings.cache)
+        own = RewardSettings(objective="pointwise" if name == "pointwise_reward_model" else "pairwise")
+        model = new_reward_model(base, own, LoraSettings(), name, settings.cache)
         save_reward_model(model, inputs[name])
     recipe = Recipe(stage="reward_model_evaluation")
     return RunConfig(settings=settings, recipe=recipe, inputs=inputs, output=home / "evaluation")
