@@ -21,6 +21,7 @@ from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.process_group import process_group
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, KILLED, MISTAKE, RunConfig
+from rlpf_pipeline.yaml_files import loaded
 
 ERROR_TAIL_LINES = 30
 TO_BE_WRITTEN = "ADDRESS"
@@ -70,7 +71,7 @@ def accelerate_config() -> Path:
 def content_of(config: Path) -> dict[str, Any]:
     """Raises UserError where it is no accelerate configuration."""
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        content = loaded(config.read_text(encoding="utf-8"))
         counts = [content.get(name, 1) for name in ("num_machines", "num_processes")]
         fits = all(type(count) is int and count > 0 for count in counts)
     except (OSError, ValueError, AttributeError, yaml.YAMLError):

@@ -78,6 +78,7 @@ def train_imitation(
             callbacks=[_Progress(reporter)],
         )
         trainer.remove_callback(PrinterCallback)
+        reporter.phase()
         result = trainer.train()
     if not is_finite(model):
         raise UserError(NOT_FINITE.format("Weights after the last step are"))

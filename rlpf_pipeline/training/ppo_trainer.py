@@ -110,6 +110,7 @@ class PPOTrainer:
         """
         self.require_prompts()
         self.resume(checkpoints)
+        reporter.phase(self.step)
         while not self.finished:
             self.advance(reporter)
             if checkpoints and self.step % self.settings.checkpoint_every == 0 and self.accelerate.is_main_process:

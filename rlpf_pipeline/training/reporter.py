@@ -30,8 +30,7 @@ class Reporter:
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self.speaks = int(os.environ.get("RANK", "0")) == 0
-        self._started = time.monotonic()
-        self._phase_started = self._started
+        self.phase()
         self._printed = self._sent = -math.inf
         self._pipes: PipesContext | None = None
         self._mlflow_run = os.environ.get("MLFLOW_RUN_ID")
@@ -63,14 +62,15 @@ class Reporter:
             params = [Param(key, str(value)) for key, value in _flat(values)]
             self._track(lambda client, run: client.log_batch(run, params=params))
 
-    def phase(self) -> None:
-        """Start measuring rate and time left anew."""
-        self._phase_started = time.monotonic()
+    def phase(self, done: int = 0) -> None:
+        """Start measuring rate and time left anew; done: of what `progress` counts, what was done before."""
+        self._phase_started, self._done_before = time.monotonic(), done
 
     def progress(
         self, done: int, total: int, unit: str = "steps", rate: tuple[float, str] | None = None, **metrics: float
     ) -> None:
-        """`done` of `total` with the latest metrics; `rate` = (how many so far, of what) where that is not `unit`."""
+        """`done` of `total` with the latest metrics; `rate` = (how many so far, of what) where that is not `unit`, in
+        proportion to `done`."""
         if not self.speaks:
             return
         now = time.monotonic()
@@ -78,9 +78,11 @@ class Reporter:
         if now - self._printed >= PRINT_EVERY or done == total:
             self._printed = now
             amount, what = rate or (done, unit)
+            since = done - self._done_before
             figures = "".join(f" · {name} {value:.4g}" for name, value in metrics.items())
-            left = elapsed / done * (total - done) if done else 0.0
-            line = f"{unit} {done}/{total}{figures} · {_speed(amount / elapsed)} {what}/s · {_clock(left)} left"
+            left = elapsed / since * (total - done) if since else 0.0
+            speed = _speed(amount * since / max(done, 1) / elapsed)
+            line = f"{unit} {done}/{total}{figures} · {speed} {what}/s · {_clock(left)} left"
             print(f"  {self.stage} · {line}", flush=True)
             if self._pipes and (now - self._sent >= SEND_EVERY or done == total):
                 self._sent = now

@@ -68,6 +68,7 @@ def train_reward_model(
         )
     if not trainer.resume(checkpoints) and settings.solve_heads:
         trainer.solve_heads()
+    reporter.phase(trainer.step)
     while not trainer.finished:
         trainer.train_step()
         if trainer.epoch_is_over:

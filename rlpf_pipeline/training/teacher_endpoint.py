@@ -38,11 +38,11 @@ class Answers:
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.read_text(encoding="utf-8") if path.is_file() else ""
+        written = path.read_bytes() if path.is_file() else b""
         # A kill while writing leaves a last line without its end.
-        whole = written[: written.rfind("\n") + 1]
+        whole = written[: written.rfind(b"\n") + 1]
         if whole != written:
-            path.write_text(whole, encoding="utf-8")
+            os.truncate(path, len(whole))
         self.by_request: dict[str, str] = dict(json.loads(line) for line in whole.splitlines())
 
     def add(self, request: str, answer: str) -> None:
@@ -51,9 +51,15 @@ class Answers:
             self.by_request[request] = answer
 
 
-def endpoint_teacher(settings: TeacherSettings, path: Path, on_progress: Callable[[int, int], None]) -> Teacher:
+def endpoint_teacher(
+    settings: TeacherSettings,
+    path: Path,
+    on_progress: Callable[[int, int], None],
+    on_known: Callable[[int], None] = lambda known: None,
+) -> Teacher:
     """The teacher that `settings.endpoint` serves; its answers are kept in `path`.
 
+    on_progress: hears how many chats are answered, of how many. on_known: how many were before any was asked.
     Raises UserError where the package or the key is missing, and where the endpoint refuses or stays silent.
     """
     client, key = make_client(settings), os.environ[KEY]
@@ -65,6 +71,7 @@ def endpoint_teacher(settings: TeacherSettings, path: Path, on_progress: Callabl
         requests = [digest_of([settings.endpoint, *options(settings).values(), chat]) for chat in chats]
         missing = {own: chat for own, chat in zip(requests, chats, strict=True) if own not in answers.by_request}
         known = len(chats) - len(missing)
+        on_known(known)
         on_progress(known, len(chats))
         pool = ThreadPoolExecutor(settings.concurrency)
         try:

@@ -81,7 +81,17 @@ def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"- a", b"{", b"num_processes: 0", b"num_processes: two", b'num_processes: "2"', b"\xff"]
+    "content",
+    [
+        b"",
+        b"- a",
+        b"{",
+        b"num_processes: 0",
+        b"num_processes: two",
+        b'num_processes: "2"',
+        b"num_processes: 2\nnum_processes: 1",
+        b"\xff",
+    ],
 )
 def test_a_file_that_is_no_accelerate_configuration_is_named(
     content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -26,6 +26,17 @@ def test_a_slow_step_has_a_rate_too(
     assert capsys.readouterr().out == f"  adllama · steps {said}\n"
 
 
+def test_what_was_done_before_is_in_neither_the_rate_nor_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([100.0, 200.0, 230.0])
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: next(clock))
+    with Reporter("adllama") as job:
+        job.phase(30)
+        job.progress(32, 36, rate=(3200, "samples"))  # two steps, 200 samples, in 30 seconds
+    assert capsys.readouterr().out == "  adllama · steps 32/36 · 6.7 samples/s · 1:00 left\n"
+
+
 def test_a_store_that_is_gone_does_not_end_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

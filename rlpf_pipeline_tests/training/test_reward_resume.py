@@ -26,12 +26,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     def finish(name: str, stop_at: int | None) -> dict[str, torch.Tensor]:
         checkpoints = Checkpoints(tmp_path / f".{name}.checkpoint", "recipe")
 
+        class Hears(Reporter):
+            def phase(self, done: int = 0) -> None:
+                super().phase(done)
+                phases.append(done)
+
         class Dies(Reporter):
             def progress(self, done: int, total: int, *rest: object, **figures: object) -> None:
                 if done == stop_at:
                     raise KeyboardInterrupt
 
-        for reporter in (Dies("test"), Reporter("test")):
+        for reporter in (Dies("test"), Hears("test")):
             model = make_model(cache, settings)
             with StateFile(tmp_path / "states", 10**8) as states:
                 try:
@@ -42,10 +47,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
         save_reward_model(model, tmp_path / name)
         return saved_tensors(tmp_path / name)
 
+    phases: list[int] = []
     whole = finish("whole", None)
     steps = len(RewardTrainer(make_model(cache, SETTINGS), TRAIN, SETTINGS, 7, StateFile(tmp_path, 0)).train.batches)
     stop_at = int(np.random.default_rng().integers(2, 3 * steps))
     resumed = finish("killed", stop_at)
+    assert phases[-1] == stop_at - 1, "what was done before counts neither in the rate nor in the time left"
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole), f"killed at step {stop_at}"
 

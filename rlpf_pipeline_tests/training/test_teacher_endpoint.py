@@ -152,6 +152,16 @@ def test_no_answer_is_paid_for_twice(serving: Callable[[Reply], Server], tmp_pat
     assert len(server.bodies) == 2
 
 
+def test_answers_that_were_known_are_told_before_any_is_asked(
+    serving: Callable[[Reply], Server], tmp_path: Path
+) -> None:
+    server, path, known = serving(echo), tmp_path / "a.jsonl", []
+    ask(server, path, ["one", "two"])
+    teacher = endpoint_teacher(settings(server), path, lambda done, total: None, known.append)
+    teacher([request("Shorten", text) for text in ("one", "two", "three")])
+    assert known == [2]
+
+
 def test_the_key_appears_nowhere(
     serving: Callable[[Reply], Server],
     tmp_path: Path,

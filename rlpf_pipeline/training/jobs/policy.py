@@ -174,7 +174,6 @@ def by_ppo(task: Task, reporter: Reporter) -> Trained:
     )
     with task.sampler(policy, reporter) as sampler:
         trainer = task.ppo(policy, sampler)
-        reporter.phase()
         trainer.train(reporter, checkpoints)
     return Trained(policy, trainer.history, trainer.curve, trainer.chosen())
 

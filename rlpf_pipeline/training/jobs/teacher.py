@@ -38,12 +38,14 @@ def make_teacher(settings: Settings, reporter: Reporter) -> Teacher:
 
     if settings.teacher.endpoint:
         reporter.say(f"the teacher is {settings.teacher.model} at {settings.teacher.endpoint}")
-        return endpoint_teacher(settings.teacher, settings.cache / "teacher-answers.jsonl", on_progress)
+        path = settings.cache / "teacher-answers.jsonl"
+        return endpoint_teacher(settings.teacher, path, on_progress, on_known=reporter.phase)
     base = settings.base.model_copy(update={"name": settings.teacher.model or settings.base.name})
     reporter.say(f"loading the teacher, {base.name} (converted on first use)")
     tokenizer = load_tokenizer(base, settings.cache)
     require_chat_template(tokenizer, base.name)
     model = load_causal_lm(base, settings.cache).to(accelerator().device)
+    reporter.phase()
     return local_teacher(model, tokenizer, settings.teacher, settings.seed, on_progress)
 
 
