@@ -5,9 +5,9 @@ Next in the flow: panel.py.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import duckdb
 
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import literal, quoted, reason_of
+from rlpf_pipeline.warehouse import files_of, literal, quoted, reason_of
 
 DATABASES = (".duckdb", ".db")
 UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
@@ -50,7 +50,8 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
         return
     if query:
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
-    file = literal(glob.escape(str(path)) if path.is_file() else str(path))
+    # Folders called `arm=treatment` are no columns: what stands in the files is analysed.
+    file = f"{literal(escape(str(path)) if path.is_file() else files_of(path))}, hive_partitioning = false"
     if path.suffix == ".parquet":
         connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({file})")
         return

@@ -40,7 +40,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_writable
 from rlpf_pipeline.evaluation.split import Scorer
-from rlpf_pipeline.warehouse import Config, connect, quoted, read_sql
+from rlpf_pipeline.warehouse import Config, connect, files_of, quoted, read_sql
 
 MEMORY_LIMIT = "1GB"
 CHUNK = 8192
@@ -104,7 +104,7 @@ def score_file(
         require(connection, source, columns, added)
         texts = number_texts(connection, source, columns)
         score_texts(connection, model, scratch / "scores.parquet", texts, on_progress)
-        connection.read_parquet(str(scratch / "scores.parquet")).create_view("scores")
+        connection.read_parquet(files_of(scratch / "scores.parquet")).create_view("scores")
         if columns.group:
             rank_groups(connection, source)
         rows = write(connection, added, scratch / output.name)

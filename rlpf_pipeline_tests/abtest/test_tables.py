@@ -55,6 +55,18 @@ def test_a_file_whose_name_reads_as_a_pattern_is_that_file(data, tmp_path, kind)
     assert len(load_experiment(tmp_path / f"results[1].{kind}").advertisers) == len(data)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_folders_of_files_are_neither_patterns_nor_columns(data, tmp_path, kind):
+    for folder, rows in (("week[1]/arm=treatment", data), ("week1/arm=treatment", data.head(100))):
+        (tmp_path / folder).mkdir(parents=True)
+        path = tmp_path / folder / f"results.{kind}"
+        rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    for name in ("results", "*"):
+        advertisers = load_experiment(tmp_path / f"week[1]/arm=treatment/{name}.{kind}").advertisers
+        assert len(advertisers) == len(data)
+        assert advertisers.arm.value_counts().to_dict() == data.arm.value_counts().to_dict()
+
+
 def test_other_sources_are_refused(tmp_path):
     (tmp_path / "no.parquet").write_bytes(b"not parquet")
     with pytest.raises(UserError, match=r"pandas\.DataFrame"):

@@ -58,6 +58,11 @@ def test_rank_and_p_best_by_hand(tmp_path: Path) -> None:
     assert table.p_best[0] + table.p_best[3] == pytest.approx(1)
 
 
+def test_the_output_may_lie_in_a_folder_that_reads_as_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "out[1]").mkdir()
+    assert len(scored(tmp_path / "out[1]", "g,text\n1,Bread\n", ScoreColumns("text"))) == 1
+
+
 def test_p_best_is_the_chance_to_win_under_gumbel_noise(tmp_path: Path) -> None:
     # Luce's choice axiom as a race (Yellott 1977): score + Gumbel noise, a head drawn at random
     table = scored(tmp_path, "g,text\n1,Bread\n1,Fresh bread\n1,Call us\n", ScoreColumns("text", group=("g",)))
