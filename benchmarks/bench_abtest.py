@@ -12,10 +12,8 @@ find packages that are not byte-compiled yet (set-up leaves that to their first 
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.abtest_entries import BIG, REPEATS, Result, median_seconds
+from benchmarks.running import result_of, write_results
 
 STATSMODELS_ROWS = 1_000_000
 CHILD = (
@@ -38,22 +37,12 @@ CHILD = (
 )
 
 
-def measure(entry: str, path: Path) -> Result:
-    """One entry in its own process; why it failed, where it did."""
-    done = subprocess.run([sys.executable, "-c", CHILD, entry, str(path)], capture_output=True, text=True)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "Error" in line or "Exception" in line]
-        return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
-    result: Result = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def medians_in_turn(entries: tuple[str, ...], path: Path, repeats: int) -> dict[str, Result]:
     """Of each entry the run of median time; the entries take turns, so that all see the machine in the same states."""
     runs: dict[str, list[Result]] = {entry: [] for entry in entries}
     for _ in range(repeats):
         for entry in entries:
-            runs[entry].append(measure(entry, path))
+            runs[entry].append(result_of(CHILD, entry, str(path)))
     return {
         entry: sorted(results, key=lambda result: result.get("seconds", math.inf))[len(results) // 2]
         for entry, results in runs.items()
@@ -90,26 +79,26 @@ def main(
     with TemporaryDirectory(dir=folder) as scratch:
         place = Path(scratch)
         table = place / "advertisers.parquet"
-        number = measure("write advertisers", table)["rows"]  # not here: a child starts with its parent's peak memory
+        # Not here: a child starts with its parent's peak memory.
+        number = result_of(CHILD, "write advertisers", str(table))["rows"]
         for entry in ("our fit", "statsmodels fit"):
-            add(number, entry, measure(entry, table))
+            add(number, entry, result_of(CHILD, entry, str(table)))
         add(number, "our report", report(table, place, ""))
         for size in sorted(int(number) for number in rows):
             panel = place / f"panel-{size}.parquet"
-            written = measure("write panel", panel)["rows"]
+            written = result_of(CHILD, "write panel", str(panel))["rows"]
             compared = size <= STATSMODELS_ROWS
             entries = ("our panel", "statsmodels panel") if compared else ("our panel",)
             for entry, result in medians_in_turn(entries, panel, 1 if size > BIG else REPEATS).items():
                 add(written, entry, result)
             for entry in entries if compared else ():
-                add(written, f"{entry}, again", measure(f"{entry}, again", panel))
+                add(written, f"{entry}, again", result_of(CHILD, f"{entry}, again", str(panel)))
             if size <= BIG:
                 add(written, "our report", report(panel, place, "date: day\n"))
             panel.unlink()
     Console().print(table_of(results))
     if output:
-        machine = platform.processor() or platform.machine()
-        output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+        write_results(output, results=results)
 
 
 def table_of(results: list[Result]) -> Table:

@@ -11,11 +11,7 @@ too (rows judged; near-duplicates and clusters; evenness), which the others have
 
 from __future__ import annotations
 
-import json
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pairs_with_frames import PAIRS, Clock, with_pandas, with_polars
+from benchmarks.running import result_of, write_results
 from rlpf_pipeline.preferences.ranges import ranges_of_ads
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
@@ -145,13 +142,7 @@ CHILD = (
 def measure(entry: str, given: Path, output: Path) -> dict[str, Any]:
     """Seconds by step, processor time and peak memory of one entry in its own process; why it failed, where it did."""
     output.mkdir()
-    child = [sys.executable, "-c", CHILD, entry, str(given), str(output)]
-    done = subprocess.run(child, capture_output=True, text=True)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "Error" in line or "Exception" in line]
-        return {"failed": said[-1] if said else f"ended with code {done.returncode} (out of memory?)"}
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return result_of(CHILD, entry, str(given), str(output))
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -195,9 +186,7 @@ def main(
                     print(f"largest difference to {name}: {difference:.2g}")
     Console().print(table_of(results))
     if output:
-        output.write_text(
-            json.dumps({"machine": platform.processor() or platform.machine(), "results": results}, indent=2)
-        )
+        write_results(output, results=results)
 
 
 def table_of(results: list[dict[str, Any]]) -> Table:

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ppo_case import Case, Timed
+from benchmarks.running import write_results
 from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training.job import quiet_libraries
 
@@ -83,7 +84,7 @@ def speed(
             show_speed(case, results)
             if output:
                 rows = {name: [one._asdict() for one in own] for name, own in results.items()}
-                output.write_text(json.dumps({"case": case.model_dump(), "results": rows}, indent=1))
+                write_results(output, case=case.model_dump(), results=rows)
 
 
 @app.command()
@@ -123,7 +124,7 @@ def same_reward(
             own.append(in_own_process("curve", name, case.model_copy(update={"seed": seed}), home))
         show_rewards(curves)
         if output:
-            output.write_text(json.dumps({"case": case.model_dump(), "curves": curves}, indent=1))
+            write_results(output, case=case.model_dump(), curves=curves)
 
 
 def require(names: Sequence[str], home: Path) -> None:

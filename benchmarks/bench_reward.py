@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_gib
+from benchmarks.running import write_results
 from benchmarks.wall_clock import now
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.frozen_layers import StateFile
@@ -185,7 +186,7 @@ def compare(
             results[name] = json.loads(result.read_text())
         show("real ads" if data else "synthetic ads", results)
         if output:
-            output.write_text(json.dumps(results, indent=1))
+            write_results(output, **results)
 
 
 def show(title: str, results: dict[str, Any]) -> None:
@@ -234,8 +235,8 @@ def gpu(
             trainer = RewardTrainer(model, ads, settings, 1, states)
             for _ in range(3):
                 trainer.train_step()
-            before, started, steps = trainer.running["used"], now(), min(steps, trainer.total - 3)
-            for _ in range(steps):
+            before, started, timed = trainer.running["used"], now(), min(steps, trainer.total - 3)
+            for _ in range(timed):
                 trainer.train_step()
             seconds = now() - started
             rate = (trainer.running["used"] - before) / seconds
@@ -243,7 +244,7 @@ def gpu(
         # Two FLOPs a weight and token forward, two for the gradient of the activations; frozen weights need no other.
         weights = sum(p.numel() for p in model.trunk.get_base_model().layers.parameters())
         utilisation = 4 * weights * rate / (peak_tflops * 1e12)
-        speed = (f"{tokens:,}", f"{steps / seconds:.2f}", f"{rate:,.0f}", f"{100 * utilisation:.1f} %")
+        speed = (f"{tokens:,}", f"{timed / seconds:.2f}", f"{rate:,.0f}", f"{100 * utilisation:.1f} %")
         table.add_row(Path(name).name, *speed, f"{peak_gib():.2f}", f"{100 * padding:.1f} %")
         del model, trainer
         if torch.cuda.is_available():

@@ -10,7 +10,6 @@ as files of deliveries have it. Each runs in a process of its own, so that peak 
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_gib
+from benchmarks.running import write_results
 from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
@@ -81,8 +81,7 @@ def main(
         table.add_row(ENTRIES[name], *cells)
     Console().print(table)
     if output:
-        machine = platform.processor() or platform.machine()
-        output.write_text(json.dumps({"machine": machine, "base": base, "results": results}, indent=2))
+        write_results(output, base=base, results=results)
 
 
 def measure(entry: str, texts: int, base: str) -> dict[str, Any]:

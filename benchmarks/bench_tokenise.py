@@ -5,9 +5,7 @@ python -m benchmarks.bench_tokenise --texts 100000 --output tokenise.json
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.running import write_results
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.reward_model import token_ids
@@ -46,8 +45,7 @@ def main(
         table.add_row(name, f"{seconds:.2f}", f"{len(chosen) / seconds:,.0f}")
     Console().print(table)
     if output:
-        machine = platform.processor() or platform.machine()
-        output.write_text(json.dumps({"machine": machine, "texts": len(chosen), "seconds": results}, indent=2))
+        write_results(output, texts=len(chosen), seconds=results)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ Writes learning_curve.json and .svg.
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.running import write_results
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.evaluation.baselines import minilm_logistic, tfidf_logistic
 from rlpf_pipeline.evaluation.reward_model import MODELS, conditions, evaluate
@@ -83,9 +82,8 @@ def main(
                 )
                 print(rows[-1], flush=True)
     output.mkdir(parents=True, exist_ok=True)
-    about = {"machine": platform.processor() or platform.machine(), "settings": settings.reward.model_dump(mode="json")}
-    result = {**about, "conditions": conditions(judged), "rows": rows}
-    write_atomically(output / "learning_curve.json", json.dumps(result, indent=2))
+    recipe = settings.reward.model_dump(mode="json")
+    write_results(output / "learning_curve.json", settings=recipe, conditions=conditions(judged), rows=rows)
     write_atomically(output / "learning_curve.svg", standalone_svg(inline_svg(curve(rows))))
     Console().print(table_of(rows))
 

@@ -14,7 +14,7 @@ from benchmarks.memory import peak_gib
 from benchmarks.wall_clock import now
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettings, PolicySettings
-from rlpf_pipeline.training.prompts import Prompt, prompt_ids
+from rlpf_pipeline.training.prompts import Prompt
 
 
 class Case(BaseModel):
@@ -72,10 +72,7 @@ class Case(BaseModel):
         return list(dict.fromkeys(texts))[: self.prompts]
 
     def make_prompts(self, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-        return [
-            Prompt(f"ad{i}", None, text, prompt_ids(tokenizer, text), len(tokenizer(text)["input_ids"]))
-            for i, text in enumerate(self.originals())
-        ]
+        return [Prompt.of(tokenizer, f"ad{i}", None, text) for i, text in enumerate(self.originals())]
 
 
 class Timed(NamedTuple):

@@ -10,7 +10,6 @@ random days.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,9 @@ from rich.table import Table
 from scipy import special
 
 from benchmarks import study_shape
+from benchmarks.running import write_results
 from rlpf_pipeline.abtest.log_binomial import log_binomial
+from rlpf_pipeline.abtest.ratio import delta_method
 from rlpf_pipeline.abtest.sequential import critical_value, may_look
 
 KINDS = ("naive", "quasi", "hc0", "hc1", "hc3")
@@ -90,21 +91,10 @@ def daily_looks(number: int, staggered: bool, rng: np.random.Generator) -> tuple
         impressions += shown
         clicks += clicked
         if may_look(impressions, treated):
-            value, error = log_ratio(clicks, impressions, treated)
-            z.append(value / error)
-            errors.append(error)
+            risk = delta_method(clicks, impressions, treated)
+            z.append(risk.z)
+            errors.append(risk.standard_error)
     return z, errors
-
-
-def log_ratio(clicks: np.ndarray, impressions: np.ndarray, treated: np.ndarray) -> tuple[float, float]:
-    """Log CTR ratio and its delta-method error."""
-    value, variance = 0.0, 0.0
-    for sign, arm in ((1, treated), (-1, ~treated)):
-        k, n = clicks[arm], impressions[arm]
-        influence = (k - k.sum() / n.sum() * n) / k.sum()
-        value += sign * math.log(k.sum() / n.sum())
-        variance += float(influence @ influence)
-    return value, math.sqrt(variance)
 
 
 def main(
@@ -128,7 +118,7 @@ def main(
     for table in tables(results):
         Console().print(table)
     if output:
-        output.write_text(json.dumps(results, indent=2) + "\n")
+        write_results(output, **results)
 
 
 def tables(results: dict[str, list[dict[str, object]]]) -> list[Table]:

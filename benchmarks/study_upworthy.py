@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import folder_of
 from rlpf_pipeline.evaluation import split as evaluation_split
@@ -167,7 +168,7 @@ def levers(
             states, cut = states_of(reward, home).__enter__(), needed
         model, figures = train(reward, 1, ads, validation.clean, home, states)
         results[name] = figures | judged(model, validation)
-        output.write_text(json.dumps(results, indent=1))
+        write_atomically(output, json.dumps(results, indent=1))
         show(results, [name])
     if states:
         states.__exit__(None, None, None)
@@ -183,7 +184,7 @@ def final(data: Data, home: Home, output: Output, seeds: Annotated[int, typer.Op
 
     def note(name: str, model: RewardModel, figures: dict[str, float]) -> None:
         results[name] = figures | judged(model, test) | spreads(model, test.clean)
-        output.write_text(json.dumps(results, indent=1))
+        write_atomically(output, json.dumps(results, indent=1))
         show(results, [name])
 
     folders = {f"test, pairwise, seed {seed + 1}": home / "members" / str(seed + 1) for seed in range(seeds)}
