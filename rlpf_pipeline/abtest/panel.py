@@ -117,7 +117,7 @@ class Opened(NamedTuple):
             for c in self.covariates
         ]
         replaced = f" REPLACE ({', '.join(values)})" if values else ""
-        return self.from_rows(f"SELECT *{replaced} FROM ({read_sql('marts/ab_advertiser')})")  # noqa: S608
+        return self.from_rows(f"SELECT *{replaced} FROM ({read_sql('abtest/ab_advertiser')})")  # noqa: S608
 
     @property
     def days(self) -> dict[str, int]:
@@ -255,5 +255,5 @@ def by_period(table: Opened) -> tuple[pd.DataFrame | None, str]:
     is_number = is_whole(table.kinds[date])
     weekly = not is_number and table.last - table.first + 1 > LONGEST_BY_DAY
     parameters = {"first": table.first, "length": DAYS_OF_WEEK if weekly else 1}
-    periods = table.connection.sql(table.from_rows(read_sql("marts/ab_period")), params=parameters).df()
+    periods = table.connection.sql(table.from_rows(read_sql("abtest/ab_period")), params=parameters).df()
     return periods, "week" if weekly else "period" if is_number else "day"

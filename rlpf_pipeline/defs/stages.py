@@ -183,13 +183,7 @@ STAGES: dict[str, Stage] = {
             "reports/ab",
             inputs=("ab_experiment",),
             sections=("profile",),
-            code=(
-                "abtest/analysis.py",
-                "report/write.py",
-                "report/templates",
-                "sql/marts/ab_advertiser.sql",
-                "sql/marts/ab_period.sql",
-            ),
+            code=("abtest/analysis.py", "report/write.py", "report/templates", "sql/abtest"),
         ),
     )
 }
