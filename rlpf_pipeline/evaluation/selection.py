@@ -104,7 +104,8 @@ def selection_lift(picks: Picks, weight: np.ndarray, cluster: np.ndarray, seed: 
 
 
 def oracle(split: Split, seed: int = 0) -> Oracle:
-    """Expectation over the posterior of the arms' true CTRs, Beta with the prior of the labels, from DRAWS draws.
+    """Expectation over the posterior of the arms' true CTRs, Beta with the labels' prior strength around the CTR
+    of the ad's texts, from DRAWS draws.
 
     Not the arm with the best observed CTR: that one's CTR is high by luck too. Effects with heavier tails than the
     prior has would make the true oracle somewhat better than this one. The mean arm is the posterior's too, so that

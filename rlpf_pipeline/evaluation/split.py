@@ -30,9 +30,10 @@ class Split(NamedTuple):
     """Texts and pairs of one split, of ads with several texts.
 
     texts: one row per text, the texts of an ad together: ad (from 0), ad_id, variant_id, context, text, impressions,
-    clicks, ctr, centre and strength (the prior that labels are made with, around the CTR of all texts of the ad),
-    cluster (ads that share an advertiser or a near-duplicate text). pairs: left and right (rows of texts), and effect,
-    p_left_better, p_value, weight, exposure as in contracts.PAIRS.
+    clicks, ctr, strength (of the prior that labels are made with), centre (of it, the CTR of all texts of the ad; a
+    label's is that of those shown often enough for a pair), cluster (ads that share an advertiser or a near-duplicate
+    text). pairs: left and right (rows of texts), and effect, p_left_better, p_value, weight, exposure as in
+    contracts.PAIRS.
     """
 
     texts: pd.DataFrame

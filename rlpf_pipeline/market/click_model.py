@@ -76,6 +76,8 @@ AUDIENCES: dict[str, tuple[float, float, float]] = {
 }
 """Shares of the segments, in the order of SEGMENTS, among those who see an industry's ads."""
 EVERYONE = (1 / 3, 1 / 3, 1 / 3)
+INDUSTRY = "Industry: "
+"""What the context of an ad says before its industry."""
 
 CENTRE = 0.40
 """Mean weighted sum over human-written variants, and the little that unequal effects add to a mean CTR."""
@@ -149,6 +151,11 @@ class PlantedClickModel:
     ) -> Floats:
         """Planted CTR of each text; `advertiser_effects` (log CTR) is a scalar or one a text."""
         return capped_ctr(base_ctr, np.asarray(advertiser_effects) + self.log_effects(texts, originals, industries))
+
+
+def industry_of(context: str | None) -> str:
+    """The industry that an ad's context names; empty without one."""
+    return (context or "").removeprefix(INDUSTRY)
 
 
 def embedding_relevance(texts: Sequence[str], originals: Sequence[str]) -> Floats:

@@ -19,7 +19,7 @@ from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.assignment import ARMS, assign
-from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr
+from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr, industry_of
 from rlpf_pipeline.market.history import arrow_table
 from rlpf_pipeline.market.selection import select, selection_probabilities
 from rlpf_pipeline.settings import ExperimentSettings, MarketSettings
@@ -104,7 +104,8 @@ def simulate_experiment(
 
 def build_pool(suggestions: pa.Table, click_model: PlantedClickModel) -> Pool:
     by_ad: dict[str, list[Row]] = {}
-    for row in sorted(suggestions.to_pylist(), key=lambda row: (industry_of(row), row["ad_id"], row["sample"])):
+    rows = suggestions.to_pylist()
+    for row in sorted(rows, key=lambda row: (industry_of(row["context"]), row["ad_id"], row["sample"])):
         by_ad.setdefault(row["ad_id"], []).append(row)
     if not by_ad:
         raise UserError("The experiment has no suggestions to offer. Generate suggestions of both policies first.")
@@ -118,15 +119,12 @@ def build_pool(suggestions: pa.Table, click_model: PlantedClickModel) -> Pool:
         original, texts = offer[0]["original"], [row["text"] for row in offer]
         everything = [original, *texts]
         effects[arm, position, : len(everything)] = click_model.log_effects(
-            everything, [original] * len(everything), [industry_of(offer[0])] * len(everything)
+            everything, [original] * len(everything), [industry_of(offer[0]["context"])] * len(everything)
         )
         finished = [row["finished"] for row in offer]
         probabilities[arm, position, : len(texts)] = selection_probabilities(original, texts, finished)
-    return Pool(effects, probabilities, np.array([industry_of(ad[0]) for ad in by_ad.values()], dtype=np.str_))
-
-
-def industry_of(row: Row) -> str:
-    return (row["context"] or "").removeprefix("Industry: ")
+    industries = np.array([industry_of(ad[0]["context"]) for ad in by_ad.values()], dtype=np.str_)
+    return Pool(effects, probabilities, industries)
 
 
 def offered(ad: list[Row], arm: str) -> list[Row]:

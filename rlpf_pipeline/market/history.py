@@ -25,7 +25,7 @@ from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
-from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr
+from rlpf_pipeline.market.click_model import INDUSTRY, PlantedClickModel, capped_ctr
 from rlpf_pipeline.market.draws import Draws, draws_from
 from rlpf_pipeline.market.texts import draw_brief, write_variants
 from rlpf_pipeline.settings import MarketSettings
@@ -130,7 +130,7 @@ def simulate_part(part: Part) -> pa.Table:
             "source": ["market"] * impressions.size,
             "ad_id": np.repeat([f"ad-{part.first_ad + place:05d}" for place in range(len(ads))], rows_of_ad),
             "advertiser_id": np.repeat(advertisers.advertiser_id[owner], rows_of_ad),
-            "context": np.repeat([f"Industry: {name}" for name in industry], rows_of_ad),
+            "context": np.repeat([INDUSTRY + name for name in industry], rows_of_ad),
             "variant_id": [f"v{v}" for v in range(market.variants) for _ in days] * len(ads),
             "text": [text for text in texts for _ in days],
             "impressions": impressions.ravel(),

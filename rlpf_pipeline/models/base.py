@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpf_pipeline.artifacts import swap_into_place
+from rlpf_pipeline.artifacts import lock_of, locked, swap_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.tiny import make_tiny_model
 from rlpf_pipeline.settings import BaseModelSettings
@@ -160,8 +159,7 @@ def _in_cache(folder: Path, make: Callable[[Path], None]) -> Path:
     """The folder; made where there is none, by the first of those that want it, for which the others wait."""
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with locked(lock_of(folder), f"Waiting for another process, which makes {folder} …", waits=True):
         if not folder.is_dir():
             building = folder.with_name(f".{folder.name}.building")
             shutil.rmtree(building, ignore_errors=True)

@@ -22,6 +22,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import lora_config
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
+from rlpf_pipeline.training.example_filter import is_copy
 from rlpf_pipeline.training.prompts import CHAT_OPTIONS, Prompt, messages
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.rewards import described, reward_terms, scored, weighted
@@ -144,8 +145,7 @@ def preferred_rewrites(ads: Sequence[Ad]) -> list[tuple[str, str, str]]:
         original = original_of(ad)
         for left, right, p in zip(ad.left, ad.right, ad.p_left_better, strict=True):
             better, worse = (ad.texts[left], ad.texts[right]) if p > 0.5 else (ad.texts[right], ad.texts[left])
-            answers = original.casefold() not in (better.casefold(), worse.casefold())
-            if p != 0.5 and answers:
+            if p != 0.5 and not (is_copy(original, better) or is_copy(original, worse)):
                 rows.append((original, better, worse))
     return rows
 

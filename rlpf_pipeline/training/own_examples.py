@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from glob import escape
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.files import JSON_LINES, READ_JSON_LINES, TEXT_TYPES, file_kind, refuse_keys_alike
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
+from rlpf_pipeline.training.prompts import cleaned
 from rlpf_pipeline.warehouse import connect, reason_of
 
 COLUMNS = ("original", "instruction", "rewrite", "author")
@@ -67,11 +67,6 @@ def require_texts(path: Path, types: dict[str, str]) -> None:
     wrong = [f"{name} ({types[name]})" for name in COLUMNS if types[name] not in TEXT_TYPES]
     if wrong:
         raise UserError(f"{path} holds what is no text in the column(s) {', '.join(wrong)}.")
-
-
-def cleaned(text: str) -> str:
-    """Unicode NFC, white space collapsed: as ingest leaves the texts of ads."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def refusal(original: str, instruction: str | None, rewrite: str, author: str | None, elsewhere: dict[str, str]) -> str:

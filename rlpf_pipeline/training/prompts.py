@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import NamedTuple
 
 from jinja2 import TemplateError
@@ -31,12 +32,15 @@ class Prompt(NamedTuple):
     ids: list[int]
     original_tokens: int
 
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, ad_id: str, context: str | None, original: str) -> Prompt:
+        length = len(tokenizer(original, add_special_tokens=False)["input_ids"])
+        return cls(ad_id, context, original, prompt_ids(tokenizer, original), length)
+
 
 def make_prompt(tokenizer: PreTrainedTokenizerBase, ad: Ad) -> Prompt:
     """The prompt for an ad of the snapshot."""
-    original = original_of(ad)
-    length = len(tokenizer(original, add_special_tokens=False)["input_ids"])
-    return Prompt(ad.ad_id, ad.context, original, prompt_ids(tokenizer, original), length)
+    return Prompt.of(tokenizer, ad.ad_id, ad.context, original_of(ad))
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, original: str) -> list[int]:
@@ -82,6 +86,11 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], as
 def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     """The text of generated tokens, special tokens dropped."""
     return tidied(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def cleaned(text: str) -> str:
+    """Unicode NFC, white space collapsed: as ingest leaves the texts of ads."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def tidied(text: str) -> str:

@@ -5,7 +5,6 @@ Used by `rlpf generate --policy DIR --text "…" -n 4`; sampling is that of trai
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,8 @@ from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings, faults_of
 from rlpf_pipeline.training.best_of import BestOf, load_best_of
-from rlpf_pipeline.training.prompts import Prompt, decode, prompt_ids
+from rlpf_pipeline.training.example_filter import is_copy
+from rlpf_pipeline.training.prompts import Prompt, cleaned, decode
 from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import sample_in_batches
 from rlpf_pipeline.training.sampling import Sampling
@@ -82,7 +82,7 @@ def suggest(
     Raises UserError for a text that is empty, too long or no UTF-8.
     """
     named = zip(ads, numbers or range(1, len(ads) + 1), strict=True)
-    prompts = [make_prompt(policy, context, text, number) for (context, text), number in named]
+    prompts = [prompt_for(policy, context, text, number) for (context, text), number in named]
     found: list[dict[str, str]] = [{} for _ in prompts]
     generator = torch.Generator().manual_seed(seed)
     for _ in range(ROUNDS):
@@ -104,7 +104,7 @@ def suggest(
         for number, own in zip(lacking, drawn, strict=True):
             for ids in own:
                 text = decode(policy.tokenizer, ids)
-                fresh = text and text.casefold() != prompts[number].original.casefold()
+                fresh = text and not is_copy(prompts[number].original, text)
                 if fresh and ids[-1] == policy.tokenizer.eos_token_id and len(found[number]) < n:
                     found[number].setdefault(text.casefold(), text)
     return [ranked(prompt, list(own.values()), reward_model) for prompt, own in zip(prompts, found, strict=True)]
@@ -124,21 +124,20 @@ def ranked(prompt: Prompt, texts: list[str], reward_model: RewardModel | None) -
     return [Suggestion(texts[i], float(mean[i]), float(spread[i])) for i in best_first]
 
 
-def make_prompt(policy: Policy, context: str | None, text: str, number: int) -> Prompt:
+def prompt_for(policy: Policy, context: str | None, text: str, number: int) -> Prompt:
     """The prompt for an ad, written as in training: Unicode NFC, white space collapsed."""
-    before, original = (" ".join(unicodedata.normalize("NFC", own or "").split()) for own in (context, text))
+    before, original = cleaned(context or ""), cleaned(text)
     try:
         f"{before}{original}".encode()
     except UnicodeEncodeError as error:
         raise UserError(f"Text number {number} or its context is no UTF-8: {text!r}. Give it in UTF-8.") from error
     if not any(letter.isalpha() for letter in original):
         raise UserError(f"Text number {number} holds no letter: {text!r}. Give the text of an ad, or leave it out.")
-    ids = prompt_ids(policy.tokenizer, original)
+    prompt = Prompt.of(policy.tokenizer, str(number), before or None, original)
     room = policy.model.config.max_position_embeddings - policy.settings.max_new_tokens
-    if len(ids) > room:
+    if len(prompt.ids) > room:
         raise UserError(
-            f"Text number {number} is too long: {len(ids)} tokens with the request, and the policy reads {room}. "
-            "Shorten it, or leave it out."
+            f"Text number {number} is too long: {len(prompt.ids)} tokens with the request, and the policy reads "
+            f"{room}. Shorten it, or leave it out."
         )
-    length = len(policy.tokenizer(original, add_special_tokens=False)["input_ids"])
-    return Prompt(str(number), before or None, original, ids, length)
+    return prompt

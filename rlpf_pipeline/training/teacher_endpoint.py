@@ -100,7 +100,8 @@ def make_client(settings: TeacherSettings) -> OpenAI:
         from openai import OpenAI
     except ModuleNotFoundError as error:
         raise UserError(
-            "teacher.endpoint needs the package openai, which is not installed: pip install 'rlpf-pipeline[teacher]'."
+            "teacher.endpoint needs the package openai, which is not installed. In the project's folder: "
+            "pip install -c constraints.txt openai"
         ) from error
     if not os.environ.get(KEY):
         raise UserError(f"Set {KEY} to the key of {settings.endpoint}; where it asks for none, to any word.")

@@ -17,6 +17,7 @@ from rlpf_pipeline.market.click_model import (
 )
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.settings import MarketSettings
+from rlpf_pipeline_tests.conftest import needs_minilm
 
 MARKET = MarketSettings(advertisers=600)
 MODEL = PlantedClickModel(MARKET.seed)
@@ -131,7 +132,8 @@ def test_a_number_of_the_original_is_no_invention():
     assert systematic(text, offer) > systematic(text.replace("20", "50"), offer)
 
 
-def test_relevance_by_embeddings_knows_other_words_for_the_same(tmp_path):
+@needs_minilm
+def test_relevance_by_embeddings_knows_other_words_for_the_same():
     original = "Fresh bread from our oven every morning."
     near, far = embedding_relevance(
         ["A baker's warm loaves at dawn.", "Cheap flights and hotel rooms."], [original] * 2

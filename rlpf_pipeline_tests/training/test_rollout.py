@@ -51,7 +51,8 @@ def test_a_text_ends_with_its_end_mark(cache: Path) -> None:
     tokenizer = load_tokenizer(TINY, cache)
     texts = [text for own in sampled(cache, [[1, 2 + i] for i in range(64)], temperature=4.0) for text in own]
     assert all(tokenizer.eos_token_id not in text[:-1] for text in texts)
-    assert {len(text) for text in texts} <= set(range(1, 7))
+    assert all(text[-1] == tokenizer.eos_token_id or len(text) == 6 for text in texts)
+    assert min(map(len, texts)) < 6 == max(map(len, texts))
 
 
 def test_the_same_seed_draws_the_same_texts(cache: Path) -> None:
@@ -77,7 +78,8 @@ HALVES = ((slice(0, 8), slice(0, 16)), (slice(8, 16), slice(16, 32)))
 def test_decoding_in_place_draws_the_texts_of_decoding_row_by_row(cache: Path) -> None:
     """Twice with one decoder: the second call finds the first one's tensors, and shorter prompts than they hold."""
     prompts = [[1, *range(40, 40 + n)] for n in range(0, 36, 3)]
-    cases = list(zip((prompts, [prompt[:9] for prompt in prompts]), torch.rand(2, 36, 7), strict=True))
+    uniforms = torch.rand(2, 36, 7, generator=torch.Generator().manual_seed(2))
+    cases = list(zip((prompts, [prompt[:9] for prompt in prompts]), uniforms, strict=True))
     model, endless = load_causal_lm(TINY, cache).double(), Sampling(7, 0.15, eos_id=-1, pad_id=0)
     drawn = [text for own, uniform in cases for text in Sampler(model, endless).row_by_row(own, 3, uniform)]
     sampler = Sampler(model, endless._replace(eos_id=Counter(chain(*drawn)).most_common(1)[0][0]))

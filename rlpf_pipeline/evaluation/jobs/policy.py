@@ -17,7 +17,7 @@ import pandas as pd
 from rlpf_pipeline import sentence_embeddings
 from rlpf_pipeline.contracts import SUGGESTIONS
 from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summarise, write_suggestions
-from rlpf_pipeline.market.click_model import PlantedClickModel
+from rlpf_pipeline.market.click_model import PlantedClickModel, industry_of
 from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.training.best_of import load_best_of
@@ -65,7 +65,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     suggestions[OPTIONAL] = np.nan
     texts, originals = suggestions.text.tolist(), suggestions.original.tolist()
     if settings.has_planted_truth:
-        industries = suggestions.context.str.removeprefix("Industry: ").tolist()
+        industries = [industry_of(context) for context in suggestions.context]
         click_model = PlantedClickModel.of(settings.market)
         suggestions["planted_ctr"] = click_model.ctr(texts, originals, 0.0, settings.market.base_ctr, industries)
     if sentence_embeddings.is_installed():
