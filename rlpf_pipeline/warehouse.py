@@ -307,7 +307,7 @@ class Warehouse:
 
 def reason_of(error: Exception) -> str:
     """What DuckDB says first: its message up to the advice, settings or SQL that may follow, in one line."""
-    return " ".join(str(error).split("\n\n")[0].split("LINE 1:")[0].split())
+    return " ".join(re.split("\n\n|\nPossible fixes:|LINE 1:", str(error))[0].split())
 
 
 def read_sql(name: str) -> str:

@@ -83,8 +83,8 @@ def ads_of(source: Path, text_column: str, context_columns: Sequence[str]) -> li
         load_rows(connection, source)
         require_columns(connection, source, (text_column, *context_columns))
         context = f"concat_ws(' ', {', '.join(map(quoted, context_columns))})" if context_columns else "NULL"
-        statement = f"SELECT {context}, {quoted(text_column)} FROM input ORDER BY rowid"  # noqa: S608 (quoted names)
-        ads = connection.execute(statement).fetchall()
+        # In the order of its rows, as DuckDB keeps it: `rowid`, which counts them, may be a column of the user's.
+        ads = connection.execute(f"SELECT {context}, {quoted(text_column)} FROM input").fetchall()  # noqa: S608
     empty = next((number for number, (_, text) in enumerate(ads, start=1) if not (text or "").strip()), None)
     if empty:
         raise UserError(f"Column '{text_column}' of {source} is empty in row {empty:,}. Fill it in or leave it out.")

@@ -71,8 +71,8 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             raise UserError(f"{path}: a JSON document cannot be read row by row. Write it as JSON Lines (.jsonl).")
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
         raise UserError(
-            f"{path} cannot be read: {reason_of(error)} Check that the file is complete, in UTF-8, and that its "
-            "ending says what it is."
+            f"{path} cannot be read: {reason_of(error)} Check that the file is complete, in UTF-8, that its ending "
+            "says what it is, and that a CSV field which holds a delimiter is quoted."
         ) from error
     if connection.execute("SELECT 1 FROM input LIMIT 1").fetchone() is None:
         raise UserError(f"{path} holds no row below its header.")

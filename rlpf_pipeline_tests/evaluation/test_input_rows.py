@@ -115,3 +115,11 @@ def test_what_cannot_be_read_is_refused_whole(tmp_path: Path, name: str, content
     with pytest.raises(UserError, match=message) as refused:
         loaded(tmp_path / name, content)
     assert "LINE 1" not in str(refused.value)
+
+
+def test_a_comma_without_quotes_is_told_without_advice_that_nobody_can_follow(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"Line: 2 .*Hello, world.* a CSV field which holds a delimiter is quoted\."
+    ) as told:
+        loaded(tmp_path / "a.csv", "text\nHello, world\n")
+    assert "strict_mode" not in str(told.value)

@@ -91,6 +91,14 @@ def test_a_file_gets_a_row_a_suggestion(policy: Policy, drawn: list[list[str]], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ads.csv", "out.parquet"]
 
 
+def test_a_column_named_rowid_does_not_order_the_rows(policy: Policy, drawn: list[list[str]], tmp_path: Path) -> None:
+    drawn += [["one"], ["two"]]
+    (tmp_path / "ads.csv").write_text("RowID,headline\n9,Bread\n3,Cake\n")
+    generate_file(policy, tmp_path / "ads.csv", "headline", 1, 0, tmp_path / "out.parquet")
+    written = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [(own["row"], own["original"]) for own in written] == [(1, "Bread"), (2, "Cake")]
+
+
 @pytest.mark.parametrize(("context", "text"), [(None, "Caf\udce9"), ("Caf\udce9", "Bread")])
 def test_bytes_that_are_no_utf_8_are_refused(policy: Policy, context: str | None, text: str) -> None:
     """As the command line passes on a byte of Latin-1."""
