@@ -79,6 +79,8 @@ def ab_power(
     from rlpf_pipeline.report.power_table import power_table
     from rlpf_pipeline.report.write import plain
 
+    if data and output and data.resolve() == output.resolve():
+        raise UserError(f"The output {output} is the data. Choose another name.")
     if data is not None:
         standard_error, advertisers = planned_from(data, treatment_share)
     if standard_error is None or advertisers is None:

@@ -46,3 +46,14 @@ def test_ab_power_from_an_error_and_from_data(
     assert "advertisers" in capsys.readouterr().out
     assert rlpf(monkeypatch, "ab-power") == 2
     assert "--standard-error" in capsys.readouterr().err
+
+
+def test_ab_power_does_not_write_over_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    past = tmp_path / "past.csv"
+    experiment(300, seed=1).to_csv(past, index=False)
+    before = past.read_bytes()
+    assert rlpf(monkeypatch, "ab-power", "--data", str(past), "--output", str(tmp_path / "." / "past.csv")) == 2
+    assert "is the data. Choose another name" in capsys.readouterr().err
+    assert past.read_bytes() == before
