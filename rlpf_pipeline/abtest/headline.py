@@ -16,7 +16,7 @@ import numpy as np
 
 from rlpf_pipeline.abtest.design import TREATMENT, Values, regression_on
 from rlpf_pipeline.abtest.frames import ARMS, require_exposure
-from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, one_thread, risk_from, standard_errors
+from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, fitted_risk, one_thread, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
 from rlpf_pipeline.abtest.rows import selected, value_of
@@ -49,7 +49,7 @@ def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | No
     position = regression.names.index(TREATMENT)
     errors = {kind: float(standard_errors(matrix)[position]) for kind, matrix in fit.covariances.items()}
     return Headline(
-        risk=risk_from(float(fit.beta[position]), errors[HEADLINE]),
+        risk=fitted_risk(float(fit.beta[position]), errors[HEADLINE], fit.status),
         standard_errors=errors,
         status=fit.status,
         formula=regression.formula,

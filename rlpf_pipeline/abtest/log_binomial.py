@@ -141,10 +141,10 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
         found = maximise(turned)
         status: Status = "modified-poisson" if found is None else "converged" if found.free is None else "boundary"
         found = found or poisson_maximum(turned)
-        matrices = covariances(turned, found, poisson=status == "modified-poisson", clusters=clusters)
+        matrices = covariances(turned, found, back, poisson=status == "modified-poisson", clusters=clusters)
         return Estimate(
             beta=back @ found.beta,
-            covariances={kind: back @ matrix @ back.T for kind, matrix in matrices.items()},
+            covariances=matrices,
             log_likelihood=found.local.value,
             status=status,
             iterations=found.iterations,
@@ -168,7 +168,17 @@ def relative_risk(fit: LogBinomialFit, column: str, errors: str = HEADLINE, leve
         raise UserError(f"The fit has no column '{column}'. It has: {', '.join(fit.coefficients)}.")
     if errors not in fit.standard_errors:
         raise UserError(f"The fit has no '{errors}' errors. It has: {', '.join(fit.standard_errors)}.")
-    return risk_from(fit.coefficients[column], fit.standard_errors[errors][column], level)
+    return fitted_risk(fit.coefficients[column], fit.standard_errors[errors][column], fit.status, level)
+
+
+def fitted_risk(log_risk: float, standard_error: float, status: Status, level: float = 0.95) -> RelativeRisk:
+    """Of a fit with this status. Raises UserError where the standard error is zero."""
+    if status == "boundary" and not standard_error > SMALLEST_ERROR:
+        raise UserError(
+            "The likelihood is highest where fitted means are 1, and these alone settle the relative risk: it has no "
+            "standard error. Leave out the covariates under which everything is clicked, or run for longer."
+        )
+    return risk_from(log_risk, standard_error, level)
 
 
 def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> RelativeRisk:

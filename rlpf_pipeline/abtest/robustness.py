@@ -15,11 +15,11 @@ from rlpf_pipeline.abtest import ratio
 from rlpf_pipeline.abtest.design import TREATMENT, Design
 from rlpf_pipeline.abtest.linear import LinearEffect
 from rlpf_pipeline.abtest.log_binomial import (
-    SMALLEST_ERROR,
     Estimate,
     RelativeRisk,
     dependent_columns,
     estimate,
+    fitted_risk,
     log_binomial,
     relative_risk,
     risk_from,
@@ -145,12 +145,7 @@ def risk_of(design: Design, fit: Estimate, errors: str = HEADLINE) -> RelativeRi
 
 def risk_at(position: int, fit: Estimate, errors: str = HEADLINE) -> RelativeRisk:
     error = float(standard_errors(fit.covariances[errors])[position])
-    if fit.status == "boundary" and not error > SMALLEST_ERROR:
-        raise UserError(
-            "The likelihood is highest where fitted means are 1, and these alone settle the relative risk: it has no "
-            "standard error. Leave out the covariates under which everything is clicked, or run for longer."
-        )
-    return risk_from(float(fit.beta[position]), error)
+    return fitted_risk(float(fit.beta[position]), error, fit.status)
 
 
 def risk_among(design: Design, counts: Counts) -> RelativeRisk:

@@ -34,6 +34,10 @@ out; it is the jackknife's variance to first order (docs/ab-report.md shows the 
 OWN_LEVEL = 1e-6
 """1 - leverage below which a row is fitted by a column of its own, and its residual is rounding."""
 
+SETTLED = 1e-8
+"""Length of a coefficient's free directions, relative to when all are free, below which there is rounding only: the
+square of an error would hide it, as rounding of a sum of squares is of their size."""
+
 
 class Parts(NamedTuple):
     """Of some rows, by row: the score per unit of the design, the weight of the expected information, and the variance
@@ -65,11 +69,13 @@ def poisson_parts(mean: Array, k: Array, n: Array) -> Parts:
 def covariances(
     counts: Counts,
     found: Maximum,
+    back: Array,
     *,
     poisson: bool,
     clusters: npt.NDArray[np.intp] | None = None,
 ) -> dict[str, Array]:
-    """Covariance matrices (columns, columns) by kind; `cluster` only with `clusters` (rows,), their numbers."""
+    """Covariance matrices (columns, columns) of back @ coefficients by kind; `cluster` only with `clusters` (rows,),
+    their numbers."""
     parts_of = poisson_parts if poisson else binomial_parts
     beta, free = found.beta, found.free
     basis = np.eye(len(beta)) if free is None else free
@@ -116,4 +122,11 @@ def covariances(
     }
     if totals is not None:
         matrices["cluster"] = bread @ (totals @ totals.T) @ bread
-    return {kind: np.asarray(basis @ matrix @ basis.T) for kind, matrix in matrices.items()}
+    directions = without_rounding(back @ basis, back)
+    return {kind: np.asarray(directions @ matrix @ directions.T) for kind, matrix in matrices.items()}
+
+
+def without_rounding(directions: Array, back: Array) -> Array:
+    """Free directions in the caller's coefficients, zero for a coefficient that is free in none."""
+    lengths = np.linalg.norm(directions, axis=1) / np.linalg.norm(back, axis=1)
+    return np.where(lengths[:, None] > SETTLED, directions, 0.0)

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
-from rlpf_pipeline.abtest import log_binomial
+from rlpf_pipeline.abtest import log_binomial, relative_risk
 from rlpf_pipeline.abtest.log_binomial import estimate
 from rlpf_pipeline.abtest.maximum import Counts
+from rlpf_pipeline.errors import UserError
 
 # Class, sex, age, died, survived: the British Board of Trade's report of 1912 (R: datasets::Titanic), passengers only.
 TITANIC = """
@@ -116,6 +117,22 @@ def test_boundary_errors_are_the_limit_of_the_copy_method():
         assert fit.coefficients[name] == pytest.approx(inner.coefficients[name], rel=1e-3)
         error = inner.standard_errors["naive"][name] * (copies + 1) ** 0.5
         assert fit.standard_errors["naive"][name] == pytest.approx(error, rel=1e-2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_coefficient_that_rows_at_mean_1_fix_has_no_error(seed):
+    """Everything is clicked where past is 3 and z is 0, in both arms: their ratio is 1, however z and past may move."""
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame({"treatment": np.arange(24) % 2, "past": np.arange(24) // 6, "z": rng.normal(size=24)})
+    rows.loc[rows["past"] == 3, "z"] = 0.0
+    rows["k"] = np.where(rows["past"] == 3, 10, 1 + rng.binomial(5, 0.5, 24))
+    fit = log_binomial(rows.assign(n=10), "~ treatment + past + z", successes="k", trials="n")
+    assert fit.status == "boundary"
+    assert fit.coefficients["treatment"] == pytest.approx(0, abs=1e-12)
+    assert all(errors["treatment"] == 0 for errors in fit.standard_errors.values())
+    assert all(errors["z"] > 0.01 for errors in fit.standard_errors.values())
+    with pytest.raises(UserError, match="these alone settle the relative risk"):
+        relative_risk(fit, "treatment")
 
 
 def test_an_arm_where_every_trial_succeeds_has_the_error_of_the_other_arm():
