@@ -209,7 +209,7 @@ def quantile_plot(analysis: ExperimentAnalysis) -> Specification:
             "x": {
                 "field": "ctr",
                 "type": "quantitative",
-                "axis": {"format": ".1%", "tickCount": 5},
+                "axis": {"format": "%", "tickCount": 5},
                 "title": "Click-through rate of an advertiser",
             },
             "y": {"field": "quantile", "type": "nominal", "sort": names, "title": "Quantile"},

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.arms import QUANTILES
-from rlpf_pipeline.abtest.figures import fixed, signed
+from rlpf_pipeline.abtest.figures import decimals_for, fixed, signed
 from rlpf_pipeline.abtest.over_time import OverTime
 from rlpf_pipeline.abtest.sequential import LEAST_ADVERTISERS
 from rlpf_pipeline.report.methods import FORMULAS, REFERENCES, model_paragraphs
@@ -251,13 +251,14 @@ def balance_sections(analysis: ExperimentAnalysis) -> list[Section]:
 
 def arms_section(analysis: ExperimentAnalysis) -> Section:
     outcomes = tuple(analysis.arms[0].means)
+    decimals = decimals_for(10 * min(arm.ctr for arm in analysis.arms), fewest=3)  # three digits of it in percent
     totals = tuple(
         (
             arm.arm,
             integer(arm.advertisers),
             integer(arm.impressions),
             integer(arm.clicks),
-            number_of("CTR", arm.ctr),
+            number_of("CTR", arm.ctr, decimals),
             *(fixed(arm.means[outcome], 2) for outcome in outcomes),
             integer(arm.without_impressions),
         )
@@ -266,16 +267,16 @@ def arms_section(analysis: ExperimentAnalysis) -> Section:
     header = ("Arm", "Advertisers", "Impressions", "Clicks", "CTR", *(f"Mean {outcome}" for outcome in outcomes))
     quantiles = tuple(f"{100 * q:.0f} %" for q in QUANTILES)
     spread = tuple(
-        (d.quantity, d.arm, number_of(d.quantity, d.mean), *(number_of(d.quantity, value) for value in d.quantiles))
+        (d.quantity, d.arm, *(number_of(d.quantity, value, decimals) for value in (d.mean, *d.quantiles)))
         for d in analysis.distributions
     )
     shifts = tuple(
         (
             effect.quantity,
             f"{100 * effect.quantile:.0f} %",
-            number_of(effect.quantity, effect.control),
-            number_of(effect.quantity, effect.difference),
-            f"{number_of(effect.quantity, effect.low)} to {number_of(effect.quantity, effect.high)}",
+            number_of(effect.quantity, effect.control, decimals),
+            number_of(effect.quantity, effect.difference, decimals),
+            " to ".join(number_of(effect.quantity, end, decimals) for end in (effect.low, effect.high)),
         )
         for effect in analysis.quantile_effects
     )
@@ -296,8 +297,9 @@ def arms_section(analysis: ExperimentAnalysis) -> Section:
     )
 
 
-def number_of(quantity: str, value: float) -> str:
-    return f"{fixed(100 * value)} %" if quantity == "CTR" else fixed(value, 1)
+def number_of(quantity: str, value: float, decimals: int) -> str:
+    """decimals: of a CTR in percent."""
+    return f"{fixed(100 * value, decimals)} %" if quantity == "CTR" else fixed(value, 1)
 
 
 def power_section(analysis: ExperimentAnalysis) -> Section:

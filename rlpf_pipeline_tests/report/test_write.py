@@ -141,7 +141,7 @@ def test_ctrs_of_a_twentieth_of_a_percent_are_told_apart(analysis):
     arms = tuple(arm._replace(ctr=ctr) for arm, ctr in zip(analysis.arms, (0.00051, 0.00054), strict=True))
     totals, *_ = arms_section(analysis._replace(arms=arms)).grids
     column = totals.header.index("CTR")
-    assert [row[column] for row in totals.rows] == ["0.051 %", "0.054 %"]
+    assert [row[column] for row in totals.rows] == ["0.0510 %", "0.0540 %"]
 
 
 def test_a_look_that_is_too_early_is_said_in_the_report(tmp_path):
