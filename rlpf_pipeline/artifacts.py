@@ -18,7 +18,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -178,7 +178,7 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
     On an exception nothing appears under the final name and the former content stays.
     """
     building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    remove(building)
     building.mkdir(parents=True)
     metrics: dict[str, float | int | str | bool | None] = {}
     yield building, metrics
@@ -217,7 +217,7 @@ def explained(home: Path, inputs: Iterable[Path]) -> Iterator[None]:
     except Exception as error:
         if tells_of_full_disk(error):
             for building in home.rglob(".*.building"):
-                shutil.rmtree(building, ignore_errors=True)
+                remove(building)
             raise UserError(
                 f"The disk of {home} is full, or that of temporary files (TMPDIR). What was complete is as it was "
                 "before. Free some space, or set RLPF_HOME (or TMPDIR) to a larger disk, and run again."
@@ -238,10 +238,22 @@ def swap_into_place(building: Path, folder: Path) -> None:
         flush(path)
     former = former_of(folder)
     if folder.exists():
-        shutil.rmtree(former, ignore_errors=True)
+        remove(former)
         folder.rename(former)
     building.rename(folder)
-    shutil.rmtree(former, ignore_errors=True)
+    remove(former)
+
+
+def remove(folder: Path) -> None:
+    """The folder, if there is one, also where folders in it are read-only: made so by hand, or copies of such. Of a
+    symbolic link only the link."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    for place, _, _ in os.walk(folder):
+        with suppress(OSError):
+            Path(place).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def whole(folder: Path) -> Path:

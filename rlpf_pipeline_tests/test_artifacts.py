@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -103,6 +105,47 @@ def test_all_of_an_artifact_is_on_the_disk_before_it_has_its_name(
         (building / "deep/data.txt").write_text("one")
     names = {".", "deep", "deep/data.txt", "manifest.json"}
     assert {Path(".a.building", name) for name in names} <= set(flushed)
+
+
+def test_what_was_made_read_only_is_replaced_as_often_as_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with without_roots_rights():
+        for text in ("one", "two", "three"):
+            with publish(Path("a"), Recipe(stage="a")) as (building, _):
+                (building / "deep").mkdir()
+                (building / "deep/data.txt").write_text(text)
+            assert [*Path().iterdir()] == [Path("a")]
+            assert Path("a/deep/data.txt").read_text() == text
+            for folder in (Path("a"), Path("a/deep")):
+                folder.chmod(0o500)
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """In the working folder, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = 65534
+    artifacts.versions()
+    os.chown(".", nobody, nobody)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_link_in_a_folder_s_place_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/kept.txt").write_text("kept")
+    (tmp_path / "a").symlink_to("elsewhere")
+    for text in ("one", "two"):
+        build(tmp_path / "a", Recipe(stage="a"), text)
+        assert (tmp_path / "a/data.txt").read_text() == text
+    assert {path.name for path in tmp_path.rglob("*")} == {"a", "data.txt", "manifest.json", "elsewhere", "kept.txt"}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"recipe": {"sta', b"[]", b"\xff{}"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, explained, is_current, lock_of, locked, publish
+from rlpf_pipeline.artifacts import Manifest, explained, is_current, lock_of, locked, publish, remove
 from rlpf_pipeline.defs.stages import STAGES, Stage, folder_of, inputs_of, manifest_of, recipe_of
 from rlpf_pipeline.settings import Settings
 
@@ -44,7 +43,7 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
     """
     with alone(settings.warehouse):
         if not settings.warehouse.is_file():
-            shutil.rmtree(settings.home / "warehouse", ignore_errors=True)
+            remove(settings.home / "warehouse")
         folder, recipe = folder_of(name, settings), recipe_of(name, settings)
         if is_current(folder, recipe):
             return outcome_of(name, settings, reused=True)
@@ -70,7 +69,7 @@ def only_job(settings: Settings) -> AbstractContextManager[None]:
 def set_aside(folder: Path) -> Iterator[None]:
     """Without `folder` inside; an exception brings it back."""
     aside = folder.with_name(f".{folder.name}.aside")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
     if folder.is_dir():
         folder.rename(aside)
     try:
@@ -79,7 +78,7 @@ def set_aside(folder: Path) -> Iterator[None]:
         if aside.is_dir():
             aside.rename(folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
 
 
 def outcome_of(name: str, settings: Settings, reused: bool) -> Outcome:

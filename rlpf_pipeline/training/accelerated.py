@@ -15,7 +15,7 @@ from subprocess import CalledProcessError
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command, launch_command_parser
 
-from rlpf_pipeline.training.run_config import KILLED, MISTAKE
+from rlpf_pipeline.training.run_config import INTERRUPTED, KILLED, MISTAKE
 
 
 def main() -> None:
@@ -36,6 +36,8 @@ def main() -> None:
         launch_command(arguments)
     except CalledProcessError as error:
         sys.exit(error.returncode if error.returncode > 0 else KILLED - error.returncode)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

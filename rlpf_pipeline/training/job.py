@@ -26,7 +26,7 @@ from accelerate.utils import set_seed
 from rlpf_pipeline.artifacts import explained, lock_of, locked, publish, write_atomically
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, MISTAKE, RunConfig
+from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, INTERRUPTED, MISTAKE, RunConfig
 
 Metrics = dict[str, float | int | str | bool | None]
 Work = Callable[[RunConfig, Path, Reporter], Metrics]
@@ -55,6 +55,8 @@ def run_job(work: Work, *, shards: bool = False) -> None:
     except Exception:
         leave(path.parent / CRASH.format(rank=rank), traceback.format_exc())
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)  # whoever started the job says so
 
 
 def leave(file: Path, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +17,7 @@ CRASH, MISTAKE = "error-rank{rank}.txt", "mistake-rank{rank}.txt"
 """Files that a failed job leaves beside its run.json: a traceback, or what the user can mend."""
 KILLED = 128
 """A job that a signal killed has this and the signal's number as exit code, as in shells."""
+INTERRUPTED = KILLED + signal.SIGINT
 
 
 class RunConfig(BaseModel):

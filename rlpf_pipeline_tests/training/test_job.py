@@ -77,6 +77,19 @@ def test_a_failure_leaves_its_reason_and_nothing_else(
     assert not config.output.exists()
 
 
+def test_an_interruption_leaves_no_traceback(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> Metrics:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run_job(interrupted)
+    assert end.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert not [*tmp_path.glob("*-rank0.txt")]
+
+
 def test_a_reason_that_cannot_be_left_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mistake-rank0.txt").mkdir()
     leave(tmp_path / "mistake-rank0.txt", "The disk is full.")
