@@ -20,7 +20,15 @@ from rlpf_pipeline.defs.stages import STAGES, folder_of, inputs_of, recipe_of
 from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.process_group import process_group
-from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, KILLED, MISTAKE, RunConfig
+from rlpf_pipeline.training.run_config import (
+    CRASH,
+    EXPECTS_GPU,
+    EXPECTS_RANKS,
+    KILLED,
+    MISTAKE,
+    RunConfig,
+    as_in_shells,
+)
 from rlpf_pipeline.yaml_files import loaded
 
 ERROR_TAIL_LINES = 30
@@ -113,8 +121,9 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": ":replace", **environment}
     if is_for_gpus(config):
         variables[EXPECTS_GPU] = "1"
+    variables[EXPECTS_RANKS] = str(content_of(config).get("num_processes", 1))
     with process_group(command, variables) as process:
-        code = process.wait()
+        code = as_in_shells(process.wait())
     if mistakes := left_by_ranks(MISTAKE, folder):
         raise UserError(mistakes[0].read_text(encoding="utf-8"))
     if code != 0:

@@ -8,16 +8,16 @@ Only safetensors are loaded and no remote code runs.
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpf_pipeline.artifacts import lock_of, locked, swap_into_place
+from rlpf_pipeline.artifacts import Recipe, is_current, lock_of, locked, publish, require_as_written
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.tiny import make_tiny_model
 from rlpf_pipeline.settings import BaseModelSettings
@@ -141,7 +141,7 @@ def _load(kind: type, base: BaseModelSettings, cache_folder: Path, attention: st
 def _explain_missing(base: BaseModelSettings, load):  # type: ignore[no-untyped-def]
     try:
         return load()
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(
             f"Base model '{base.name}' could not be loaded: {str(error).splitlines()[0]} "
             "Give the folder of a model with safetensors weights, a hub name this machine can reach, "
@@ -156,17 +156,24 @@ def _explain_missing(base: BaseModelSettings, load):  # type: ignore[no-untyped-
 
 
 def _in_cache(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder; made where there is none, by the first of those that want it, for which the others wait."""
-    if folder.is_dir():
+    """The folder; made where there is none or a file of it is gone or damaged, by the first of those that want it, for
+    which the others wait."""
+    recipe = Recipe(stage=folder.name)
+    if _is_whole(folder, recipe):
         return folder
     with locked(lock_of(folder), f"Waiting for another process, which makes {folder} …", waits=True):
-        if not folder.is_dir():
-            building = folder.with_name(f".{folder.name}.building")
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            make(building)
-            swap_into_place(building, folder)
+        if not _is_whole(folder, recipe):
+            with publish(folder, recipe) as (building, _):
+                make(building)
     return folder
+
+
+def _is_whole(folder: Path, recipe: Recipe) -> bool:
+    try:
+        require_as_written(folder)
+        return is_current(folder, recipe)
+    except UserError:
+        return False
 
 
 def convert_gguf(package_folder: Path, to: Path) -> None:

@@ -26,7 +26,7 @@ from accelerate.utils import set_seed
 from rlpf_pipeline.artifacts import explained, lock_of, locked, publish, write_atomically
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, INTERRUPTED, MISTAKE, RunConfig
+from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, EXPECTS_RANKS, INTERRUPTED, MISTAKE, RunConfig
 
 Metrics = dict[str, float | int | str | bool | None]
 Work = Callable[[RunConfig, Path, Reporter], Metrics]
@@ -72,6 +72,7 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
     with Reporter(config.recipe.stage) as reporter:
         reporter.parameters(config.recipe.settings)
         require_device(reporter)
+        require_ranks()
         if rank != 0:
             with TemporaryDirectory() as scratch:
                 work(config, Path(scratch), reporter)
@@ -99,6 +100,18 @@ def require_device(reporter: Reporter) -> None:
         )
     if torch.cuda.is_available():
         reporter.say("a GPU is here and not used; RLPF_ACCELERATE=gpu uses it (docs/accelerate.md)")
+
+
+def require_ranks() -> None:
+    """Raises UserError where fewer processes share the work than were asked for: of a configuration without GPUs
+    accelerate starts one, without a word."""
+    asked = int(os.environ.get(EXPECTS_RANKS, "1"))
+    if asked > 1 and (ranks := accelerator().num_processes) < asked:
+        raise UserError(
+            f"RLPF_ACCELERATE asks for {asked} processes, and accelerate started {ranks}: for distributed_type "
+            "MULTI_CPU or NO it starts no more. For ranks on a CPU write distributed_type: MULTI_GPU and set "
+            "ACCELERATE_USE_CPU=true; else write num_processes: 1."
+        )
 
 
 def be_deterministic() -> None:

@@ -11,13 +11,18 @@ from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
-EXPECTS_GPU = "RLPF_EXPECTS_GPU"
-"""Variable of a job that is not to run on a CPU."""
+EXPECTS_GPU, EXPECTS_RANKS = "RLPF_EXPECTS_GPU", "RLPF_EXPECTS_RANKS"
+"""Variables of a job: it is not to run on a CPU; so many processes are to share it."""
 CRASH, MISTAKE = "error-rank{rank}.txt", "mistake-rank{rank}.txt"
 """Files that a failed job leaves beside its run.json: a traceback, or what the user can mend."""
 KILLED = 128
 """A job that a signal killed has this and the signal's number as exit code, as in shells."""
 INTERRUPTED = KILLED + signal.SIGINT
+
+
+def as_in_shells(code: int) -> int:
+    """Of a process that a signal killed Python says the negative number of that."""
+    return code if code >= 0 else KILLED - code
 
 
 class RunConfig(BaseModel):

@@ -43,7 +43,11 @@ def test_a_job_that_ends_well_leaves_its_manifest(
     launch(FAKE_JOB, run_config(tmp_path, "well"), {"PYTHONPATH": REPOSITORY})
     manifest = read_manifest(tmp_path / "model")
     assert manifest is not None
-    assert manifest.metrics == {"accuracy": 0.75, "expects_gpu": accelerate == "gpu"}
+    assert manifest.metrics == {
+        "accuracy": 0.75,
+        "expects_gpu": accelerate == "gpu",
+        "expects_ranks": "1",
+    }
     assert (tmp_path / "model" / "weights.txt").read_text() == "whole"
 
 
@@ -72,6 +76,59 @@ def test_a_killed_job_leaves_nothing_under_its_final_name(tmp_path: Path) -> Non
         launch(FAKE_JOB, run_config(tmp_path, "killed"), {"PYTHONPATH": REPOSITORY})
     assert not (tmp_path / "model").exists()
     assert (tmp_path / ".model.building" / "weights.txt").read_text() == "half"
+
+
+def test_a_launcher_that_is_killed_takes_its_job_along(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="was killed by SIGKILL, perhaps for lack of memory"):
+        launch(FAKE_JOB, run_config(tmp_path, "launcher killed"), {"PYTHONPATH": REPOSITORY})
+    assert not processes_naming(tmp_path)
+
+
+def test_of_several_ranks_the_first_one_s_end_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RLPF_ACCELERATE", str(two_ranks(tmp_path, "MULTI_GPU")))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with pytest.raises(JobFailed, match="was killed by SIGKILL, perhaps for lack of memory"):
+        launch(FAKE_JOB, run_config(tmp_path, "second rank killed"), {"PYTHONPATH": REPOSITORY})
+    assert "Traceback" not in capfd.readouterr().err
+    assert not processes_naming(tmp_path)
+
+
+def test_a_job_hears_how_many_ranks_it_was_to_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPF_ACCELERATE", str(two_ranks(tmp_path, "MULTI_CPU")))
+    launch(FAKE_JOB, run_config(tmp_path, "well"), {"PYTHONPATH": REPOSITORY})
+    manifest = read_manifest(tmp_path / "model")
+    assert manifest is not None
+    assert manifest.metrics["expects_ranks"] == "2"
+
+
+def two_ranks(folder: Path, distributed_type: str) -> Path:
+    config = folder / "two.yaml"
+    lines = [
+        "compute_environment: LOCAL_MACHINE",
+        f"distributed_type: {distributed_type}",
+        "num_machines: 1",
+        "num_processes: 2",
+        "machine_rank: 0",
+        "main_process_port: 0",
+        "mixed_precision: 'no'",
+        f"use_cpu: {str(distributed_type == 'MULTI_CPU').lower()}",
+    ]
+    config.write_text("\n".join(lines))
+    return config
+
+
+def processes_naming(folder: Path) -> list[Path]:
+    """Command lines of living processes that the folder stands in."""
+    return [file for file in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in content_of(file)]
+
+
+def content_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
 
 
 def test_a_missing_accelerate_config_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

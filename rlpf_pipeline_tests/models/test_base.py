@@ -1,5 +1,6 @@
 """Base models in the cache."""
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import tokenization_utils_base
 
-from rlpf_pipeline.models.base import _in_cache, load_tokenizer
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.models.base import _in_cache, load_causal_lm, load_tokenizer, resolve
+from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline_tests.conftest import TINY
 
 
@@ -25,7 +28,30 @@ def test_ranks_that_want_a_base_at_once_make_it_once(tmp_path: Path) -> None:
         found = list(ranks.map(lambda _: _in_cache(tmp_path / "cache" / "tiny", make), range(4)))
     assert len(made) == 1
     assert set(found) == {tmp_path / "cache" / "tiny"}
-    assert sorted(path.name for path in found[0].iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in found[0].iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "emptied"])
+def test_a_damaged_base_in_the_cache_is_made_anew(damage: str, tmp_path: Path) -> None:
+    load_tokenizer(TINY, tmp_path)
+    folder = tmp_path / "tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    if damage == "gone":
+        (folder / "tokenizer.json").unlink()
+    elif damage == "cut":
+        (folder / "model.safetensors").write_bytes(before["model.safetensors"][:5000])
+    else:
+        for path in folder.iterdir():
+            path.unlink()
+    load_causal_lm(TINY, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_base_of_the_user_s_own_that_is_cut_short_is_told_in_words(cache: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(resolve(TINY, cache), tmp_path / "ours")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(UserError, match="ours' could not be loaded"):
+        load_causal_lm(BaseModelSettings(name=str(folder)), cache)
 
 
 def test_a_saved_tokenizer_does_not_tell_whether_a_hub_was_in_reach(

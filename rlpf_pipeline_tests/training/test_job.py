@@ -14,7 +14,7 @@ from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training import job
 from rlpf_pipeline.training.job import Metrics, leave, only_writer, run_job
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.run_config import EXPECTS_GPU, RunConfig
+from rlpf_pipeline.training.run_config import EXPECTS_GPU, EXPECTS_RANKS, RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,16 @@ def test_a_gpu_that_is_asked_for_and_missing_is_an_error(
     with pytest.raises(SystemExit, match="2"):
         run_job(write_weights)
     assert "asks for a GPU, and PyTorch sees none" in (tmp_path / "mistake-rank0.txt").read_text()
+    assert not config.output.exists()
+
+
+def test_fewer_ranks_than_were_asked_for_are_an_error(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXPECTS_RANKS, "2")
+    with pytest.raises(SystemExit, match="2"):
+        run_job(write_weights)
+    assert "asks for 2 processes, and accelerate started 1" in (tmp_path / "mistake-rank0.txt").read_text()
     assert not config.output.exists()
 
 
