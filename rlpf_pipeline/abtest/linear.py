@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.design import TREATMENT
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, risk_from
 from rlpf_pipeline.errors import UserError
-
-Z95 = 1.959963984540054
 
 
 class LinearEffect(NamedTuple):
@@ -47,13 +46,14 @@ def linear_effect(outcome: str, values: pd.Series[float], design: pd.DataFrame) 
     position = list(design.columns).index(TREATMENT)
     result = OLS(y, x).fit(cov_type="HC1")
     difference, error = float(result.params[position]), float(result.bse[position])
+    reach = normal.quantile(0.975) * error
     control_mean = float((y - difference * x[:, position]).mean())
     return LinearEffect(
         outcome=outcome,
         control_mean=control_mean,
         difference=difference,
-        low=difference - Z95 * error,
-        high=difference + Z95 * error,
+        low=difference - reach,
+        high=difference + reach,
         standard_error=error,
         p_value=float(result.pvalues[position]),
         ratio=ratio_of_means(y, x, position, np.asarray(result.resid), difference, control_mean),

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from rlpf_pipeline.abtest import normal
+from rlpf_pipeline.abtest.frames import MINIMUM_ADVERTISERS
 from rlpf_pipeline.abtest.log_binomial import LARGEST_LOG
 from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.abtest.ratio import ArmCounts
 from rlpf_pipeline.errors import UserError
 
 STUDY_EFFECT = 0.067
@@ -117,14 +119,15 @@ def expected_error(clicks: Array, impressions: Array, treatment_share: float = 0
     Raises UserError where there are fewer than 10 advertisers with impressions, or no clicks.
     """
     shown = impressions > 0
-    k, n = clicks[shown], impressions[shown]
-    if len(k) < 10 or k.sum() == 0:
+    counts = ArmCounts(clicks[shown], impressions[shown])
+    number = len(counts.k)
+    if number < MINIMUM_ADVERTISERS or counts.k.sum() == 0:
         raise UserError(
-            f"{len(k)} advertisers with {k.sum():.0f} clicks are too few to plan from: at least 10, and clicks."
+            f"{number} advertisers with {counts.k.sum():.0f} clicks are too few to plan from: at least "
+            f"{MINIMUM_ADVERTISERS}, and clicks."
         )
-    influence = (k - k.sum() / n.sum() * n) / k.mean()
     arms = 1 / treatment_share + 1 / (1 - treatment_share)
-    return float(np.sqrt((influence**2).mean() * arms / len(k)))
+    return float(np.sqrt((counts.influence**2).mean() * arms / number))
 
 
 def plan(

@@ -76,8 +76,8 @@ def ab_power(
     from rlpf_pipeline.abtest.power import plan
     from rlpf_pipeline.abtest.pre_period import planned_from
     from rlpf_pipeline.artifacts import write_atomically
+    from rlpf_pipeline.report.plain import plain
     from rlpf_pipeline.report.power_table import power_table
-    from rlpf_pipeline.report.write import plain
 
     if data and output and data.resolve() == output.resolve():
         raise UserError(f"The output {output} is the data. Choose another name.")

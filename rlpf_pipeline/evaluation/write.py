@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlpf_pipeline.evaluation.plots import pictures
 from rlpf_pipeline.evaluation.reward_model import MODELS, Evaluation, Figures
+from rlpf_pipeline.report.plain import plain
 from rlpf_pipeline.report.plots import inline_svg, standalone_svg
 
 SHOWN = (
@@ -76,12 +77,3 @@ def gain_of(evaluation: Evaluation, name: str) -> str:
 
 def table_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def plain(value: object) -> object:
-    """Named tuples as dictionaries, all the way down: what JSON can hold by name."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain(value._asdict())
-    if isinstance(value, dict):
-        return {name: plain(own) for name, own in value.items()}
-    return [plain(own) for own in value] if isinstance(value, list) else value

@@ -24,6 +24,7 @@ from rlpf_pipeline.abtest.log_binomial import risk_from
 from rlpf_pipeline.artifacts import versions, written_whole
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import wording
+from rlpf_pipeline.report.plain import plain
 from rlpf_pipeline.report.plots import inline_svg, plots_of, png, standalone_svg
 from rlpf_pipeline.report.sections import sections_of
 
@@ -145,14 +146,3 @@ def effects_csv(analysis: ExperimentAnalysis) -> str:
     ]
     writer.writerows([wording.csv_cell(cell) for cell in row] for row in rows)
     return text.getvalue()
-
-
-def plain(value: Any) -> Any:
-    """NamedTuples as objects, all the way down."""
-    if hasattr(value, "_asdict"):
-        return {name: plain(part) for name, part in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    return value

@@ -14,9 +14,9 @@ import pytest
 from rlpf_pipeline.abtest import ExperimentSpec, analyse
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import write_report
+from rlpf_pipeline.report.plain import plain
 from rlpf_pipeline.report.sections import arms_section
 from rlpf_pipeline.report.wording import change, csv_cell
-from rlpf_pipeline.report.write import plain
 from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of
 from rlpf_pipeline_tests.abtest.test_over_time import early_weeks, weekly
 from rlpf_pipeline_tests.abtest.test_segments import poor_in_part
