@@ -306,6 +306,19 @@ SUGGESTIONS = Table(
     ),
 )
 
+GENERATED_TEXTS = Table(
+    "generated_texts",
+    "one row per suggestion for a row of the user's file (rlpf generate --input)",
+    (
+        Column("row", "BIGINT", "Row of the file, from 1"),
+        Column("original", "VARCHAR", "Its text"),
+        Column("rank", "BIGINT", "From 1; by reward less its spread, without a reward model in the order drawn"),
+        Column("text", "VARCHAR", "The suggestion"),
+        Column("reward", "DOUBLE", "Gain over the original by the reward model", "log odds", nullable=True),
+        Column("reward_spread", "DOUBLE", "Standard deviation of it over heads", "log odds", nullable=True),
+    ),
+)
+
 REWARD_SCORES = Table(
     "reward_scores",
     "one row per model (or baseline) and text of the test split",

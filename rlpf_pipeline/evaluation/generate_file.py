@@ -2,9 +2,7 @@
 
     rlpf generate --policy DIR --input ads.csv --text-column headline -n 4 --output suggestions.parquet
 
-The output has a row a suggestion: `row` of the input (the first is 1), `original`, `rank`, `text`, and by the reward
-model `reward` and `reward_spread` (null without one), which make the rank. Equal texts of equal contexts are served
-once.
+The output has a row a suggestion (contracts.GENERATED_TEXTS). Equal texts of equal contexts are served once.
 """
 
 from __future__ import annotations
@@ -15,24 +13,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlpf_pipeline.arrow_tables import arrow_schema
 from rlpf_pipeline.artifacts import written_whole
+from rlpf_pipeline.contracts import GENERATED_TEXTS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_writable
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
 from rlpf_pipeline.warehouse import connect, quoted
-
-SUGGESTIONS = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("original", pa.string()),
-        ("rank", pa.int32()),
-        ("text", pa.string()),
-        ("reward", pa.float64()),
-        ("reward_spread", pa.float64()),
-    ]
-)
 
 
 def generate_file(
@@ -70,7 +59,7 @@ def generate_file(
         for rank, suggestion in enumerate(own[ad], start=1)
     ]
     with written_whole(output) as building:
-        pq.write_table(pa.Table.from_pylist(rows, SUGGESTIONS), building)
+        pq.write_table(pa.Table.from_pylist(rows, arrow_schema(GENERATED_TEXTS)), building)
     return len(ads), sum(len(own[ad]) < n for ad in ads)
 
 

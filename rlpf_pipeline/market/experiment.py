@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rlpf_pipeline.arrow_tables import arrow_table
 from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.assignment import ARMS, assign
 from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr, industry_of
-from rlpf_pipeline.market.history import arrow_table
 from rlpf_pipeline.market.selection import select, selection_probabilities
 from rlpf_pipeline.settings import ExperimentSettings, MarketSettings
 

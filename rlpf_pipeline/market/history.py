@@ -21,8 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rlpf_pipeline.arrow_tables import arrow_schema, arrow_table
 from rlpf_pipeline.artifacts import written_whole
-from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, Table
+from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
 from rlpf_pipeline.market.click_model import INDUSTRY, PlantedClickModel, capped_ctr
@@ -41,7 +42,6 @@ NOVELTY_HALF_LIFE = 2.0
 FIRST_DAY = date(2025, 1, 1)
 PART = 20_000
 """Advertisers of a part; six rows each by default, hence a row group of 120,000."""
-ARROW_TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -184,12 +184,3 @@ def write_ads(advertisers: Advertisers, ads_of: Integers, variants: int, draws: 
             brief = draw_brief(industry, str(advertisers.brand[row]), draws)
             ads.append(WrittenAd(row, write_variants(brief, expertise, variants, draws)))
     return ads
-
-
-def arrow_schema(table: Table) -> pa.Schema:
-    return pa.schema([pa.field(c.name, ARROW_TYPES[c.type], nullable=c.nullable) for c in table.columns])
-
-
-def arrow_table(table: Table, columns: dict[str, object]) -> pa.Table:
-    """An Arrow table with the columns, order, types and nullability of a contract."""
-    return pa.table({c.name: columns[c.name] for c in table.columns}, schema=arrow_schema(table))

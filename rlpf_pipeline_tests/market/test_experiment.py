@@ -3,12 +3,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from rlpf_pipeline.arrow_tables import ARROW_TYPES, arrow_table
 from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS, SUGGESTIONS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.market.assignment import assign
 from rlpf_pipeline.market.click_model import PlantedClickModel
 from rlpf_pipeline.market.experiment import simulate_experiment
-from rlpf_pipeline.market.history import ARROW_TYPES, arrow_table
 from rlpf_pipeline.settings import ExperimentSettings, MarketSettings
 
 MARKET = MarketSettings()

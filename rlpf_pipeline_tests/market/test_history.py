@@ -3,10 +3,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from rlpf_pipeline.arrow_tables import ARROW_TYPES
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
 from rlpf_pipeline.market import history as history_module
 from rlpf_pipeline.market.advertisers import draw_advertisers
-from rlpf_pipeline.market.history import ARROW_TYPES, deliver, simulate_history, write_history
+from rlpf_pipeline.market.history import deliver, simulate_history, write_history
 from rlpf_pipeline.settings import MarketSettings
 
 MARKET = MarketSettings(advertisers=150)

@@ -2,10 +2,10 @@
 
 import pyarrow as pa
 
+from rlpf_pipeline.arrow_tables import arrow_schema
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
 
-TYPES = {"VARCHAR": pa.string(), "BIGINT": pa.int64()}
-SCHEMA = pa.schema([(column.name, TYPES[column.type]) for column in RAW_MULTITEXT_ADS.columns])
+SCHEMA = arrow_schema(RAW_MULTITEXT_ADS)
 
 
 def raw_row(ad_id, variant_id, text, impressions, clicks, advertiser_id=None, period=None):
