@@ -30,6 +30,9 @@ from rlpf_pipeline.settings import faults_of
 
 MANIFEST = "manifest.json"
 PACKAGE = Path(__file__).parent
+IS_INSTALLED = (PACKAGE / "sql").is_dir()
+"""From a wheel, which carries `sql/` within the package; in the project it is beside it."""
+SQL = PACKAGE / "sql" if IS_INSTALLED else PACKAGE.parent / "sql"
 LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
 """Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
 MAKERS = (
@@ -113,7 +116,7 @@ def source_digest(*sources: str) -> str:
     settings.py stays out: the values of the settings are in the recipe.
     """
     files: set[Path] = set()
-    waiting = [PACKAGE.parent / source if source.startswith("sql/") else PACKAGE / source for source in sources]
+    waiting = [(SQL.parent if source.startswith("sql/") else PACKAGE) / source for source in sources]
     while waiting:
         path = waiting.pop()
         if path.is_dir():

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from rlpf_pipeline.artifacts import IS_INSTALLED, PACKAGE
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import (
     BaseModelSettings,
@@ -34,7 +35,6 @@ from rlpf_pipeline.settings import (
 )
 from rlpf_pipeline.yaml_files import loaded
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 TOP_LAYERS = LoraSettings(top_layers=12)
 MIDDLE_OF_SMOLLM2 = RewardSettings(
     solve_heads=True,
@@ -106,8 +106,8 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
 
 
 def home_from_environment() -> Path:
-    """RLPF_HOME, by default `.rlpf` beside pyproject.toml."""
-    return Path(os.environ.get("RLPF_HOME") or REPOSITORY / ".rlpf").resolve()
+    """RLPF_HOME, by default `.rlpf` beside pyproject.toml; of a package from a wheel, in the working folder."""
+    return Path(os.environ.get("RLPF_HOME") or (Path() if IS_INSTALLED else PACKAGE.parent) / ".rlpf").resolve()
 
 
 def load_settings(

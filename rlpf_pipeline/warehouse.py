@@ -25,10 +25,9 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 
-from rlpf_pipeline.artifacts import Recipe, link_or_copy, publish, require_as_written
+from rlpf_pipeline.artifacts import SQL, Recipe, link_or_copy, publish, require_as_written
 from rlpf_pipeline.errors import UserError
 
-SQL = Path(__file__).resolve().parent.parent / "sql"
 IDENTIFIER = re.compile(r"[a-z_]+")
 PARAMETER = re.compile(r"\$([a-z_]+)")
 MEMORY_LIMIT = "3600MB"

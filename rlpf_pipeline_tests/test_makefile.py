@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline.profiles import REPOSITORY
-
+REPOSITORY = Path(__file__).parents[1]
 SAYS = '#!/bin/sh\nprintf "%s\\n" "$@" "dagster $DAGSTER_HOME" "data $RLPF_DATA"\n'
 
 

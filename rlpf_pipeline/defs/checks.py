@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from rlpf_pipeline.artifacts import SQL
 from rlpf_pipeline.defs.building import alone
-from rlpf_pipeline.defs.metadata import SQL
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import folder_of, manifest_of
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from rlpf_pipeline.artifacts import SQL
 from rlpf_pipeline.contracts import Column, Table
 from rlpf_pipeline.defs.building import Outcome
 from rlpf_pipeline.defs.tracking import Tracking
@@ -16,7 +17,6 @@ from rlpf_pipeline.settings import Settings
 
 Metadata = dict[str, Any]
 """By name, in any of the kinds that Dagster shows."""
-SQL = Path(__file__).resolve().parents[2] / "sql"
 IMAGE_TYPES = {".svg": "svg+xml", ".png": "png"}
 TABLE_FILES = {
     "raw_multitext_ads": "multitext_ads.parquet",

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
@@ -19,9 +20,10 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFil
 from rlpf_pipeline.artifacts import locked, write_atomically
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.profiles import REPOSITORY
 from rlpf_pipeline.settings import Settings
 
+DAGSTER_SETTINGS = Path(__file__).with_name("dagster.yaml")
+"""A link to the project's own, which a wheel carries as a file."""
 ROOM = 2**20
 """Bytes that Dagster's tables need: where less is free, SQLite tells of an error of input or output."""
 STARTED_HERE = {"rlpf/started_by": "rlpf run"}
@@ -72,7 +74,7 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
     home.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(home).free < ROOM:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    write_atomically(home / "dagster.yaml", (REPOSITORY / "dagster.yaml").read_text(encoding="utf-8"))
+    write_atomically(home / "dagster.yaml", DAGSTER_SETTINGS.read_text(encoding="utf-8"))
     os.environ["DAGSTER_HOME"] = str(home)
     with dg.DagsterInstance.get() as instance:
         yield instance
