@@ -99,13 +99,16 @@ def file_digest(path: Path) -> str:
 def model_digest(name: str) -> str | None:
     """Digest of what is read of the folder of a base model; None where the name is none: a hub's stays as it is."""
     files = [path for path in sorted(Path(name).glob("*")) if path.suffix in LOADED]
-    digests = {path.name: _digest_as_of(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-    return digest_of(digests) if files else None
+    return digest_of({path.name: known_digest(path) for path in files}) if files else None
+
+
+def known_digest(path: Path) -> str:
+    """`file_digest`, once in a process for a file that stays as it is: weights are large, and asked about often."""
+    return _digest_as_of(path, path.stat().st_size, path.stat().st_mtime_ns)
 
 
 @cache
 def _digest_as_of(path: Path, size: int, modified: int) -> str:
-    """Weights are large, and all stages of a process ask about the same ones."""
     return file_digest(path)
 
 
@@ -159,7 +162,7 @@ def require_as_written(folder: Path, matters: Callable[[Path], bool] = lambda pa
     manifest = read_manifest(folder)
     for name, digest in manifest.files.items() if manifest else ():
         path = whole(folder) / name
-        if matters(path) and (not path.is_file() or file_digest(path) != digest):
+        if matters(path) and (not path.is_file() or known_digest(path) != digest):
             what = "is not what was written" if path.is_file() else "is missing"
             raise UserError(
                 f"{path} {what}: {folder} is damaged, or was changed. Copy it anew, or remove it and make it again."
