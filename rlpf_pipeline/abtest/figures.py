@@ -10,8 +10,10 @@ MOST_DECIMALS = 9
 
 
 def fixed(value: float, decimals: int = 3, sign: str = "") -> str:
+    """With a sign asked for, what rounds to 0 keeps its own: it tells on which side of 0 an interval ends."""
     text = f"{value:{sign},.{decimals}f}" if abs(value) < LARGEST_IN_FULL else f"{value:{sign}.2e}"
-    return text.replace("-", MINUS)
+    nothing = sign == "" and not any(digit in text for digit in "123456789")
+    return text.lstrip("-") if nothing else text.replace("-", MINUS)
 
 
 def signed(value: float, decimals: int = 1) -> str:

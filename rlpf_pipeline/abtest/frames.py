@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,33 @@ MINIMUM_ADVERTISERS = 10
 
 
 def as_frame(data: Any) -> pd.DataFrame:
-    """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table."""
+    """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table. Decimals become floats: pandas
+    holds them as objects, each of which would be a level of its own in a formula."""
     import pandas as pd  # heavy, and not needed where DuckDB sums the rows
 
-    if isinstance(data, pd.DataFrame):
-        return data.reset_index(drop=True)
-    if hasattr(data, "to_pandas"):
-        return pd.DataFrame(data.to_pandas()).reset_index(drop=True)
-    raise UserError(f"Expected a pandas.DataFrame or a pyarrow.Table, got {type(data).__name__}.")
+    if not isinstance(data, pd.DataFrame) and not hasattr(data, "to_pandas"):
+        raise UserError(f"Expected a pandas.DataFrame or a pyarrow.Table, got {type(data).__name__}.")
+    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data.to_pandas())
+    decimals = [name for name in frame.select_dtypes("object") if holds_decimals(frame[name])]
+    return frame.astype(dict.fromkeys(decimals, float)).reset_index(drop=True)
+
+
+def holds_decimals(column: pd.Series[Any] | pd.DataFrame) -> bool:
+    """Not so of a name that two columns have."""
+    from pandas.api.types import infer_dtype
+
+    return column.ndim == 1 and infer_dtype(column) == "decimal"
+
+
+def named_twice(frame: pd.DataFrame) -> list[Any]:
+    return list(frame.columns[frame.columns.duplicated()])
+
+
+def require_single(frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise UserError when the frame has two columns of one of these names."""
+    twice = sorted({*columns} & {*named_twice(frame)})
+    if twice:
+        raise UserError(f"More than one column is called {', '.join(twice)}. Rename or leave out all but one of them.")
 
 
 def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
@@ -35,6 +55,7 @@ def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
             f"The table has no column {', '.join(absent)}. It needs: {', '.join(columns)}; it has: "
             f"{', '.join(map(str, frame.columns))}. Rename or add the columns."
         )
+    require_single(frame, columns)
     missing = {name: int(frame[name].isna().sum()) for name in columns if frame[name].isna().any()}
     if missing:
         first = int(frame[list(missing)].isna().any(axis=1).to_numpy().argmax()) + 1
@@ -47,7 +68,12 @@ def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
     """Raise UserError unless 0 <= successes <= trials, finite, in every row."""
-    k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
+    try:
+        k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{successes} and {trials} are to hold numbers: {error}. Correct them at their source."
+        ) from error
     for wrong, problem in (
         (~(np.isfinite(k) & np.isfinite(n)), "is not a finite number"),
         ((k < 0) | (n < 0), "is negative"),

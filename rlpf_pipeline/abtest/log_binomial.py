@@ -21,7 +21,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
-from rlpf_pipeline.abtest.frames import as_frame, require_columns, require_counts
+from rlpf_pipeline.abtest.frames import as_frame, named_twice, require_columns, require_counts, require_single
 from rlpf_pipeline.abtest.maximum import (
     SCORE_TOLERANCE,
     Array,
@@ -94,19 +94,23 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     """Fit log E[successes / trials] = design @ b by maximum likelihood.
 
     data: pandas.DataFrame or pyarrow.Table, a row per unit (trials may be 1 a row). formula: right-hand side only, as
-    `"~ treatment + C(industry)"`. cluster: the column that names the unit where a unit has several rows.
+    `"~ treatment + C(industry)"`; in it, `.` is every column but successes, trials and cluster. A category's levels
+    keep their order (of a dictionary in a pyarrow.Table: that of its words), and the first is the one compared with.
+    cluster: the column that names the unit where a unit has several rows.
     Raises UserError for missing or impossible values, collinear columns, or an estimate that does not exist.
     """
     import pandas as pd  # heavy, and not needed by `estimate`
 
     frame = as_frame(data)
-    require_columns(frame, (successes, trials, *([cluster] if cluster else [])))
+    counted = (successes, trials, *([cluster] if cluster else []))
+    require_columns(frame, counted)
     require_counts(frame, successes, trials)
     if not (frame[trials] > 0).all():
         frame = frame[frame[trials] > 0].reset_index(drop=True)
-    levels = {str(name): frame[name].cat.remove_unused_categories() for name in frame.select_dtypes("category")}
-    frame = frame.assign(**levels)
-    design, names = design_matrix(frame, formula)
+    twice = named_twice(frame)
+    categories = [name for name in frame.select_dtypes("category") if name not in twice]
+    frame = frame.assign(**{str(name): frame[name].cat.remove_unused_categories() for name in categories})
+    design, names = design_matrix(frame, formula, counted)
     counts = Counts(design, frame[successes].to_numpy(float), frame[trials].to_numpy(float))
     clusters = pd.factorize(frame[cluster])[0] if cluster else None
     fit = estimate(counts, names, clusters)
@@ -162,8 +166,13 @@ def blas_of_this_process() -> ThreadpoolController:
     return ThreadpoolController()  # looks through all loaded libraries: milliseconds
 
 
-def relative_risk(fit: LogBinomialFit, column: str, errors: str = HEADLINE, level: float = 0.95) -> RelativeRisk:
-    """The relative risk of a design column. Raises UserError for a column or a kind of error the fit does not have."""
+def relative_risk(fit: LogBinomialFit, column: str, errors: str | None = None, level: float = 0.95) -> RelativeRisk:
+    """The relative risk of a design column. errors: a kind that the fit has; None for cluster where it was given
+    clusters (its rows are then no units of their own), else HC3.
+
+    Raises UserError for a column or a kind of error the fit does not have.
+    """
+    errors = errors or ("cluster" if "cluster" in fit.standard_errors else HEADLINE)
     if column not in fit.coefficients:
         raise UserError(f"The fit has no column '{column}'. It has: {', '.join(fit.coefficients)}.")
     if errors not in fit.standard_errors:
@@ -203,15 +212,30 @@ def ratio_at(log_ratio: float) -> float:
     return math.exp(min(max(log_ratio, -LARGEST_LOG), LARGEST_LOG))
 
 
-def design_matrix(frame: pd.DataFrame, formula: str) -> tuple[Array, list[str]]:
-    """(rows, columns) and the columns' names. Raises UserError where it cannot be built."""
+def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -> tuple[Array, list[str]]:
+    """(rows, columns) and the columns' names. counted: what `.` in the formula does not stand for.
+
+    Raises UserError where it cannot be built.
+    """
     import formulaic  # heavy, and not needed by `estimate`
     from formulaic.errors import FormulaicError
 
+    meant = {"__formulaic_variables_available__": [name for name in frame.columns if name not in counted]}
     try:
-        matrix = formulaic.model_matrix(formula, frame, context={}, na_action="raise", output="numpy")
+        parsed = formulaic.Formula(formula, _context=meant)
+        require_single(frame, parsed.required_variables)
+        matrix = formulaic.model_matrix(parsed, frame, context={}, na_action="raise", output="numpy")
     except (FormulaicError, SyntaxError, ValueError) as error:
-        raise UserError(f"The formula '{formula}' does not fit the table: {error}") from error
+        said, _, _ = str(error).partition("\n")  # what follows is the formula, with codes for a terminal's colours
+        advice = " Fill them in or leave those rows out, the same way in both arms." if "null values" in said else ""
+        names = [str(name) for name in frame.columns if str(name) in str(formula)]
+        if odd := ", ".join(f"`{name}`" for name in names if not name.isidentifier()):
+            advice += f" In a formula, these names stand in backticks: {odd}."
+        raise UserError(f"The formula '{formula}' does not fit the table: {said}{advice}") from error
+    except TypeError as error:
+        dates = ", ".join(map(str, frame.select_dtypes(["datetime", "datetimetz", "timedelta"])))
+        advice = f" Dates and durations are no numbers; make numbers of days of them: {dates}." if dates else ""
+        raise UserError(f"The formula '{formula}' does not fit the table: {error}.{advice}") from error
     if not hasattr(matrix, "model_spec") or isinstance(matrix.model_spec, formulaic.ModelSpecs):
         raise UserError(f"The formula '{formula}' has a left side. Write only the right one: '~ treatment + …'.")
     names = [str(name) for name in matrix.model_spec.column_names]

@@ -41,6 +41,8 @@ CONNECTION: Config = {
 MOST_DAYS = 3653
 """Ten years. A day that is repeated is found by a bit for each day of an advertiser."""
 DAYS_OF_WEEK = 7
+LAST_WEEK = 53
+"""Of a year, as ISO 8601 numbers weeks."""
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
 
@@ -169,7 +171,19 @@ def extent(connection: duckdb.DuckDBPyConnection, spec: ExperimentSpec, kinds: d
             f"{spec.date} runs from {start} to {end}, which is more than {MOST_DAYS} days. It needs a date, or the "
             "number of a day or week; correct those far off."
         )
+    if spec.date is not None and is_whole(kinds[spec.date]) and are_weeks_of_years(first, last):
+        raise UserError(
+            f"{spec.date} runs from {first} to {last}: as weeks of a year these jump at its end. Give a date in each "
+            "week, or number the weeks one after another."
+        )
     return first, last
+
+
+def are_weeks_of_years(first: int, last: int) -> bool:
+    """Whether days are numbers like 202452, of several years."""
+    (first_year, first_week), (last_year, last_week) = divmod(first, 100), divmod(last, 100)
+    weeks = 1 <= first_week <= LAST_WEEK and 1 <= last_week <= LAST_WEEK
+    return weeks and 1970 <= first_year < last_year <= 2100
 
 
 def levels_of(connection: duckdb.DuckDBPyConnection, columns: dict[str, str]) -> dict[str, str]:

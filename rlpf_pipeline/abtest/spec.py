@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import faults_of
@@ -74,6 +74,16 @@ class Arms(BaseModel):
 
     control: str = "control"
     treatment: str = "treatment"
+
+    @field_validator("control", "treatment", mode="before")
+    @classmethod
+    def is_a_word(cls, name: Any) -> Any:
+        if isinstance(name, bool):
+            raise ValueError(
+                "YAML takes true, false, yes, no, on and off for truth values: write the arm in quotes, as the table "
+                "has it ('off'; of a column of truth values 'true' and 'false')"
+            )
+        return name
 
     @model_validator(mode="after")
     def are_two(self) -> Arms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
-from rlpf_pipeline.abtest.arms import QUANTILES
+from rlpf_pipeline.abtest.arms import QUANTILES, QuantileEffect
 from rlpf_pipeline.abtest.figures import decimals_for, fixed, signed
 from rlpf_pipeline.abtest.over_time import OverTime
 from rlpf_pipeline.abtest.sequential import LEAST_ADVERTISERS
@@ -115,9 +115,9 @@ def over_time_section(over_time: OverTime) -> Section:
         )
     if over_time.novelty:
         novelty = over_time.novelty
-        trend = (
-            f"{signed(100 * novelty.slope, 2)} % per {unit} (standard error {fixed(100 * novelty.standard_error, 2)})"
-        )
+        decimals = decimals_for(100 * novelty.standard_error, fewest=2)
+        slope, error = signed(100 * novelty.slope, decimals), fixed(100 * novelty.standard_error, decimals)
+        trend = f"{slope} % per {unit} (standard error {error})"
         paragraphs.append(f"Novelty trend of the effect, {unit} by {unit}: {trend}; p {probability(novelty.p_value)}.")
     rows = tuple(
         (
@@ -188,13 +188,14 @@ def adoption_section(analysis: ExperimentAnalysis) -> Section:
     rows = tuple(
         (
             effect.outcome,
-            fixed(effect.control_mean, 2),
-            signed(effect.difference, 2),
-            f"{signed(effect.low, 2)} to {signed(effect.high, 2)}",
+            fixed(effect.control_mean, decimals),
+            signed(effect.difference, decimals),
+            f"{signed(effect.low, decimals)} to {signed(effect.high, decimals)}",
             probability(effect.p_value),
             change_with_interval(effect.ratio) if effect.ratio else NONE,
         )
         for effect in analysis.adoption
+        for decimals in (decimals_for(effect.high - effect.low, fewest=2),)
     )
     header = ("Outcome", "Control mean", "Difference", "95 % interval", "p", "Relative")
     how = "Ordinary least squares with the same covariates and HC1 errors; relative to the adjusted mean of control."
@@ -222,10 +223,11 @@ def validity_section(analysis: ExperimentAnalysis) -> Section:
             (m.column, integer(m.control), integer(m.treatment), probability(m.p_value)) for m in validity.missing
         )
         grids.append(Grid("Missing values by arm", ("Covariate", "Control", "Treatment", "p"), missing))
+    naive, quasi, hc1, hc3 = (error_of(error, 5) for error in (errors.naive, errors.quasi, errors.hc1, errors.robust))
     ratio = (
-        f"Standard error of the log relative risk: naive {fixed(errors.naive, 5)}, quasi-binomial "
-        f"{fixed(errors.quasi, 5)} ({fixed(errors.quasi_over_naive, 1)} times), HC1 {fixed(errors.hc1, 5)}, HC3 "
-        f"{fixed(errors.robust, 5)} ({fixed(errors.robust_over_naive, 1)} times). Only HC1 and HC3 allow for "
+        f"Standard error of the log relative risk: naive {naive}, quasi-binomial "
+        f"{quasi} ({fixed(errors.quasi_over_naive, 1)} times), HC1 {hc1}, HC3 "
+        f"{hc3} ({fixed(errors.robust_over_naive, 1)} times). Only HC1 and HC3 allow for "
         "advertisers that differ, and only HC3, the headline’s, for the leverage of the largest."
     )
     return Section("Validity", (ratio,), grids=tuple(grids))
@@ -270,16 +272,7 @@ def arms_section(analysis: ExperimentAnalysis) -> Section:
         (d.quantity, d.arm, *(number_of(d.quantity, value, decimals) for value in (d.mean, *d.quantiles)))
         for d in analysis.distributions
     )
-    shifts = tuple(
-        (
-            effect.quantity,
-            f"{100 * effect.quantile:.0f} %",
-            number_of(effect.quantity, effect.control, decimals),
-            number_of(effect.quantity, effect.difference, decimals),
-            " to ".join(number_of(effect.quantity, end, decimals) for end in (effect.low, effect.high)),
-        )
-        for effect in analysis.quantile_effects
-    )
+    shifts = tuple(shift_row(effect, decimals) for effect in analysis.quantile_effects)
     return Section(
         "The arms before any model",
         (),
@@ -297,6 +290,20 @@ def arms_section(analysis: ExperimentAnalysis) -> Section:
     )
 
 
+def shift_row(effect: QuantileEffect, decimals: int) -> tuple[str, ...]:
+    """decimals: of a CTR in percent, at least; a narrow interval is told to two digits of its width."""
+    if effect.high > effect.low:
+        decimals = decimals_for(100 * (effect.high - effect.low), decimals)
+    numbers = (effect.control, effect.difference, effect.low, effect.high)
+    control, difference, low, high = (number_of(effect.quantity, number, decimals) for number in numbers)
+    return effect.quantity, f"{100 * effect.quantile:.0f} %", control, difference, f"{low} to {high}"
+
+
+def error_of(standard_error: float, fewest: int) -> str:
+    """A small one to two digits."""
+    return fixed(standard_error, decimals_for(standard_error, fewest) if standard_error > 0 else fewest)
+
+
 def number_of(quantity: str, value: float, decimals: int) -> str:
     """decimals: of a CTR in percent."""
     return f"{fixed(100 * value, decimals)} %" if quantity == "CTR" else fixed(value, 1)
@@ -307,7 +314,7 @@ def power_section(analysis: ExperimentAnalysis) -> Section:
     study = change(1 + power.study_effect)
     least = change(1 + power.minimum_detectable_effect, decimals_of(analysis.headline))
     found = (
-        f"At the realised standard error of {fixed(power.standard_error, 4)} the experiment finds {least} with 80 % "
+        f"At the realised standard error of {error_of(power.standard_error, 4)} the experiment finds {least} with 80 % "
         f"probability (two-sided test at 5 %). A true effect of the study’s size, {study}, it finds with probability "
         f"{percent(power.power_at_study_effect, 0)}."
     )

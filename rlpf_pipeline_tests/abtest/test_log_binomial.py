@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -188,11 +189,51 @@ def test_naive_errors_reject_far_too_often_where_robust_ones_do_not():
         ({}, "~ 0", "no column"),
         ({}, "~ treatment + frame", "frame"),
         ({}, "~ treatment + __import__('os').getpid()", "invalid syntax"),
+        ({"clicks": "few"}, "~ treatment", "clicks and impressions are to hold numbers.*'few'"),
+        ({"since": pd.Timestamp("2024-05-01")}, "~ treatment + since", "make numbers of days of them: since"),
+        ({"since": pd.Timedelta("3D")}, "~ treatment + since", "make numbers of days of them: since"),
+        ({"past ctr": 0.1}, "~ treatment + past ctr", r"`past` and `ctr`\. .* stand in backticks: `past ctr`\.$"),
+        ({"age": None}, "~ treatment + age", "Fill them in or leave those rows out"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(data, change, formula, message):
     with pytest.raises(UserError, match=message):
         log_binomial(data.assign(**change), formula, **COUNTS)
+
+
+@pytest.mark.parametrize("name", ["clicks", "industry"])
+def test_a_name_of_two_columns_is_refused_where_it_is_needed(data, name):
+    with pytest.raises(UserError, match=f"More than one column is called {name}"):
+        log_binomial(pd.concat([data, data[[name]]], axis=1), "~ treatment + C(industry)", **COUNTS)
+
+
+def test_a_name_of_two_columns_that_are_not_needed_is_no_matter(data):
+    spare = data[["industry"]].astype("category")
+    fit = log_binomial(
+        pd.concat([data[["treatment", *COUNTS.values()]], spare, spare], axis=1), "~ treatment", **COUNTS
+    )
+    assert fit == log_binomial(data, "~ treatment", **COUNTS)
+
+
+def test_decimals_are_numbers(data):
+    years = [Decimal(int(days)) / 8 for days in data["account_age_years"] * 365]
+    fit = log_binomial(data.assign(years=years), "~ treatment + years", **COUNTS)
+    assert fit == log_binomial(data.assign(years=np.array(years, dtype=float)), "~ treatment + years", **COUNTS)
+
+
+def test_a_dot_in_a_formula_is_every_column_but_the_counts_and_the_cluster(data):
+    few = data[["advertiser_id", "impressions", "clicks", "treatment", "account_age_years"]]
+    fit = log_binomial(few, "~ .", **COUNTS, cluster="advertiser_id")
+    assert list(fit.coefficients) == ["Intercept", "treatment", "account_age_years"]
+
+
+def test_the_relative_risk_of_a_clustered_fit_has_the_clustered_error(data):
+    """Twice the same rows: one advertiser's two rows carry what one does, of which rows as units know nothing."""
+    twice = log_binomial(pd.concat([data, data]), "~ treatment", **COUNTS, cluster="advertiser_id")
+    once = log_binomial(data, "~ treatment", **COUNTS)
+    error = relative_risk(twice, "treatment").standard_error
+    assert error == pytest.approx(once.standard_errors["hc0"]["treatment"], rel=1e-9)
+    assert relative_risk(once, "treatment").standard_error == once.standard_errors["hc3"]["treatment"]
 
 
 @pytest.mark.parametrize("empty", ["food", "travel"])

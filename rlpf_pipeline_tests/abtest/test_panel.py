@@ -222,6 +222,18 @@ def test_seconds_are_no_days(data):
         load_experiment(seconds, ExperimentSpec(date="at"))
 
 
+def test_weeks_of_two_years_do_not_follow_one_another(data):
+    weeks = pd.concat([data.assign(week=week) for week in (202452, 202501)])
+    with pytest.raises(UserError, match=r"from 202452 to 202501.* number the weeks one after another"):
+        load_experiment(weeks, ExperimentSpec(date="week"))
+
+
+@pytest.mark.parametrize("first", [202450, 202599, 19723])
+def test_weeks_of_one_year_and_other_numbers_do(data, first):
+    found = load_experiment(pd.concat([data.assign(at=first + at) for at in (0, 1, 2)]), ExperimentSpec(date="at"))
+    assert sorted(found.periods["period"].unique()) == [0, 1, 2]
+
+
 def test_numbered_weeks_are_periods(data):
     weeks = pd.concat([data.assign(week=week) for week in (1, 2, 3)])
     found = load_experiment(weeks, ExperimentSpec(date="week"))

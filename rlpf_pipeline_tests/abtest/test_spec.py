@@ -53,6 +53,7 @@ def test_a_segment_named_twice_is_one():
         ("segments: [region]", "not among the covariates"),
         ("segments: [lifetime_ctr]", "has no levels"),
         ("arms: {control: A, treatment: A}", "both called 'A'"),
+        ("arms: {control: off, treatment: on}", "write the arm in quotes"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):

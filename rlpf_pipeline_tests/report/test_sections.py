@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from rlpf_pipeline.abtest import analyse
+from rlpf_pipeline.abtest.arms import QuantileEffect
 from rlpf_pipeline.report.plots import inline_svg, quantile_plot
-from rlpf_pipeline.report.sections import arms_section
+from rlpf_pipeline.report.sections import arms_section, error_of, shift_row
 
 
 def test_rates_of_a_few_in_ten_million_are_told_to_three_digits():
@@ -23,3 +24,13 @@ def test_rates_of_a_few_in_ten_million_are_told_to_three_digits():
     drawn = inline_svg(quantile_plot(analysis))
     assert "0.00002%" in drawn
     assert "0.0%" not in drawn
+
+
+def test_a_difference_far_below_the_rate_is_told_to_two_digits_of_its_interval():
+    effect = QuantileEffect("CTR", 0.5, control=0.025, difference=-3.1e-7, low=-2.1e-6, high=1.5e-6)
+    assert shift_row(effect, 3) == ("CTR", "50 %", "2.50000 %", "−0.00003 %", "−0.00021 % to 0.00015 %")
+    assert shift_row(effect._replace(difference=-1e-9), 3)[3] == "0.00000 %"
+
+
+def test_a_small_error_is_told_to_two_digits():
+    assert [error_of(error, 5) for error in (0.0123456, 4.2e-7, 0.0)] == ["0.01235", "0.00000042", "0.00000"]
