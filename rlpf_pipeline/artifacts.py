@@ -274,13 +274,30 @@ def former_of(folder: Path) -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield the name under which to write the file; on an exception nothing of it stays, and the former one does."""
+    """Yield the name under which to write the file; on an exception nothing of it stays, and the former one does.
+
+    Raises UserError where what has the name is no file; what the system says of the other name, it says of `path`.
+    """
+    require_replaceable(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         move_into_place(temporary, path)
+    except OSError as error:
+        if error.filename in (temporary, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises UserError where a rename to `path` would fail, or take a device's or a pipe's place (/dev/stdout)."""
+    special = path.exists() and not path.is_file()
+    if special or path.parent.resolve() == Path("/dev"):
+        what = "is a folder" if path.is_dir() else "is no file that can be replaced"
+        raise UserError(f"The output {path} {what}. Choose another name.")
 
 
 def move_into_place(written: Path, path: Path) -> None:

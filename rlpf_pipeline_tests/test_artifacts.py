@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from rlpf_pipeline import artifacts
-from rlpf_pipeline.artifacts import Recipe, explained, is_current, publish, read_manifest, source_digest, whole
+from rlpf_pipeline.artifacts import (
+    Recipe,
+    explained,
+    is_current,
+    publish,
+    read_manifest,
+    require_replaceable,
+    source_digest,
+    whole,
+    write_atomically,
+)
 from rlpf_pipeline.errors import UserError
 
 
@@ -213,3 +223,16 @@ def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code + "write(Path(sys.argv[1]), '\\u2026')", str(tmp_path / "run.json")]
     subprocess.run(command, env=variables, check=True)
     assert (tmp_path / "run.json").read_bytes() == "…".encode()
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File name too long") as told:
+        write_atomically(tmp_path / ("x" * 253), "")  # 255 bytes are the most, and the name before renaming has more
+    assert told.value.filename == str(tmp_path / ("x" * 253))
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/stdout"])
+def test_what_is_under_dev_is_replaced_by_no_file(device: str) -> None:
+    """Root could. Asked of what looks alone: a test that fails must not have replaced a device."""
+    with pytest.raises(UserError, match="is no file that can be replaced"):
+        require_replaceable(Path(device))

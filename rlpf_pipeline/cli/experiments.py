@@ -31,7 +31,9 @@ def ab_report(
     import shlex
 
     from rlpf_pipeline.defs.steps import report_on
+    from rlpf_pipeline.evaluation.output_file import require_writable
 
+    require_writable(output / "report.html")
     options = {"--data": data, "--output": output, "--spec": spec, "--query": query}
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     headline = report_on(
@@ -76,11 +78,14 @@ def ab_power(
     from rlpf_pipeline.abtest.power import plan
     from rlpf_pipeline.abtest.pre_period import planned_from
     from rlpf_pipeline.artifacts import write_atomically
+    from rlpf_pipeline.evaluation.output_file import require_writable
     from rlpf_pipeline.report.plain import plain
     from rlpf_pipeline.report.power_table import power_table
 
     if data and output and data.resolve() == output.resolve():
         raise UserError(f"The output {output} is the data. Choose another name.")
+    if output:
+        require_writable(output)
     if data is not None:
         standard_error, advertisers = planned_from(data, treatment_share)
     if standard_error is None or advertisers is None:

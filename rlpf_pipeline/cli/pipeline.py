@@ -200,6 +200,7 @@ def simulate(
     """
     from rich.progress import Progress
 
+    from rlpf_pipeline.evaluation.output_file import require_writable
     from rlpf_pipeline.market.history import write_history
 
     chosen = {
@@ -214,8 +215,8 @@ def simulate(
         market = MarketSettings.model_validate(own)
     except ValidationError as error:
         raise UserError(f"The market's options do not fit: {faults_of(error)}.") from error
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "multitext_ads.parquet"
+    require_writable(path)
     with Progress(transient=True) as bar:
         task = bar.add_task("advertisers", total=advertisers)
         rows = write_history(market, path, workers, lambda done, _: bar.update(task, completed=done))

@@ -18,7 +18,7 @@ from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.contracts import GENERATED_TEXTS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
-from rlpf_pipeline.evaluation.output_file import require_writable
+from rlpf_pipeline.evaluation.output_file import require_table
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
 from rlpf_pipeline.warehouse import connect, quoted
@@ -39,7 +39,7 @@ def generate_file(
 
     Raises UserError for what is wrong with the file, its column or its texts; `output` then is as it was.
     """
-    require_writable(output, source)
+    require_table(output, source)
     ads = ads_of(source, text_column, context_columns)
     first_rows: dict[tuple[str | None, str], int] = {}
     for number, ad in enumerate(ads, start=1):

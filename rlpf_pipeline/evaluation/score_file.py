@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
-from rlpf_pipeline.evaluation.output_file import require_writable
+from rlpf_pipeline.evaluation.output_file import require_table
 from rlpf_pipeline.evaluation.split import Scorer
 from rlpf_pipeline.warehouse import Config, connect, files_of, quoted, read_sql
 
@@ -90,7 +90,7 @@ def score_file(
     on_progress: called with texts scored and texts in all. Raises UserError for what is wrong with the file, its
     columns or its texts; `output` then is as it was.
     """
-    require_writable(output, source)
+    require_table(output, source)
     added: tuple[str, ...] = ADDED
     if columns.group:
         added += ("rank", "p_best") if model.log_odds else ("rank",)

@@ -62,7 +62,7 @@ def run_job(work: Work, *, shards: bool = False) -> None:
 def leave(file: Path, reason: str) -> None:
     """For whoever started `accelerate launch`, which knows of its ranks only that one failed."""
     print(reason, file=sys.stderr, flush=True)
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         write_atomically(file, reason)
 
 

@@ -38,12 +38,25 @@ class RunConfig(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> RunConfig:
-        """Raises UserError where the file is missing or does not fit."""
+        """Raises UserError where the file is missing, does not fit, or is another home's."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            config = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             reason = faults_of(error) if isinstance(error, ValidationError) else error
             raise UserError(f"{path} is no run configuration: {reason}") from error
+        config.require_own_home(path)
+        return config
+
+    def require_own_home(self, path: Path) -> None:
+        """Raises UserError where the file lies among the runs of a home that was copied or moved, and its output in
+        the former one: its job would read and replace what is there."""
+        former = self.settings.home
+        home = next((runs.parent for runs in path.resolve().parents if runs.name == "runs"), former)
+        if home != former.resolve() and (home / "snapshots").is_dir() and self.output.is_relative_to(former):
+            raise UserError(
+                f"{path} was written in {former}, and lies in a copy, {home}: its job would read and replace what is "
+                f"in the former. Write {home} for {former} in it, or name the run.json there."
+            )
 
     def by(self, algorithm: Algorithm) -> RunConfig:
         """The same policy run by another algorithm: its output lies beside this one's, under its name and `-algorithm`.

@@ -1,5 +1,6 @@
 """Jobs from the command line."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from rlpf_pipeline.artifacts import Recipe
 from rlpf_pipeline.defs import launcher
 from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline_tests.cli.entry_point import rlpf
 
@@ -58,3 +60,28 @@ def test_train_takes_an_algorithm_for_the_policy_alone(
     assert "not for reward" in capsys.readouterr().err
     assert rlpf(monkeypatch, *command, "sarsa") == 2
     assert "best-of-n" in capsys.readouterr().err
+
+
+def test_the_run_of_a_copied_home_does_not_write_into_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(launcher, "launch", lambda module, config, environment: started.append(config))
+    settings = load_settings("tiny", (), tmp_path / "first")
+    (settings.home / "snapshots").mkdir(parents=True)
+    run = write_run_config("imitation_v1", settings, monkeypatch)
+    shutil.copytree(settings.home, tmp_path / "second" / "tiny")
+    copy = tmp_path / "second" / "tiny" / "runs" / "imitation_v1" / "run.json"
+    assert rlpf(monkeypatch, "train", "imitation", "--config", str(copy)) == 2
+    message = capsys.readouterr().err
+    assert f"Write {tmp_path / 'second' / 'tiny'} for {settings.home} in it" in message
+    copy.write_text(copy.read_text().replace(str(settings.home), str(tmp_path / "second" / "tiny")))
+    for config in (run, copy):
+        assert rlpf(monkeypatch, "train", "imitation", "--config", str(config)) == 0
+    assert started == [run, copy]
+
+
+def write_run_config(name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The launcher's, without the stages before."""
+    monkeypatch.setattr(launcher, "recipe_of", lambda name, settings: Recipe(stage=name))
+    return launcher.write_run_config(name, settings)

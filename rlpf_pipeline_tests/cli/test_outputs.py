@@ -1,0 +1,51 @@
+"""Outputs that cannot be written are told by the name that was given, before the work."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rlpf_pipeline_tests.abtest.experiment_data import experiment
+from rlpf_pipeline_tests.cli.entry_point import rlpf
+
+PLAN = ("ab-power", "--effect", "0.067", "--standard-error", "0.0299", "--advertisers", "34849")
+
+
+def test_a_folder_in_the_output_s_place_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment(20, seed=1).to_csv(tmp_path / "data.csv", index=False)
+    taken = [tmp_path / name for name in ("multitext_ads.parquet", "plan.json", "report.html")]
+    commands = (
+        ("simulate", "--advertisers", "2", "--output", str(tmp_path)),
+        (*PLAN, "--output", str(taken[1])),
+        ("ab-report", "--data", str(tmp_path / "data.csv"), "--output", str(tmp_path)),
+    )
+    for folder, command in zip(taken, commands, strict=True):
+        folder.mkdir()
+        assert rlpf(monkeypatch, *command) == 2
+        assert capsys.readouterr() == ("", f"rlpf: The output {folder} is a folder. Choose another name.\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nothing can be made")
+@pytest.mark.parametrize("folder", ["/proc/x", "/proc"])
+def test_a_place_where_nothing_can_be_made_is_told(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment(20, seed=1).to_csv(tmp_path / "data.csv", index=False)
+    for command in (
+        ("simulate", "--advertisers", "2", "--output", folder),
+        (*PLAN, "--output", f"{folder}/plan.json"),
+        ("ab-report", "--data", str(tmp_path / "data.csv"), "--output", folder),
+    ):
+        assert rlpf(monkeypatch, *command) == 2
+        assert "cannot be written: No such file or directory. Choose another folder" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_replaced_by_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert rlpf(monkeypatch, *PLAN, "--output", str(tmp_path / "pipe")) == 2
+    assert "is no file that can be replaced. Choose another name" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
