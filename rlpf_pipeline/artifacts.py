@@ -295,7 +295,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 def require_replaceable(path: Path) -> None:
     """Raises UserError where a rename to `path` would fail, or take a device's or a pipe's place (/dev/stdout)."""
     special = path.exists() and not path.is_file()
-    if special or path.parent.resolve() == Path("/dev"):
+    if special or os.path.realpath(path.parent) == "/dev":
         what = "is a folder" if path.is_dir() else "is no file that can be replaced"
         raise UserError(f"The output {path} {what}. Choose another name.")
 

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class JobFailed(Exception):
     """A training job ended without success; its message holds what the job said, or what is known of its end."""
+
+
+QUERY_INTERRUPTED = "Query interrupted"
+"""Message of the RuntimeError that DuckDB makes of Ctrl-C while it works."""

@@ -1,6 +1,7 @@
 """`rlpf`: one thin command per capability. Everything heavy is imported inside the commands.
 
-Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a failure of ours or of the machine.
+Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a failure of ours or of the machine,
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import typer
 
 from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.cli import experiments, pipeline, texts
-from rlpf_pipeline.errors import JobFailed, UserError
+from rlpf_pipeline.errors import QUERY_INTERRUPTED, JobFailed, UserError
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
@@ -24,6 +25,8 @@ app = typer.Typer(
 for commands in (pipeline, texts, experiments):
     app.add_typer(commands.app)
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as typer gives it."""
 NOT_OURS = (
     errno.EACCES,
     errno.EPERM,
@@ -57,6 +60,8 @@ def main() -> None:
         print(f"rlpf: {error}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, RuntimeError) and str(error) == QUERY_INTERRUPTED:
+            sys.exit(INTERRUPTED)
         if tells_of_full_disk(error):
             print(f"rlpf: {FULL_DISK}", file=sys.stderr)
         elif isinstance(error, OSError) and error.errno in NOT_OURS and error.filename:

@@ -19,7 +19,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFil
 
 from rlpf_pipeline.artifacts import locked, write_atomically
 from rlpf_pipeline.defs.stages import STAGES
-from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.errors import QUERY_INTERRUPTED, UserError
 from rlpf_pipeline.settings import Settings
 
 DAGSTER_SETTINGS = Path(__file__).with_name("dagster.yaml")
@@ -143,8 +143,11 @@ class Narrator:
 
 
 def was_interrupted(event: dg.DagsterEvent) -> bool:
-    error = event.step_failure_data.error if event.is_step_failure else None
-    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+    failure = event.step_failure_data if event.is_step_failure else None
+    if failure is None or failure.error is None:
+        return False
+    by_dagster = failure.error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+    return by_dagster or reason_of(failure) == QUERY_INTERRUPTED
 
 
 def reason_of(failure: object) -> str:

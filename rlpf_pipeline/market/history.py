@@ -9,11 +9,15 @@ flow: `ingest`.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import date, timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -79,13 +83,36 @@ def write_history(market: MarketSettings, path: Path, workers: int, progress: Ca
     with (
         written_whole(path) as unfinished,
         pq.ParquetWriter(unfinished, arrow_schema(RAW_MULTITEXT_ADS), compression="zstd") as writer,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool,
     ):
-        for part, table in zip(parts, pool.map(simulate_part, parts), strict=True):
+        with interrupts_held_back():  # for good from the workers, which start here: Ctrl-C is the parent's to hear
+            tables = pool.map(simulate_part, parts)
+        for part, table in zip(parts, tables, strict=True):
             writer.write_table(table)
             rows, done = rows + table.num_rows, done + len(part.ads_of)
             progress(done, market.advertisers)
     return rows
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block; processes that start in it never hear any."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Of a worker: it ends when its parent does, also where that is killed and can tell nobody."""
+
+    def wait_for_end() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait_for_end, daemon=True).start()
 
 
 def parts_of(market: MarketSettings) -> Iterator[Part]:

@@ -68,7 +68,8 @@ def test_what_the_system_refuses_is_told_with_its_path(
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to("circle")
     assert rlpf(monkeypatch, "simulate", "--advertisers", "5", "--output", str(tmp_path / folder)) == 2
-    assert f"{tmp_path / folder}: {said}" in " ".join(capsys.readouterr().err.split())
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"{tmp_path / folder}/multitext_ads.parquet cannot be written: {said}" in message
 
 
 @pytest.mark.parametrize("command", [("ab-report", "--output", "r", "--data"), ("ab-power", "--data"), ("ingest",)])
@@ -88,3 +89,14 @@ def test_a_terminal_without_our_characters_has_others_in_their_place(tmp_path: P
     assert done.returncode == 2, done.stderr
     assert "h?user" in done.stdout
     assert "(1/16) raw_multitext_ads ?" in done.stdout
+
+
+def test_ctrl_c_in_a_query_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def query_of_minutes(*files: object) -> None:
+        raise RuntimeError("Query interrupted")  # what DuckDB raises where SIGINT reaches it in a query
+
+    monkeypatch.setattr("rlpf_pipeline.sources.files.matching", query_of_minutes)
+    assert rlpf(monkeypatch, "ingest", "ads.csv", "--format", "generic") == 130
+    assert capsys.readouterr().err == ""

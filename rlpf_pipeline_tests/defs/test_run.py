@@ -58,6 +58,17 @@ def test_ctrl_c_in_a_step_is_called_an_interruption(settings: Settings, monkeypa
     assert said[-1].startswith("The run was interrupted in raw_multitext_ads. What is done is kept")
 
 
+def test_ctrl_c_in_a_query_is_called_an_interruption(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def query_of_minutes(settings: Settings) -> None:
+        raise RuntimeError("Query interrupted")  # what DuckDB raises where SIGINT reaches it in a query
+
+    said: list[str] = []
+    monkeypatch.setattr(steps, "raw_multitext_ads", query_of_minutes)
+    with pytest.raises(KeyboardInterrupt):
+        run_everything(settings, said.append)
+    assert [line for line in said if "fail" in line] == []
+
+
 def test_a_colon_in_a_path_is_part_of_it(settings: Settings, tmp_path: Path) -> None:
     files = (tmp_path / "a:b.csv", tmp_path / "c.csv")
     with pytest.raises(UserError, match=rf"^No such file: {files[0]}, {files[1]}\."):

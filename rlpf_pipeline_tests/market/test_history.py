@@ -1,3 +1,10 @@
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -84,6 +91,48 @@ def test_written_in_parts_by_several_processes_it_is_the_same(tmp_path, monkeypa
     assert done == [(40, 150), (80, 150), (120, 150), (150, 150)]
     assert written["ad_id"].to_pylist() == sorted(written["ad_id"].to_pylist())
     assert [path.name for path in tmp_path.iterdir()] == ["ads.parquet"]
+
+
+MARKET_IN_WORKERS = """
+from pathlib import Path
+from rlpf_pipeline.market import history
+from rlpf_pipeline.settings import MarketSettings
+if __name__ == "__main__":
+    history.PART = 500
+    progress = lambda done, total: print(done, flush=True)
+    history.write_history(MarketSettings(advertisers=200_000), Path("ads.parquet"), 2, progress)
+"""
+
+
+@pytest.fixture
+def simulating(tmp_path):
+    """A market in the making, in a session of its own, after its first part."""
+    (tmp_path / "market.py").write_text(MARKET_IN_WORKERS)
+    with subprocess.Popen(
+        [sys.executable, "market.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        process.stdout.readline()
+        yield process
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_prints_the_traceback_of_no_worker(simulating, tmp_path):
+    os.killpg(simulating.pid, signal.SIGINT)
+    said = simulating.communicate(timeout=60)[1]
+    assert said.count(b"Traceback") == 1  # the parent's own
+    assert b"Process " not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["market.py"]
+
+
+def test_workers_end_with_a_parent_that_is_killed(simulating):
+    simulating.kill()
+    simulating.communicate(timeout=60)  # ends when no worker holds the pipe
 
 
 def test_several_days_make_a_row_a_day_of_every_text():
