@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,8 @@ NOVELTY_HALF_LIFE = 2.0
 FIRST_DAY = date(2025, 1, 1)
 PART = 20_000
 """Advertisers of a part; six rows each by default, hence a row group of 120,000."""
+INTERRUPTED = Event()
+"""Of a worker: whether it heard Ctrl-C."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -83,10 +85,10 @@ def write_history(market: MarketSettings, path: Path, workers: int, progress: Ca
     with (
         written_whole(path) as unfinished,
         pq.ParquetWriter(unfinished, arrow_schema(RAW_MULTITEXT_ADS), compression="zstd") as writer,
-        ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool,
+        ProcessPoolExecutor(workers, get_context("spawn"), begin_worker) as pool,
     ):
-        with interrupts_held_back():  # for good from the workers, which start here: Ctrl-C is the parent's to hear
-            tables = pool.map(simulate_part, parts)
+        with interrupts_held_back():
+            tables = pool.map(simulate_next, parts)
         for part, table in zip(parts, tables, strict=True):
             writer.write_table(table)
             rows, done = rows + table.num_rows, done + len(part.ads_of)
@@ -96,7 +98,7 @@ def write_history(market: MarketSettings, path: Path, workers: int, progress: Ca
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block; processes that start in it never hear any."""
+    """Ctrl-C waits for the end of the block; in workers that start there, for that of their imports."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -104,15 +106,25 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
-    """Of a worker: it ends when its parent does, also where that is killed and can tell nobody."""
+def begin_worker() -> None:
+    """Of Ctrl-C a worker says nothing, and begins no further part; it ends with its parent, also where that is killed
+    and can tell nobody."""
 
-    def wait_for_end() -> None:
+    def end_with_parent() -> None:
         if parent := parent_process():
             parent.join()
             os._exit(1)
 
-    Thread(target=wait_for_end, daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: INTERRUPTED.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    Thread(target=end_with_parent, daemon=True).start()
+
+
+def simulate_next(part: Part) -> pa.Table:
+    """`simulate_part` in a worker."""
+    if INTERRUPTED.is_set():
+        raise KeyboardInterrupt
+    return simulate_part(part)
 
 
 def parts_of(market: MarketSettings) -> Iterator[Part]:
