@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from pydantic import BaseModel, ValidationError
 
@@ -298,6 +299,21 @@ def require_replaceable(path: Path) -> None:
     if special or os.path.realpath(path.parent) == "/dev":
         what = "is a folder" if path.is_dir() else "is no file that can be replaced"
         raise UserError(f"The output {path} {what}. Choose another name.")
+
+
+def require_writable(output: Path) -> None:
+    """Raises UserError where no file can be written there. Makes the folder that it is in."""
+    try:
+        require_replaceable(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        raise UserError(f"The output {output} cannot be written: {error.strerror}. Choose another folder.") from error
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether both names lead to one place, also where they lead nowhere."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def move_into_place(written: Path, path: Path) -> None:

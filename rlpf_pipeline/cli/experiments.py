@@ -30,8 +30,8 @@ def ab_report(
     """
     import shlex
 
+    from rlpf_pipeline.artifacts import require_writable
     from rlpf_pipeline.defs.steps import report_on
-    from rlpf_pipeline.evaluation.output_file import require_writable
 
     require_writable(output / "report.html")
     options = {"--data": data, "--output": output, "--spec": spec, "--query": query}
@@ -77,12 +77,11 @@ def ab_power(
 
     from rlpf_pipeline.abtest.power import plan
     from rlpf_pipeline.abtest.pre_period import planned_from
-    from rlpf_pipeline.artifacts import write_atomically
-    from rlpf_pipeline.evaluation.output_file import require_writable
+    from rlpf_pipeline.artifacts import is_same, require_writable, write_atomically
     from rlpf_pipeline.report.plain import plain
     from rlpf_pipeline.report.power_table import power_table
 
-    if data and output and data.resolve() == output.resolve():
+    if data and output and is_same(data, output):
         raise UserError(f"The output {output} is the data. Choose another name.")
     if output:
         require_writable(output)

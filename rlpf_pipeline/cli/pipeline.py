@@ -200,7 +200,7 @@ def simulate(
     """
     from rich.progress import Progress
 
-    from rlpf_pipeline.evaluation.output_file import require_writable
+    from rlpf_pipeline.artifacts import require_writable
     from rlpf_pipeline.market.history import write_history
 
     chosen = {
