@@ -239,7 +239,7 @@ def test_a_missing_key_or_package_is_named(
     with pytest.raises(UserError, match=f"Set {KEY}"):
         ask(server, tmp_path / "a.jsonl", ["Ad"])
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UserError, match=r"rlpf-pipeline\[teacher\]"):
+    with pytest.raises(UserError, match=r"pip install -c constraints.txt openai"):
         ask(server, tmp_path / "a.jsonl", ["Ad"])
 
 
