@@ -14,7 +14,7 @@ import typer
 
 from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.cli import experiments, pipeline, texts
-from rlpf_pipeline.errors import QUERY_INTERRUPTED, JobFailed, UserError
+from rlpf_pipeline.errors import INTERRUPTED, QUERY_INTERRUPTED, JobFailed, UserError
 
 app = typer.Typer(
     help="Reinforcement Learning with Performance Feedback: ad clicks in, a better copywriter and its A/B proof out.",
@@ -25,8 +25,6 @@ app = typer.Typer(
 for commands in (pipeline, texts, experiments):
     app.add_typer(commands.app)
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as typer gives it."""
 NOT_OURS = (
     errno.EACCES,
     errno.EPERM,

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from rlpf_pipeline.training.run_config import INTERRUPTED, MISTAKE, as_in_shells
+from rlpf_pipeline.errors import INTERRUPTED
+from rlpf_pipeline.training.run_config import MISTAKE, as_in_shells
 
 
 def main() -> None:

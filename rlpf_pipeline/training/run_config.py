@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,7 +16,6 @@ CRASH, MISTAKE = "error-rank{rank}.txt", "mistake-rank{rank}.txt"
 """Files that a failed job leaves beside its run.json: a traceback, or what the user can mend."""
 KILLED = 128
 """A job that a signal killed has this and the signal's number as exit code, as in shells."""
-INTERRUPTED = KILLED + signal.SIGINT
 
 
 def as_in_shells(code: int) -> int:

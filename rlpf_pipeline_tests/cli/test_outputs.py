@@ -27,7 +27,6 @@ def test_a_folder_in_the_output_s_place_is_told(
         assert capsys.readouterr() == ("", f"rlpf: The output {folder} is a folder. Choose another name.\n")
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nothing can be made")
 @pytest.mark.parametrize("folder", ["/proc/x", "/proc"])
 def test_a_place_where_nothing_can_be_made_is_told(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
