@@ -54,7 +54,8 @@ class LogBinomialFit(NamedTuple):
     coefficients: dict[str, float]
     """Log relative risk."""
     standard_errors: dict[str, dict[str, float]]
-    """By kind: naive, quasi, hc0, hc1, hc3, and cluster where a cluster column was given (definitions: sandwich.py)."""
+    """By kind: naive, quasi, hc0, hc1, hc3, and cluster where a cluster column was given (definitions: sandwich.py);
+    naive alone where there are as many columns as rows."""
     log_likelihood: float
     """Sum of k log mu + (n - k) log(1 - mu), without the binomial constant; minus infinity where a mean of the modified
     Poisson fit is beyond 1."""
@@ -97,7 +98,8 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     `"~ treatment + C(industry)"`; in it, `.` is every column but successes, trials and cluster. A category's levels
     keep their order (of a dictionary in a pyarrow.Table: that of its words), and the first is the one compared with.
     cluster: the column that names the unit where a unit has several rows.
-    Raises UserError for missing or impossible values, collinear columns, or an estimate that does not exist.
+    Raises UserError for missing or impossible values, collinear columns, one cluster only, or an estimate that does not
+    exist.
     """
     import pandas as pd  # heavy, and not needed by `estimate`
 
@@ -113,6 +115,8 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     design, names = design_matrix(frame, formula, counted)
     counts = Counts(design, frame[successes].to_numpy(float), frame[trials].to_numpy(float))
     clusters = pd.factorize(frame[cluster])[0] if cluster else None
+    if clusters is not None and not clusters.any():
+        raise UserError(f"All rows have the same {cluster}: errors by cluster need several. Leave out `cluster`.")
     fit = estimate(counts, names, clusters)
     return LogBinomialFit(
         coefficients=dict(zip(names, fit.beta.tolist(), strict=True)),
@@ -242,7 +246,7 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
     if not names:
         raise UserError(f"The formula '{formula}' has no column, not even an intercept. Write '~ treatment + …'.")
     design = np.asarray(matrix, dtype=np.float64)
-    if len(design) <= len(names):
+    if len(design) < len(names):
         raise UserError(f"{len(design)} rows cannot carry {len(names)} columns ({formula}). Use fewer covariates.")
     if not np.isfinite(design).all():
         column = names[int((~np.isfinite(design)).any(axis=0).argmax())]

@@ -10,6 +10,9 @@ With residual r_i = k_i - n_i mu_i and the score s_i = x_i r_i / (1 - mu_i) of a
              with h_i = 1, alone in its level, is fitted exactly and says nothing of the others: 0)
     cluster  as hc0 with the scores summed by cluster first; no small-sample factor
 
+A saturated design, of as many columns as rows, fits every row exactly, and leaves no residual to tell how rows differ:
+it has the naive errors alone.
+
 The modified Poisson estimator has the score x_i r_i and I = A = sum x_i x_i' n_i mu_i.
 
 On the boundary (some rows held at mean 1) all of these are of the directions that keep those rows there: with F a basis
@@ -75,7 +78,7 @@ def covariances(
     clusters: npt.NDArray[np.intp] | None = None,
 ) -> dict[str, Array]:
     """Covariance matrices (columns, columns) of back @ coefficients by kind; `cluster` only with `clusters` (rows,),
-    their numbers."""
+    their numbers, and of a saturated design `naive` alone."""
     parts_of = poisson_parts if poisson else binomial_parts
     beta, free = found.beta, found.free
     basis = np.eye(len(beta)) if free is None else free
@@ -98,8 +101,12 @@ def covariances(
         expected += half.T @ half
         meat += scores.T @ scores
         pearson += float((parts.residual[parts.variance > 0] ** 2 / parts.variance[parts.variance > 0]).sum())
-    naive, bread = np.linalg.inv(expected), np.linalg.inv(found.local.information)
+    naive = np.asarray(np.linalg.inv(expected), dtype=np.float64)
+    directions = without_rounding(back @ basis, back)
+    if rows == columns:
+        return {"naive": in_coefficients(naive, directions)}
 
+    bread = np.linalg.inv(found.local.information)
     meat3 = np.zeros((size, size))
     totals = np.zeros((size, int(clusters.max()) + 1)) if clusters is not None else None
     for part in blocks(rows):
@@ -122,8 +129,11 @@ def covariances(
     }
     if totals is not None:
         matrices["cluster"] = bread @ (totals @ totals.T) @ bread
-    directions = without_rounding(back @ basis, back)
-    return {kind: np.asarray(directions @ matrix @ directions.T) for kind, matrix in matrices.items()}
+    return {kind: in_coefficients(matrix, directions) for kind, matrix in matrices.items()}
+
+
+def in_coefficients(matrix: Array, directions: Array) -> Array:
+    return np.asarray(directions @ matrix @ directions.T)
 
 
 def without_rounding(directions: Array, back: Array) -> Array:

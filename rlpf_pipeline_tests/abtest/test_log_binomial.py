@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from decimal import Decimal
 
@@ -234,6 +235,32 @@ def test_the_relative_risk_of_a_clustered_fit_has_the_clustered_error(data):
     error = relative_risk(twice, "treatment").standard_error
     assert error == pytest.approx(once.standard_errors["hc0"]["treatment"], rel=1e-9)
     assert relative_risk(once, "treatment").standard_error == once.standard_errors["hc3"]["treatment"]
+
+
+def test_a_table_of_as_many_rows_as_columns_has_the_errors_of_the_binomial_alone():
+    """log(15/100) - log(10/100) and its variance by the delta method, as textbooks have them for two proportions."""
+    arms = pd.DataFrame({"treatment": [0, 1], "k": [10, 15], "n": [100, 100]})
+    fit = log_binomial(arms, "~ treatment", "k", "n")
+    assert fit.status == "converged"
+    assert fit.coefficients["treatment"] == pytest.approx(math.log(1.5), abs=1e-12)
+    assert list(fit.standard_errors) == ["naive"]
+    expected = math.sqrt(1 / 10 - 1 / 100 + 1 / 15 - 1 / 100)
+    assert fit.standard_errors["naive"]["treatment"] == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(UserError, match="no 'hc3' errors"):
+        relative_risk(fit, "treatment")
+
+
+def test_such_a_table_may_lie_on_the_boundary():
+    arms = pd.DataFrame({"treatment": [0, 1], "k": [10, 100], "n": [100, 100]})
+    fit = log_binomial(arms, "~ treatment", "k", "n")
+    assert fit.status == "boundary"
+    assert fit.coefficients["treatment"] == pytest.approx(math.log(10), abs=1e-9)
+    assert fit.standard_errors["naive"]["treatment"] == pytest.approx(math.sqrt(1 / 10 - 1 / 100), rel=1e-9)
+
+
+def test_one_cluster_for_all_rows_is_refused(data):
+    with pytest.raises(UserError, match="All rows have the same week: errors by cluster need several"):
+        log_binomial(data.assign(week=7), "~ treatment", **COUNTS, cluster="week")
 
 
 @pytest.mark.parametrize("empty", ["food", "travel"])
