@@ -54,6 +54,8 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
         ("policy: {", "cannot be read"),
         ("policy: {kl_target: 2.0}\nreward: {epochs: 1}\npolicy: {steps: 3}", r"'policy' stands there twice.*line 3"),
         ("policy: {steps: 3, steps: 5}", "'steps' stands there twice"),
+        ("policy: {steps: true}", r"policy\.steps: Value error, true does not fit"),
+        ("policy: {kl_target: off}", r"policy\.kl_target: Value error, false does not fit \(YAML takes yes"),
         ("policy: {steps: 2024-13-45}", "cannot be read: month must be in"),
     ],
 )
