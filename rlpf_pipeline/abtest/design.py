@@ -171,6 +171,8 @@ def scaled(term: Term) -> Array:
 def terms_of(value: Values, treated: Array, clicks: Array) -> tuple[list[Term], list[str]]:
     """The covariate's terms that the regression can carry (itself, and where it is missing), and what was left out."""
     covariate, missing = value.covariate, missing_in(value)
+    if missing.all():
+        return [], [f"Covariate {covariate.name} is missing for all advertisers and was left out."]
     notes = []
     if missing.any():
         by_arm = [int((missing & (treated == arm)).sum()) for arm in (0, 1)]
@@ -182,7 +184,7 @@ def terms_of(value: Values, treated: Array, clicks: Array) -> tuple[list[Term], 
         parts = [value]
     else:
         parts = [value._replace(numbers=filled(value, missing))]
-        if 0 < missing.sum() < len(missing):
+        if missing.any():
             parts.append(Values(Covariate(f"{covariate.name}_missing", "flag"), missing.astype(float)))
     terms = []
     for part in parts:
@@ -208,8 +210,7 @@ def filled(value: Values, missing: npt.NDArray[np.bool_]) -> Array:
         numbers = np.log(numbers + LIFETIME_CTR_OFFSET)
     elif form == "count":
         numbers = np.log1p(numbers)
-    mean = float(numbers[~missing].mean()) if not missing.all() else 0.0
-    return np.asarray(np.where(missing, mean, numbers))
+    return np.asarray(np.where(missing, numbers[~missing].mean(), numbers))
 
 
 def unusable(part: Values, clicks: Array) -> str:

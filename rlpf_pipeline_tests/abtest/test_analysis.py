@@ -125,9 +125,12 @@ def test_missing_covariates_are_filled_marked_and_shown(data):
     assert all(math.isfinite(number) for number in numbers(result))
 
 
-def test_a_covariate_that_is_missing_everywhere_is_left_out(data):
-    result = analyse(data.assign(industry=None))
-    assert "industry" not in result.model.covariates
+@pytest.mark.parametrize("name", ["industry", "lifetime_ctr"])
+def test_a_covariate_that_is_missing_everywhere_is_left_out(data, name):
+    result = analyse(data.assign(**{name: None}))
+    assert name not in result.model.covariates
+    said = [note for note in result.notes if name in note and note.startswith("Covariate")]
+    assert said == [f"Covariate {name} is missing for all advertisers and was left out."]
     assert math.isfinite(result.headline.estimate)
 
 
