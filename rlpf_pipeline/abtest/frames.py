@@ -15,25 +15,39 @@ if TYPE_CHECKING:
 
 ARMS = ("control", "treatment")
 MINIMUM_ADVERTISERS = 10
+NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+"""What pandas calls columns of objects that are numbers."""
 
 
-def as_frame(data: Any) -> pd.DataFrame:
-    """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table. Decimals become floats: pandas
-    holds them as objects, each of which would be a level of its own in a formula."""
+def as_frame(data: Any, identifier: str | None = None) -> pd.DataFrame:
+    """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table, in types that formulaic knows:
+    it takes text in pandas' or Arrow's own types for numbers, and numbers held as objects (as Decimals are) for a level
+    each. The identifier's column stays as it is: as floats, long numbers would be the same."""
     import pandas as pd  # heavy, and not needed where DuckDB sums the rows
 
     if not isinstance(data, pd.DataFrame) and not hasattr(data, "to_pandas"):
         raise UserError(f"Expected a pandas.DataFrame or a pyarrow.Table, got {type(data).__name__}.")
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data.to_pandas())
-    decimals = [name for name in frame.select_dtypes("object") if holds_decimals(frame[name])]
-    return frame.astype(dict.fromkeys(decimals, float)).reset_index(drop=True)
+    frame = frame.reset_index(drop=True)
+    once = [name for name in frame.columns if name not in named_twice(frame) and name != identifier]
+    for name in once:
+        frame[name] = plain(frame[name])
+    return frame
 
 
-def holds_decimals(column: pd.Series[Any] | pd.DataFrame) -> bool:
-    """Not so of a name that two columns have."""
+def plain(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Texts as objects, categories as pandas', numbers as numbers."""
+    import pandas as pd
     from pandas.api.types import infer_dtype
 
-    return column.ndim == 1 and infer_dtype(column) == "decimal"
+    if isinstance(column.dtype, pd.ArrowDtype):
+        column = column.array.__arrow_array__().to_pandas()
+    elif isinstance(column.dtype, pd.StringDtype):
+        column = column.astype(object)
+    if column.dtype == object and infer_dtype(column) in NUMBERS:
+        column = column.infer_objects()
+        return column.astype(float) if column.dtype == object else column
+    return column
 
 
 def named_twice(frame: pd.DataFrame) -> list[Any]:

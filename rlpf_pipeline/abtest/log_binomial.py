@@ -11,7 +11,9 @@ answers instead, and `status` says so.
 
 from __future__ import annotations
 
+import keyword
 import math
+import re
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -43,6 +45,8 @@ SMALLEST_ERROR = 1e-10
 """Of a log relative risk: below it, there is rounding only."""
 LARGEST_LOG = 300.0
 """Ratios beyond exp of it are cut there: they say nothing."""
+LARGEST_VALUE = 1e100
+"""Of a column of the design; squares of more, summed, would overflow, and those of its inverse vanish."""
 WELL_CONDITIONED = 1e8
 """Condition number of the products of columns (their lengths made 1) below which half of the digits are left."""
 Status = Literal["converged", "boundary", "modified-poisson"]
@@ -101,20 +105,21 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     Raises UserError for missing or impossible values, collinear columns, one cluster only, or an estimate that does not
     exist.
     """
-    import pandas as pd  # heavy, and not needed by `estimate`
-
-    frame = as_frame(data)
+    frame = as_frame(data, identifier=cluster)
     counted = (successes, trials, *([cluster] if cluster else []))
     require_columns(frame, counted)
     require_counts(frame, successes, trials)
-    if not (frame[trials] > 0).all():
-        frame = frame[frame[trials] > 0].reset_index(drop=True)
+    shown = frame[trials].to_numpy(float) > 0
+    if not shown.all():
+        frame = frame[shown].reset_index(drop=True)
+    if frame.empty:
+        raise UserError(f"No row has {trials} above 0. Check the column of trials.")
     twice = named_twice(frame)
     categories = [name for name in frame.select_dtypes("category") if name not in twice]
     frame = frame.assign(**{str(name): frame[name].cat.remove_unused_categories() for name in categories})
     design, names = design_matrix(frame, formula, counted)
     counts = Counts(design, frame[successes].to_numpy(float), frame[trials].to_numpy(float))
-    clusters = pd.factorize(frame[cluster])[0] if cluster else None
+    clusters = numbered(frame[cluster]) if cluster else None
     if clusters is not None and not clusters.any():
         raise UserError(f"All rows have the same {cluster}: errors by cluster need several. Leave out `cluster`.")
     fit = estimate(counts, names, clusters)
@@ -129,6 +134,16 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
         n=len(frame),
         iterations=fit.iterations,
     )
+
+
+def numbered(identifiers: pd.Series[Any]) -> npt.NDArray[np.intp]:
+    """Each row's cluster as a number from 0. Raises UserError where they cannot be told apart."""
+    import pandas as pd  # heavy, and not needed by `estimate`
+
+    try:
+        return pd.factorize(identifiers)[0]
+    except TypeError as error:
+        raise UserError(f"{identifiers.name} holds {error}: name each cluster by a number or a text.") from error
 
 
 def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | None = None) -> Estimate:
@@ -227,21 +242,22 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
     meant = {"__formulaic_variables_available__": [name for name in frame.columns if name not in counted]}
     try:
         parsed = formulaic.Formula(formula, _context=meant)
+        if not isinstance(parsed, formulaic.SimpleFormula):
+            raise UserError(
+                f"The formula '{formula}' has a left side or several parts. Write only one right side: "
+                "'~ treatment + …'."
+            )
         require_single(frame, parsed.required_variables)
-        matrix = formulaic.model_matrix(parsed, frame, context={}, na_action="raise", output="numpy")
-    except (FormulaicError, SyntaxError, ValueError) as error:
+        known = frame.drop(columns=named_as_functions(frame, parsed))
+        matrix = formulaic.model_matrix(parsed, known, context={}, na_action="raise", output="numpy")
+    except (FormulaicError, SyntaxError, ValueError, LookupError, AttributeError) as error:
         said, _, _ = str(error).partition("\n")  # what follows is the formula, with codes for a terminal's colours
-        advice = " Fill them in or leave those rows out, the same way in both arms." if "null values" in said else ""
-        names = [str(name) for name in frame.columns if str(name) in str(formula)]
-        if odd := ", ".join(f"`{name}`" for name in names if not name.isidentifier()):
-            advice += f" In a formula, these names stand in backticks: {odd}."
-        raise UserError(f"The formula '{formula}' does not fit the table: {said}{advice}") from error
+        advice = formula_advice(frame, str(formula), said)
+        raise UserError(f"The formula '{formula}' does not fit the table: {said.rstrip('.')}.{advice}") from error
     except TypeError as error:
         dates = ", ".join(map(str, frame.select_dtypes(["datetime", "datetimetz", "timedelta"])))
         advice = f" Dates and durations are no numbers; make numbers of days of them: {dates}." if dates else ""
         raise UserError(f"The formula '{formula}' does not fit the table: {error}.{advice}") from error
-    if not hasattr(matrix, "model_spec") or isinstance(matrix.model_spec, formulaic.ModelSpecs):
-        raise UserError(f"The formula '{formula}' has a left side. Write only the right one: '~ treatment + …'.")
     names = [str(name) for name in matrix.model_spec.column_names]
     if not names:
         raise UserError(f"The formula '{formula}' has no column, not even an intercept. Write '~ treatment + …'.")
@@ -251,7 +267,40 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
     if not np.isfinite(design).all():
         column = names[int((~np.isfinite(design)).any(axis=0).argmax())]
         raise UserError(f"The column {column} of the formula '{formula}' has values that are not finite.")
+    largest = np.abs(design).max(axis=0)
+    if (extreme := (largest > LARGEST_VALUE) | ((largest > 0) & (largest < 1 / LARGEST_VALUE))).any():
+        column, value = names[int(extreme.argmax())], largest[extreme.argmax()]
+        raise UserError(f"The column {column} of the formula '{formula}' has values up to {value:.0e}. Rescale it.")
     return design, names
+
+
+def named_as_functions(frame: pd.DataFrame, parsed: Any) -> list[Any]:
+    """Columns named as one of formulaic's functions (`C`, `log`, `scale` …) that do not stand for themselves in the
+    formula: formulaic would call the column."""
+    from formulaic.parser.types import Factor
+    from formulaic.transforms import TRANSFORMS
+
+    factors = [factor for term in parsed for factor in term.factors]
+    standing = {factor.expr for factor in factors if factor.eval_method is Factor.EvalMethod.LOOKUP}
+    return [name for name in frame.columns if name in TRANSFORMS and name not in standing]
+
+
+def formula_advice(frame: pd.DataFrame, formula: str, said: str) -> str:
+    """What to do about a formula that could not be evaluated."""
+    from formulaic.transforms import TRANSFORMS
+
+    advice = " Fill them in or leave those rows out, the same way in both arms." if "null values" in said else ""
+    if ", Treatment)" in formula:
+        advice += " Treatment is written with the level to compare with: Treatment('a')."
+    names = [str(name) for name in frame.columns if str(name) in formula]
+    if odd := ", ".join(f"`{name}`" for name in names if not name.isidentifier()):
+        advice += f" In a formula, these names stand in backticks: {odd}."
+    if words := ", ".join(f"Q('{name}')" for name in names if keyword.iskeyword(name)):
+        advice += f" Within a function, a column named by a word of Python is written {words}."
+    standing = [name for name in names if re.search(rf"\b{re.escape(name)}\b(?!\s*[(.])", formula)]
+    if functions := ", ".join(name for name in standing if name in TRANSFORMS):
+        advice += f" Within a function, these names stand for functions; rename the columns: {functions}."
+    return advice
 
 
 def dependent_columns(design: Array) -> list[int]:

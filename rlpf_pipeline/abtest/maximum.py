@@ -28,6 +28,8 @@ QUADRATIC_ZONE = 1e-4
 """Squared length below which full steps are taken: rounding hides the gain that a line search would look for."""
 FLAT = 1e-12
 """Curvature relative to the largest below which a direction has none."""
+FARTHEST = 700.0
+"""exp of it is a number still."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
 CHUNK = 1 << 12
@@ -195,7 +197,7 @@ def ascent(counts: Counts, beta: Array, local: Local) -> Array:
 
 def expected_information(counts: Counts, beta: Array) -> Array:
     x, _, n = counts
-    weight = n / np.expm1(np.maximum(-(x @ beta), 1e-12))
+    weight = n / np.expm1(np.clip(-(x @ beta), 1e-12, FARTHEST))
     return np.asarray(x.T @ (x * weight[:, None]))
 
 

@@ -195,6 +195,12 @@ def test_naive_errors_reject_far_too_often_where_robust_ones_do_not():
         ({"since": pd.Timedelta("3D")}, "~ treatment + since", "make numbers of days of them: since"),
         ({"past ctr": 0.1}, "~ treatment + past ctr", r"`past` and `ctr`\. .* stand in backticks: `past ctr`\.$"),
         ({"age": None}, "~ treatment + age", "Fill them in or leave those rows out"),
+        ({"class": "a"}, "~ treatment + C(class)", r"is written Q\('class'\)\.$"),
+        ({"log": 1.0}, "~ treatment + log(log)", r"stand for functions; rename the columns: log\.$"),
+        ({}, "~ C(industry, Treatment)", r"Treatment is written with the level"),
+        ({}, "~ treatment + np.exp(20 * account_age_years)", "has values up to .*Rescale it"),
+        ({}, "cbind(clicks, impressions - clicks) ~ treatment", "left side"),
+        ({"impressions": 0, "clicks": 0}, "~ treatment", "No row has impressions above 0"),
     ],
 )
 def test_what_cannot_be_fitted_is_said(data, change, formula, message):
@@ -220,6 +226,70 @@ def test_decimals_are_numbers(data):
     years = [Decimal(int(days)) / 8 for days in data["account_age_years"] * 365]
     fit = log_binomial(data.assign(years=years), "~ treatment + years", **COUNTS)
     assert fit == log_binomial(data.assign(years=np.array(years, dtype=float)), "~ treatment + years", **COUNTS)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["string", "string[pyarrow]", pd.ArrowDtype(pa.string()), pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))],
+    ids=str,
+)
+def test_text_is_a_category_in_every_type_that_holds_it(data, dtype):
+    levels = data["industry"].sort_values()  # a dictionary's words come in the order of the rows
+    rows = data.loc[levels.index]
+    fit = log_binomial(rows.assign(industry=levels.astype(dtype)), "~ treatment + industry", **COUNTS)
+    assert fit == log_binomial(rows, "~ treatment + industry", **COUNTS)
+
+
+def test_numbers_held_as_objects_are_numbers(data):
+    years = data["account_age_years"].round()
+    fit = log_binomial(data.assign(years=years.astype(int).astype(object)), "~ treatment + years", **COUNTS)
+    assert fit == log_binomial(data.assign(years=years), "~ treatment + years", **COUNTS)
+
+
+def test_clusters_named_by_long_decimals_are_kept_apart(data):
+    """As floats, 10^17 + 1 and 10^17 + 2 are the same number."""
+    rows = data.assign(group=data.index % 37)
+    long = rows.assign(group=[Decimal(10**17 + int(group)) for group in rows["group"]])
+    assert log_binomial(long, "~ treatment", **COUNTS, cluster="group") == log_binomial(
+        rows, "~ treatment", **COUNTS, cluster="group"
+    )
+
+
+def test_clusters_that_cannot_be_told_apart_are_refused(data):
+    with pytest.raises(UserError, match="group holds unhashable type: 'list'"):
+        log_binomial(data.assign(group=[[1]] * len(data)), "~ treatment", **COUNTS, cluster="group")
+
+
+def test_a_column_named_as_a_function_of_formulas_takes_no_place_of_it(data):
+    formula = "~ treatment + C(industry) + log(account_age_years)"
+    named = data.assign(C=1.0, log=data["account_age_years"], scale="x")
+    assert log_binomial(named, formula, **COUNTS) == log_binomial(data, formula, **COUNTS)
+    itself = log_binomial(named, "~ treatment + log", **COUNTS)
+    assert itself.coefficients["log"] == pytest.approx(
+        log_binomial(data, "~ treatment + account_age_years", **COUNTS).coefficients["account_age_years"]
+    )
+
+
+def test_breast_cancer_as_published_by_spiegelman_and_hertzmark():
+    """American Journal of Epidemiology 162 (2005): relative risks and intervals by SAS's GENMOD, which inverts the
+    observed information, sum x x' (n - k) mu / (1 - mu)^2."""
+    rows = pd.DataFrame(
+        {
+            "receptor": ["high"] * 3 + ["low"] * 3,
+            "stage": ["I", "II", "III"] * 2,
+            "deaths": [5, 17, 9, 2, 9, 12],
+            "patients": [55, 74, 15, 12, 22, 14],
+        }
+    )
+    fit = log_binomial(rows, "~ receptor + stage", successes="deaths", trials="patients")
+    beta = np.array(list(fit.coefficients.values()))
+    x = np.column_stack([np.ones(6), rows["receptor"] == "low", rows["stage"] == "II", rows["stage"] == "III"])
+    mean = np.exp(x @ beta)
+    weight = (rows["patients"] - rows["deaths"]).to_numpy() * mean / (1 - mean) ** 2
+    reach = 1.959964 * np.sqrt(np.diag(np.linalg.inv(x.T @ np.diag(weight) @ x)))
+    assert np.exp(beta[1:]) == pytest.approx([1.5583, 2.5382, 5.8680], abs=5e-5)
+    assert np.exp(beta - reach)[1:] == pytest.approx([1.0487, 1.1734, 2.7458], abs=5.1e-5)
+    assert np.exp(beta + reach)[1:] == pytest.approx([2.3155, 5.4903, 12.5406], abs=5.1e-5)
 
 
 def test_a_dot_in_a_formula_is_every_column_but_the_counts_and_the_cluster(data):
