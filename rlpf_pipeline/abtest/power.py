@@ -116,7 +116,7 @@ def expected_error(clicks: Array, impressions: Array, treatment_share: float = 0
     """Standard error of the log relative risk of an experiment on advertisers like these (pre-period counts), without
     covariates: root of mean u^2 (1 / s + 1 / (1 - s)) / N, u the influence of an advertiser on the log CTR.
 
-    Raises UserError where there are fewer than 10 advertisers with impressions, or no clicks.
+    Raises UserError where there are fewer than 10 advertisers with impressions, no clicks, or the same CTR everywhere.
     """
     shown = impressions > 0
     counts = ArmCounts(clicks[shown], impressions[shown])
@@ -127,7 +127,13 @@ def expected_error(clicks: Array, impressions: Array, treatment_share: float = 0
             f"{MINIMUM_ADVERTISERS}, and clicks."
         )
     arms = 1 / treatment_share + 1 / (1 - treatment_share)
-    return float(np.sqrt((counts.influence**2).mean() * arms / number))
+    error = float(np.sqrt((counts.influence**2).mean() * arms / number))
+    if error < SMALLEST:
+        raise UserError(
+            f"All {number} advertisers have the same click-through rate: there is nothing to plan from. "
+            "Check how the data were made."
+        )
+    return error
 
 
 def plan(

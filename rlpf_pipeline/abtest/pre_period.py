@@ -45,7 +45,7 @@ def planned_from(path: Path, treatment_share: float = 0.5) -> tuple[float, int]:
         columns = [name for name, _ in open_source(connection, path, ExperimentSpec(), None)]
         absent = [name for name in ("advertiser_id", "impressions", "clicks") if name not in columns]
         if absent:
-            raise UserError(f"The table has no column {', '.join(absent)}. It has: {', '.join(columns)}.")
+            raise UserError(f"The table has no column {', '.join(absent)}. It has: {', '.join(columns)}. Rename them.")
         wrong = connection.sql(WRONG_ROWS).fetchall()
         if wrong:
             number, advertiser, impressions, clicks = wrong[0]

@@ -113,7 +113,9 @@ def row_tests(
             (f"{is_given(*column)} AND {flag(*column)} IS NULL", f"{spec.source_of(name)} is not true or false")
         )
     if spec.date is not None:
-        tests.append((f"({fields['day']}) IS NULL", f"{spec.date} is not a date, nor a whole number"))
+        kind = kinds[spec.date]
+        else_whole = "" if kind == DIGITS else f" such as 2024-05-31, nor of a type of whole numbers (it is {kind})"
+        tests.append((f"({fields['day']}) IS NULL", f"{spec.date} is not a date{else_whole}"))
     return tests
 
 

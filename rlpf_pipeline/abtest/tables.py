@@ -18,6 +18,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import files_of, literal, quoted, reason_of
 
 DATABASES = (".duckdb", ".db")
+NO_TABLES = (".json", ".jsonl", ".ndjson", ".xls", ".xlsx")
 UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
 """What DuckDB raises where rows turn out to be broken."""
 
@@ -50,6 +51,8 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
         return
     if query:
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
+    if path.suffix.lower() in NO_TABLES:
+        raise UserError(f"{path} is neither CSV nor Parquet. Export the table to one of them.")
     # Folders called `arm=treatment` are no columns: what stands in the files is analysed.
     file = f"{literal(escape(str(path)) if path.is_file() else files_of(path))}, hive_partitioning = false"
     if path.suffix == ".parquet":

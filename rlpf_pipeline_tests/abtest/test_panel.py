@@ -184,6 +184,8 @@ def test_dates_written_as_whole_numbers_are_dates(data):
 def test_a_date_that_is_none_is_refused(data):
     with pytest.raises(UserError, match="not a date"):
         load_experiment(data.assign(day="soon"), ExperimentSpec(date="day"))
+    with pytest.raises(UserError, match=r"day is not a date such as .* whole numbers \(it is DOUBLE\)"):
+        load_experiment(data.assign(day=1.0), ExperimentSpec(date="day"))
     with pytest.raises(UserError, match="no column day"):
         load_experiment(data, ExperimentSpec(date="day"))
 

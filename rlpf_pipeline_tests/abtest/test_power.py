@@ -92,6 +92,8 @@ def test_a_plan_from_a_file_sums_days_and_refuses_what_it_cannot_use(tmp_path):
         planned_from(tmp_path / "no.csv")
     with pytest.raises(UserError, match="too few"):
         expected_error(k[:5], n[:5])
+    with pytest.raises(UserError, match="All 200 advertisers have the same click-through rate"):
+        expected_error(0.04 * n, n)
 
 
 @pytest.mark.parametrize(

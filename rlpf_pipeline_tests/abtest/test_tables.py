@@ -85,6 +85,13 @@ def test_other_sources_are_refused(tmp_path):
         load_experiment(tmp_path / "w.duckdb", query="absent")
 
 
+def test_json_is_told_as_what_cannot_be_read(data, tmp_path):
+    data.to_json(tmp_path / "data.json", orient="records")
+    for read in (load_experiment, planned_from):
+        with pytest.raises(UserError, match="neither CSV nor Parquet"):
+            read(tmp_path / "data.json")
+
+
 def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
     lines = ["advertiser_id,arm,impressions,clicks"]
     lines += [f"a{i},{'control' if i % 2 else 'treatment'},100,3" for i in range(250_000)]
