@@ -41,8 +41,8 @@ from rlpf_pipeline.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-SMALLEST_ERROR = 1e-10
-"""Of a log relative risk: below it, there is rounding only."""
+SMALLEST_ERROR = 1e-7
+"""Of a log relative risk: below it, there is rounding only (of 1e-16 in squares)."""
 LARGEST_LOG = 300.0
 """Ratios beyond exp of it are cut there: they say nothing."""
 LARGEST_VALUE = 1e100
@@ -212,7 +212,9 @@ def fitted_risk(log_risk: float, standard_error: float, status: Status, level: f
 def risk_from(log_risk: float, standard_error: float, level: float = 0.95) -> RelativeRisk:
     """Wald inference on the log scale. Raises UserError where the standard error is zero."""
     if not standard_error > SMALLEST_ERROR:
-        raise UserError("The standard error is zero: the rows do not vary within an arm. Check how the data were made.")
+        raise UserError(
+            "The standard error is zero: the rows do not vary within an arm or level. Check how the data were made."
+        )
     reach = normal.quantile(0.5 + level / 2) * standard_error
     z = log_risk / standard_error
     return RelativeRisk(

@@ -353,6 +353,16 @@ def test_an_advertiser_alone_in_its_level_says_nothing_of_the_others():
         assert fit.standard_errors[kind]["treatment"] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_levels_of_a_row_each_have_no_error_but_rounding(seed):
+    """Both are fitted exactly, and no residual tells how such rows differ."""
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame({"level": ["a", "b"] + ["c"] * 28, "n": rng.integers(50, 3000, 30)})
+    fit = log_binomial(rows.assign(k=1 + rng.binomial(rows["n"] - 1, 0.2)), "~ level", "k", "n")
+    with pytest.raises(UserError, match="standard error is zero"):
+        relative_risk(fit, "level[T.b]")
+
+
 @pytest.mark.parametrize("apart", [1e3, 1.0, 1e-3, 0.0])
 def test_the_triangle_of_columns_near_and_far_from_collinear_is_that_of_all_rows_at_once(apart):
     rng = np.random.default_rng(3)
