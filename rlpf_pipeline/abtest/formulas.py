@@ -1,0 +1,91 @@
+"""A formula over a user's table, to a design matrix: formulaic's, with mistakes told in words."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlpf_pipeline.abtest.frames import require_single
+from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST_VALUE = 1e100
+"""Of a column of the design; squares of more, summed, would overflow, and those of its inverse vanish."""
+
+
+def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -> tuple[Array, list[str]]:
+    """(rows, columns) and the columns' names. counted: what `.` in the formula does not stand for.
+
+    Raises UserError where it cannot be built.
+    """
+    import formulaic  # heavy, and not needed by `estimate`
+    from formulaic.errors import FormulaicError
+
+    meant = {"__formulaic_variables_available__": [name for name in frame.columns if name not in counted]}
+    try:
+        parsed = formulaic.Formula(formula, _context=meant)
+        if not isinstance(parsed, formulaic.SimpleFormula):
+            raise UserError(
+                f"The formula '{formula}' has a left side or several parts. Write only one right side: "
+                "'~ treatment + …'."
+            )
+        require_single(frame, parsed.required_variables)
+        known = frame.drop(columns=named_as_functions(frame, parsed))
+        matrix = formulaic.model_matrix(parsed, known, context={}, na_action="raise", output="numpy")
+    except (FormulaicError, SyntaxError, ValueError, LookupError, AttributeError) as error:
+        said, _, _ = str(error).partition("\n")  # what follows is the formula, with codes for a terminal's colours
+        advice = formula_advice(frame, str(formula), said)
+        raise UserError(f"The formula '{formula}' does not fit the table: {said.rstrip('.')}.{advice}") from error
+    except TypeError as error:
+        dates = ", ".join(map(str, frame.select_dtypes(["datetime", "datetimetz", "timedelta"])))
+        advice = f" Dates and durations are no numbers; make numbers of days of them: {dates}." if dates else ""
+        raise UserError(f"The formula '{formula}' does not fit the table: {error}.{advice}") from error
+    names = [str(name) for name in matrix.model_spec.column_names]
+    if not names:
+        raise UserError(f"The formula '{formula}' has no column, not even an intercept. Write '~ treatment + …'.")
+    design = np.asarray(matrix, dtype=np.float64)
+    if len(design) < len(names):
+        raise UserError(f"{len(design)} rows cannot carry {len(names)} columns ({formula}). Use fewer covariates.")
+    if not np.isfinite(design).all():
+        column = names[int((~np.isfinite(design)).any(axis=0).argmax())]
+        raise UserError(f"The column {column} of the formula '{formula}' has values that are not finite.")
+    largest = np.abs(design).max(axis=0)
+    if (extreme := (largest > LARGEST_VALUE) | ((largest > 0) & (largest < 1 / LARGEST_VALUE))).any():
+        column, value = names[int(extreme.argmax())], largest[extreme.argmax()]
+        raise UserError(f"The column {column} of the formula '{formula}' has values up to {value:.0e}. Rescale it.")
+    return design, names
+
+
+def named_as_functions(frame: pd.DataFrame, parsed: Any) -> list[Any]:
+    """Columns named as one of formulaic's functions (`C`, `log`, `scale` …) that do not stand for themselves in the
+    formula: formulaic would call the column."""
+    from formulaic.parser.types import Factor
+    from formulaic.transforms import TRANSFORMS
+
+    factors = [factor for term in parsed for factor in term.factors]
+    standing = {factor.expr for factor in factors if factor.eval_method is Factor.EvalMethod.LOOKUP}
+    return [name for name in frame.columns if name in TRANSFORMS and name not in standing]
+
+
+def formula_advice(frame: pd.DataFrame, formula: str, said: str) -> str:
+    """What to do about a formula that could not be evaluated."""
+    from formulaic.transforms import TRANSFORMS
+
+    advice = " Fill them in or leave those rows out, the same way in both arms." if "null values" in said else ""
+    if ", Treatment)" in formula:
+        advice += " Treatment is written with the level to compare with: Treatment('a')."
+    names = [str(name) for name in frame.columns if str(name) in formula]
+    if odd := ", ".join(f"`{name}`" for name in names if not name.isidentifier()):
+        advice += f" In a formula, these names stand in backticks: {odd}."
+    if words := ", ".join(f"Q('{name}')" for name in names if keyword.iskeyword(name)):
+        advice += f" Within a function, a column named by a word of Python is written {words}."
+    standing = [name for name in names if re.search(rf"\b{re.escape(name)}\b(?!\s*[(.])", formula)]
+    if functions := ", ".join(name for name in standing if name in TRANSFORMS):
+        advice += f" Within a function, these names stand for functions; rename the columns: {functions}."
+    return advice
