@@ -87,10 +87,14 @@ def only_run(settings: Settings) -> AbstractContextManager[None]:
 
 
 def forget_killed_runs(instance: DagsterInstance) -> None:
-    """Close the runs of an `rlpf run` that was killed: we hold the lock, so none of them lives."""
+    """Close the runs of an `rlpf run` that was killed: we hold the lock, so none of them lives.
+
+    A re-execution in the UI has their tags; unlike them it comes from a code location.
+    """
     unfinished = RunsFilter(tags=STARTED_HERE, statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
     for run in instance.get_runs(unfinished):
-        instance.report_run_failed(run, "The process of this run was killed.")
+        if run.remote_job_origin is None:
+            instance.report_run_failed(run, "The process of this run was killed.")
 
 
 class Narrator:

@@ -94,10 +94,22 @@ def preference_snapshot(settings: Settings) -> Outcome:
     from rlpf_pipeline.warehouse import Warehouse
 
     def work(folder: Path) -> Metrics:
-        with alone(settings.warehouse) as path, Warehouse(path) as warehouse:
+        require_pairs_of_these_variants(settings)
+        with Warehouse(settings.warehouse) as warehouse:
             return export_snapshot(warehouse, folder)
 
-    return build("preference_snapshot", settings, work)
+    with alone(settings.warehouse):
+        return build("preference_snapshot", settings, work)
+
+
+def require_pairs_of_these_variants(settings: Settings) -> None:
+    """Pairs hold the numbers of variants, which each variant_performance gives anew."""
+    made_from = manifest_of("preference_pairs", settings).recipe.inputs.get("variant_performance")
+    if made_from != manifest_of("variant_performance", settings).digest:
+        raise UserError(
+            "preference_pairs was made from another variant_performance than is there now. Materialise it first: "
+            f"`rlpf run --profile {settings.profile}` or `rlpf pairs --profile {settings.profile}` does."
+        )
 
 
 def ab_experiment(settings: Settings) -> Outcome:

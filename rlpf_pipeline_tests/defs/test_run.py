@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.assets.experiment import ab_experiment, ab_report
@@ -81,17 +82,24 @@ def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:
         assert not instance.telemetry_enabled
 
 
-def test_a_killed_run_is_closed(settings: Settings) -> None:
+def test_a_killed_run_is_closed_and_none_by_which_the_ui_repeats_it(settings: Settings) -> None:
+    """Dagster gives a re-execution the tags of the run it repeats."""
+    job = dg.Definitions(
+        assets=[ab_report], resources={"pipeline": PipelineSettings()}
+    ).resolve_implicit_global_asset_job_def()
+    of_the_ui = RemoteJobOrigin(
+        RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("rlpf_pipeline"), "__repository__"), job.name
+    )
     with open_instance(settings) as instance:
-        run = instance.create_run_for_job(
-            dg.Definitions(
-                assets=[ab_report], resources={"pipeline": PipelineSettings()}
-            ).resolve_implicit_global_asset_job_def(),
-            tags=STARTED_HERE,
-            status=DagsterRunStatus.STARTED,
-        )
+        runs = [
+            instance.create_run_for_job(
+                job, tags=STARTED_HERE, status=DagsterRunStatus.STARTED, remote_job_origin=origin
+            )
+            for origin in (None, of_the_ui)
+        ]
         forget_killed_runs(instance)
-        assert instance.get_run_by_id(run.run_id).status is DagsterRunStatus.FAILURE
+        statuses = [instance.get_run_by_id(run.run_id).status for run in runs]
+    assert statuses == [DagsterRunStatus.FAILURE, DagsterRunStatus.STARTED]
 
 
 def test_two_runs_do_not_share_a_home(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from rlpf_pipeline.settings import (
     BaseModelSettings,
     EvaluationSettings,
     ImitationSettings,
+    MarketSettings,
     PolicySettings,
     Settings,
     TeacherSettings,
@@ -141,3 +142,23 @@ def test_simulated_ads_pass_the_same_validation_as_files(settings: Settings) -> 
     counts = steps.raw_multitext_ads(settings).manifest.metrics
     assert counts["read"] == counts["accepted"]
     assert counts["rejected"] == 0
+
+
+def test_pairs_of_other_variants_make_no_snapshot(tmp_path: Path) -> None:
+    """They number variants: of others, each pair would be of other texts."""
+
+    def of_market(advertisers: int) -> Settings:
+        tiny = load_settings("tiny", (), tmp_path)
+        return tiny.model_copy(update={"market": MarketSettings(advertisers=advertisers)})
+
+    first, second = of_market(12), of_market(9)
+    for step in (steps.raw_multitext_ads, steps.variant_performance, steps.preference_pairs):
+        step(first)
+    for step in (steps.raw_multitext_ads, steps.variant_performance):
+        step(second)
+    with pytest.raises(UserError, match=r"preference_pairs was made from another variant_performance"):
+        steps.preference_snapshot(second)
+    assert not folder_of("preference_snapshot", second).exists()
+    steps.preference_pairs(second)
+    counts = steps.preference_snapshot(second).manifest.metrics
+    assert counts["pairs"] == manifest_of("preference_pairs", second).metrics["pairs"]
