@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlpf_pipeline.artifacts import Manifest, Recipe
+from rlpf_pipeline.artifacts import Manifest, Recipe, file_digest
 from rlpf_pipeline.definitions import defs
 from rlpf_pipeline.defs.checks import raw_multitext_ads__rows_conserved, table_checks
 from rlpf_pipeline.defs.resources import PipelineSettings
@@ -86,10 +86,14 @@ def test_rows_lost_in_ingest_fail_a_check(
     folder.mkdir(parents=True)
     pq.write_table(pa.table({"text": ["a", "b"]}), folder / "multitext_ads.parquet")
     pq.write_table(pa.table({"reason": ["no text"]}), folder / "rejects.parquet")
-    manifest = Manifest(recipe=Recipe(stage="raw_multitext_ads"), metrics={"read": read})
+    files = {"rejects.parquet": file_digest(folder / "rejects.parquet")}
+    manifest = Manifest(recipe=Recipe(stage="raw_multitext_ads"), files=files, metrics={"read": read})
     (folder / "manifest.json").write_text(manifest.model_dump_json())
     result = raw_multitext_ads__rows_conserved(PipelineSettings(profile="tiny"))
     assert result.passed is passes
+    (folder / "rejects.parquet").unlink()
+    with pytest.raises(UserError, match=r"rejects\.parquet is missing"):
+        raw_multitext_ads__rows_conserved(PipelineSettings(profile="tiny"))
 
 
 def test_checks_of_what_was_never_made_say_so_and_leave_no_warehouse(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from rlpf_pipeline.artifacts import SQL
+from rlpf_pipeline.artifacts import SQL, explained
 from rlpf_pipeline.defs.building import alone
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import folder_of, manifest_of
@@ -71,7 +71,8 @@ def raw_multitext_ads__rows_conserved(pipeline: PipelineSettings) -> dg.AssetChe
     settings = pipeline.load()
     folder = folder_of("raw_multitext_ads", settings)
     read = manifest_of("raw_multitext_ads", settings).metrics["read"]
-    accepted, rejected = (pq.read_metadata(folder / file).num_rows for file in (ACCEPTED_FILE, REJECTS_FILE))
+    with explained(settings.home, (folder,)):
+        accepted, rejected = (pq.read_metadata(folder / file).num_rows for file in (ACCEPTED_FILE, REJECTS_FILE))
     return dg.AssetCheckResult(
         passed=read == accepted + rejected, metadata={"read": read, "accepted": accepted, "rejected": rejected}
     )

@@ -33,14 +33,27 @@ def raw_multitext_ads(settings: Settings) -> Outcome:
             "PROFILE=upworthy (Upworthy's columns) or PROFILE=production (columns of raw_multitext_ads)."
         )
     if settings.source != "market" and not settings.data:
-        if read_manifest(folder_of("raw_multitext_ads", settings)) is None:
-            raise UserError(f"Profile '{settings.profile}' needs data: DATA=file.csv with make, --data with rlpf.")
+        require_ingested(settings)
         return outcome_of("raw_multitext_ads", settings, reused=True)
     settings = settings.model_copy(update={"data": matching(str(path) for path in settings.data)})
     missing = [str(path) for path in settings.data if not path.is_file()]
     if missing:
         raise UserError(f"No such file: {', '.join(missing)}. Paths are relative to where the command is started.")
     return build("raw_multitext_ads", settings, lambda folder: ingest_into(folder, settings))
+
+
+def require_ingested(settings: Settings) -> None:
+    """Raises UserError where no raw table is there, or a file of it is gone."""
+    folder = folder_of("raw_multitext_ads", settings)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"Profile '{settings.profile}' needs data: DATA=file.csv with make, --data with rlpf.")
+    gone = [str(path) for name in manifest.files if not (path := whole(folder) / name).is_file()]
+    if gone:
+        raise UserError(
+            f"Missing of the raw table: {', '.join(gone)}. Put them back, or `rlpf ingest` once more one of the files "
+            f"it was made from, by which all are read anew: {', '.join(manifest.recipe.inputs)}."
+        )
 
 
 def ingest_into(folder: Path, settings: Settings) -> Metrics:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rlpf_pipeline.defs.steps import raw_multitext_ads
+from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.sources import ingest as ingesting
 from rlpf_pipeline_tests.cli.entry_point import ADS, rlpf
 
@@ -65,6 +68,22 @@ def test_a_damaged_table_is_found_before_training_and_made_again_as_the_message_
     warehouse.unlink()
     assert rlpf(monkeypatch, "pairs", "--profile", "production") == 0
     pd.testing.assert_frame_equal(pd.read_parquet(snapshot / "preferences" / "variants.parquet"), written)
+
+
+def test_a_raw_table_that_lacks_a_file_is_told_and_made_again_as_the_message_says(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("june.csv", "july.csv"):
+        (tmp_path / name).write_text(ADS.replace("a,", f"{name},"))
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ju*.csv"), "--format", "generic") == 0
+    settings, written = load_settings("production", ()), rows_of(home)
+    for name in ("multitext_ads.parquet", "rejects.parquet"):
+        (home / "production" / "raw" / name).unlink()
+        with pytest.raises(UserError, match=rf"Missing of the raw table: .*{name}.*july\.csv, .*june\.csv"):
+            raw_multitext_ads(settings)
+        assert rlpf(monkeypatch, "ingest", str(tmp_path / "june.csv"), "--format", "generic") == 0
+        assert raw_multitext_ads(settings).reused
+        assert rows_of(home) == written
 
 
 def test_new_files_are_added_and_known_content_changes_nothing(
