@@ -46,7 +46,7 @@ def run_job(work: Work, *, shards: bool = False) -> None:
     rank = int(os.environ.get("RANK", "0"))
     quiet_libraries()
     try:
-        config = RunConfig.read(path)
+        config = RunConfig.read(path).as_it_stands()
         with explained(config.settings.home, config.inputs.values()):
             _run(work, config, rank)
     except UserError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlpf_pipeline.artifacts import Recipe
+from rlpf_pipeline.artifacts import Recipe, read_manifest, subset
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
@@ -55,6 +55,14 @@ class RunConfig(BaseModel):
                 f"{path} was written in {former}, and lies in a copy, {home}: its job would read and replace what is "
                 f"in the former. Write {home} for {former} in it, or name the run.json there."
             )
+
+    def as_it_stands(self) -> RunConfig:
+        """With the recipe of what will be done: settings may have been edited in the file, inputs made anew since."""
+        settings = subset(self.settings, *(name for name in self.recipe.settings if name in Settings.model_fields))
+        read = {name: read_manifest(folder) for name, folder in self.inputs.items() if name in self.recipe.inputs}
+        digests = {name: manifest.digest for name, manifest in read.items() if manifest}
+        update = {"settings": {**self.recipe.settings, **settings}, "inputs": self.recipe.inputs | digests}
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update=update)})
 
     def by(self, algorithm: Algorithm) -> RunConfig:
         """The same policy run by another algorithm: its output lies beside this one's, under its name and `-algorithm`.

@@ -48,6 +48,37 @@ def test_the_work_is_published_with_its_figures_by_the_settings_seed(config: Run
     assert (config.output / "weights.txt").read_text() == str(float(torch.rand(1)))
 
 
+def test_the_manifest_says_what_was_read_where_that_is_no_longer_what_run_json_was_written_for(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """By it the pipeline tells whether the output is the one that it would make."""
+    snapshot = tmp_path / "snapshot"
+    settings = {"seed": config.settings.seed, "reward": config.settings.reward.model_dump(mode="json")}
+    with publish(snapshot, Recipe(stage="preference_snapshot", inputs={"pairs": "first"})):
+        pass
+    inputs = {"preference_snapshot": read_manifest(snapshot).digest, "base": "of the weights"}
+    written = config.model_copy(
+        update={
+            "recipe": Recipe(stage="fake", settings=settings, inputs=inputs),
+            "inputs": {"preference_snapshot": snapshot},
+        }
+    )
+    (tmp_path / "run.json").write_text(written.model_dump_json())
+    run_job(write_weights)
+    assert read_manifest(config.output).recipe == written.recipe
+
+    with publish(snapshot, Recipe(stage="preference_snapshot", inputs={"pairs": "second"})):
+        pass
+    edited = written.settings.model_copy(update={"reward": written.settings.reward.model_copy(update={"epochs": 7})})
+    (tmp_path / "run.json").write_text(written.model_copy(update={"settings": edited}).model_dump_json())
+    run_job(write_weights)
+    assert read_manifest(config.output).recipe == Recipe(
+        stage="fake",
+        settings=settings | {"reward": settings["reward"] | {"epochs": 7}},
+        inputs=inputs | {"preference_snapshot": read_manifest(snapshot).digest},
+    )
+
+
 def test_of_two_jobs_with_one_output_the_second_is_refused(config: RunConfig, tmp_path: Path) -> None:
     with only_writer(config.output), pytest.raises(SystemExit) as end:
         run_job(write_weights)
