@@ -88,7 +88,8 @@ def variant_performance(settings: Settings) -> Outcome:
             raw = whole(folder_of("raw_multitext_ads", settings)) / "multitext_ads.parquet"
             return build_variant_performance(warehouse, raw, settings.pairs, settings.seed)
 
-    return build_table("variant_performance", settings, work)
+    with alone(folder_of("raw_multitext_ads", settings)):  # it is read several times
+        return build_table("variant_performance", settings, work)
 
 
 def preference_pairs(settings: Settings) -> Outcome:
@@ -144,6 +145,10 @@ def ab_experiment(settings: Settings) -> Outcome:
 
 
 def ab_report(settings: Settings) -> Outcome:
+    """Raises UserError where there can be no simulated experiment to report on."""
+    if not settings.has_planted_truth:
+        raise UserError(f"{NO_EXPERIMENT} `rlpf ab-report --data FILE` reports on an experiment of your own.")
+
     def work(folder: Path) -> Metrics:
         experiment = folder_of("ab_experiment", settings)
         return report_on(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline.artifacts import Recipe, publish
+from rlpf_pipeline.artifacts import Recipe, lock_of, locked, publish
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of, recipe_of
@@ -162,3 +162,26 @@ def test_pairs_of_other_variants_make_no_snapshot(tmp_path: Path) -> None:
     steps.preference_pairs(second)
     counts = steps.preference_snapshot(second).manifest.metrics
     assert counts["pairs"] == manifest_of("preference_pairs", second).metrics["pairs"]
+
+
+def test_while_the_variants_are_made_nobody_replaces_the_raw_table(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made in several queries, each of which opens its file anew."""
+    small = settings.model_copy(update={"market": MarketSettings(advertisers=3)})
+    raw = folder_of("raw_multitext_ads", small)
+    steps.raw_multitext_ads(small)
+
+    def is_asked_meanwhile(*_: object) -> dict[str, int]:
+        with pytest.raises(UserError, match="taken"), locked(lock_of(raw), "taken"):
+            pass
+        return {}
+
+    monkeypatch.setattr("rlpf_pipeline.preferences.stages.build_variant_performance", is_asked_meanwhile)
+    assert not steps.variant_performance(small).reused
+
+
+def test_a_report_on_real_ads_promises_no_experiment(settings: Settings) -> None:
+    real = settings.model_copy(update={"source": "generic"})
+    with pytest.raises(UserError, match=r"no click truth is planted.*rlpf ab-report --data"):
+        steps.ab_report(real)
