@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
+from rlpf_pipeline.artifacts import IS_INSTALLED
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import Algorithm, MarketSettings, faults_of
+from rlpf_pipeline.settings import Algorithm, MarketSettings, Settings, faults_of
 
 app = typer.Typer()
 
@@ -73,7 +75,17 @@ def run(
         print(verdict)
     if settings.has_planted_truth:
         print(f"Report: {folder_of('ab_report', settings) / 'report.html'}")
-    print(f"Web UI: make ui PROFILE={settings.profile}")
+    print(f"Web UI: {web_ui_command(settings)}")
+
+
+def web_ui_command(settings: Settings) -> str:
+    """`make ui`, or what it does where there is no Makefile: of a package from a wheel."""
+    if not IS_INSTALLED:
+        return f"make ui PROFILE={settings.profile}"
+    home = settings.instance
+    variables = {"RLPF_HOME": home, "DAGSTER_HOME": home / "dagster", "RLPF_PROFILE": settings.profile}
+    set_to = " ".join(f"{name}={quote(str(value))}" for name, value in variables.items())
+    return f"{set_to} dagster dev -m rlpf_pipeline.definitions"
 
 
 @app.command()

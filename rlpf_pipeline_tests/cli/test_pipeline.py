@@ -1,6 +1,7 @@
 """Data in, pairs, markets: exit codes, messages, and what the commands leave behind."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rlpf_pipeline.cli import pipeline
 from rlpf_pipeline.defs.steps import raw_multitext_ads
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
@@ -39,6 +41,27 @@ def test_run_takes_a_pattern_of_several_files(
     assert given == [(tmp_path / "july.csv", tmp_path / "june.csv")]
     assert rlpf(monkeypatch, "run", "--profile", "production", "--data", str(tmp_path / "may*.csv")) == 2
     assert "No file matches" in capsys.readouterr().err
+
+
+def test_the_web_ui_is_started_by_make_or_without_a_makefile_by_dagster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "our ads"
+    settings = load_settings("tiny", (), home)
+    for from_wheel, command in (
+        (False, ["make", "ui", "PROFILE=tiny"]),
+        (
+            True,
+            [
+                f"RLPF_HOME={home}",
+                f"DAGSTER_HOME={home}/dagster",
+                "RLPF_PROFILE=tiny",
+                *("dagster", "dev", "-m", "rlpf_pipeline.definitions"),
+            ],
+        ),
+    ):
+        monkeypatch.setattr(pipeline, "IS_INSTALLED", from_wheel)
+        assert shlex.split(pipeline.web_ui_command(settings)) == command
 
 
 def rows_of(home: Path) -> list[str]:
