@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.abtest_entries import BIG, REPEATS, Result, median_seconds
-from benchmarks.running import result_of, write_results
+from benchmarks.running import as_command, result_of, write_results
 
 STATSMODELS_ROWS = 1_000_000
 CHILD = (
@@ -65,7 +65,7 @@ def report(data: Path, folder: Path, spec: str) -> Result:
 
 
 def main(
-    rows: Annotated[list[float], typer.Option(help="Panel rows; repeat for several.")] = [3.5e5, 3.5e6],  # noqa: B006
+    rows: Annotated[list[float], typer.Option(min=1, help="Panel rows; repeat for several.")] = [3.5e5, 3.5e6],  # noqa: B006
     folder: Annotated[Path | None, typer.Option(help="Where scratch files go.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
 ) -> None:
@@ -117,4 +117,4 @@ def table_of(results: list[Result]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

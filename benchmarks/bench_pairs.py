@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pairs_with_frames import PAIRS, Clock, with_pandas, with_polars
-from benchmarks.running import result_of, write_results
+from benchmarks.running import among, as_command, result_of, write_results
 from rlpf_pipeline.preferences.ranges import ranges_of_ads
 from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.preferences.stages import build_ads_and_variants, build_preference_pairs, export_snapshot
@@ -159,8 +159,8 @@ def largest_difference(one: Path, other: Path) -> float:
 
 
 def main(
-    rows: Annotated[list[float], typer.Option(help="Variants; repeat for several sizes.")] = [1e6, 1e7],  # noqa: B006
-    entry: Annotated[list[str], typer.Option(help="Entries to run.")] = list(ENTRIES),  # noqa: B006
+    rows: Annotated[list[float], typer.Option(min=1, help="Variants; repeat for several sizes.")] = [1e6, 1e7],  # noqa: B006
+    entry: Annotated[list[str], typer.Option(help="Entries to run.", callback=among(ENTRIES))] = list(ENTRIES),  # noqa: B006
     pandas_up_to: Annotated[float, typer.Option(help="Rows beyond which pandas and polars are left out.")] = 1e7,
     folder: Annotated[Path | None, typer.Option(help="Where scratch files go.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
@@ -206,4 +206,4 @@ def table_of(results: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

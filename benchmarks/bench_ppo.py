@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ppo_case import Case, Timed
-from benchmarks.running import write_results
+from benchmarks.running import among, as_command, write_results
 from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training.job import quiet_libraries
 
@@ -61,7 +61,9 @@ def speed(
     steps: Annotated[int, typer.Option(help="Steps; the first is not timed.")] = 4,
     rounds: Annotated[int, typer.Option(help="How often all entries take their turn.")] = 2,
     base: Base = "smollm2-135m-instruct",
-    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run.", show_default="all")] = None,
+    entries: Annotated[
+        list[str] | None, typer.Option("--entry", help="Entries to run.", show_default="all", callback=among(ENTRIES))
+    ] = None,
     output: Output = None,
 ) -> None:
     """Samples, decoded and updated tokens per second, and peak memory."""
@@ -128,9 +130,7 @@ def same_reward(
 
 
 def require(names: Sequence[str], home: Path) -> None:
-    """Raises BadParameter, before anything is measured, for an unknown entry and where trl 1.12.0 is missing."""
-    if unknown := set(names) - set(ENTRIES):
-        raise typer.BadParameter(f"There is no entry {', '.join(sorted(unknown))}. Choose of: {'; '.join(ENTRIES)}.")
+    """Raises BadParameter, before anything is measured, where trl 1.12.0 is missing."""
     trl = home / TRL_FOLDER
     if any(name.startswith(TRL_PPO) for name in names) and not (trl / "trl").is_dir():
         raise typer.BadParameter(f"trl 1.12.0 is missing: pip install --no-deps --target {trl} trl==1.12.0")
@@ -241,4 +241,4 @@ def show_rewards(curves: dict[str, list[list[tuple[float, float]]]]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    as_command(app)

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_gib
-from benchmarks.running import write_results
+from benchmarks.running import among, as_command, write_results
 from benchmarks.wall_clock import now
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.frozen_layers import StateFile
@@ -167,13 +167,17 @@ def compare(
     home: Home,
     data: Annotated[
         Path | None,
-        typer.Option(help="packages.csv of the archive, or a preference snapshot; without it, the synthetic case."),
+        typer.Option(
+            exists=True, help="packages.csv of the archive, or a preference snapshot; without it, the synthetic case."
+        ),
     ] = None,
     ads: Annotated[int, typer.Option(help="Training ads (half as many in the synthetic case).")] = 120,
     epochs: int = 2,
     layers: Annotated[int, typer.Option(help="LoRA on this many top layers.")] = TOP_LAYERS,
     tokens_per_step: int = 1024,
-    entries: Annotated[list[str] | None, typer.Option("--entry", help="Entries to run.", show_default="all")] = None,
+    entries: Annotated[
+        list[str] | None, typer.Option("--entry", help="Entries to run.", show_default="all", callback=among(ENTRIES))
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file of the figures.")] = None,
 ) -> None:
     """All entries, one after the other: real ads with --data, the synthetic case without."""
@@ -271,4 +275,4 @@ def seven_b_folder(home: Path) -> Path:
 
 
 if __name__ == "__main__":
-    app()
+    as_command(app)

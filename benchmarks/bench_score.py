@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_gib
-from benchmarks.running import write_results
+from benchmarks.running import as_command, write_results
 from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
@@ -42,7 +42,7 @@ ENTRIES = {
 
 
 def main(
-    texts: Annotated[int, typer.Option(help="Texts of the simulated market.")] = 1000,
+    texts: Annotated[int, typer.Option(min=1, help="Texts of the simulated market.")] = 1000,
     base: Annotated[str, typer.Option(help="Base model.")] = "smollm2-135m-instruct",
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
     entry: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -126,4 +126,4 @@ def ads_of(rows: pd.DataFrame) -> list[Ad]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.running import write_results
+from benchmarks.running import as_command, write_results
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.reward_model import token_ids
@@ -23,7 +23,7 @@ from rlpf_pipeline.settings import BaseModelSettings, MarketSettings
 
 
 def main(
-    texts: Annotated[int, typer.Option(help="Distinct texts of the simulated market.")] = 100_000,
+    texts: Annotated[int, typer.Option(min=5, help="Distinct texts of the simulated market.")] = 100_000,
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
 ) -> None:
     """Measure and print a table. Example: python -m benchmarks.bench_tokenise --texts 20000"""
@@ -49,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

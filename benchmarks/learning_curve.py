@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.running import write_results
+from benchmarks.running import as_command, write_results
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.evaluation.baselines import minilm_logistic, tfidf_logistic
 from rlpf_pipeline.evaluation.reward_model import MODELS, conditions, evaluate
@@ -42,10 +42,10 @@ SHOWN = ("accuracy", "accuracy_standard_error", "accuracy_significant", "negativ
 def main(
     profile: Annotated[str, typer.Option(help="Whose snapshot and settings are used.")] = "upworthy",
     fraction: Annotated[
-        list[float] | None, typer.Option(help="Share of the train clusters; repeat for several.")
+        list[float] | None, typer.Option(min=0, max=1, help="Share of the train clusters; repeat for several.")
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Of order of clusters and of training; repeat.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs at most.", show_default="the profile's")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.", show_default="the profile's")] = None,
     output: Annotated[Path, typer.Option(help="Folder of learning_curve.json and learning_curve.svg.")] = Path(
         "learning_curve"
     ),
@@ -131,4 +131,4 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

@@ -1,4 +1,4 @@
-"""What benchmarks share: entries in processes of their own, and files of results."""
+"""What benchmarks share: their command lines, entries in processes of their own, and files of results."""
 
 from __future__ import annotations
 
@@ -6,10 +6,54 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from rlpf_pipeline.artifacts import write_atomically
+from rlpf_pipeline.errors import UserError
+
+
+def as_command(main: Callable[..., None]) -> None:
+    """The command line of a benchmark, a function or a Typer app. A mistake of its user is told in a line, without a
+    traceback, and ends with exit code 2; so does an entry in a process of its own that made one."""
+    app = main
+    if not isinstance(main, typer.Typer):
+        app = typer.Typer(add_completion=False)
+        app.command()(main)
+    try:
+        app()
+    except UserError as error:
+        sys.exit(told(error))
+    except FileNotFoundError as error:
+        if not error.filename:
+            raise
+        sys.exit(told(f"{error.filename} does not exist. Check the path, or make what the benchmark reads first."))
+    except subprocess.CalledProcessError as error:
+        if error.returncode != MISTAKEN:
+            raise
+        sys.exit(told(error.stderr.strip()) if error.stderr else MISTAKEN)
+
+
+MISTAKEN = 2
+
+
+def among(known: Collection[str]) -> Callable[[list[str] | None], list[str] | None]:
+    """The callback of an option that names some of these."""
+
+    def chosen(names: list[str] | None) -> list[str] | None:
+        if unknown := set(names or ()) - set(known):
+            raise typer.BadParameter(f"There is no {', '.join(sorted(unknown))}. Choose of: {'; '.join(known)}.")
+        return names
+
+    return chosen
+
+
+def told(mistake: object) -> int:
+    print(mistake, file=sys.stderr)
+    return MISTAKEN
 
 
 def result_of(child: str, *words: str) -> dict[str, Any]:

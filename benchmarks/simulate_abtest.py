@@ -22,12 +22,13 @@ from rich.table import Table
 from scipy import special
 
 from benchmarks import study_shape
-from benchmarks.running import write_results
+from benchmarks.running import among, as_command, write_results
 from rlpf_pipeline.abtest.log_binomial import log_binomial
 from rlpf_pipeline.abtest.ratio import delta_method
 from rlpf_pipeline.abtest.sequential import critical_value, may_look
 
 KINDS = ("naive", "quasi", "hc0", "hc1", "hc3")
+PARTS = ("planted", "aa", "peeking")
 DAYS = 70
 PEEKED_ADVERTISERS = 10_000
 
@@ -98,10 +99,10 @@ def daily_looks(number: int, staggered: bool, rng: np.random.Generator) -> tuple
 
 
 def main(
-    runs: Annotated[int, typer.Option(help="Experiments of each kind.")] = 1000,
+    runs: Annotated[int, typer.Option(min=2, help="Experiments of each kind.")] = 1000,
     advertisers: Annotated[int, typer.Option(help="Of the experiments with covariates.")] = study_shape.ADVERTISERS,
     tail: Annotated[list[float], typer.Option(help="Standard deviations of log impressions.")] = [1.3, 1.7],  # noqa: B006
-    part: Annotated[list[str], typer.Option(help="planted, aa, peeking")] = ["planted", "aa", "peeking"],  # noqa: B006
+    part: Annotated[list[str], typer.Option(help=", ".join(PARTS), callback=among(PARTS))] = list(PARTS),  # noqa: B006
     seed: int = 6,
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
 ) -> None:
@@ -147,4 +148,4 @@ def tables(results: dict[str, list[dict[str, object]]]) -> list[Table]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.running import among, as_command
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.defs.launcher import launch
 from rlpf_pipeline.settings import Algorithm
@@ -32,16 +33,17 @@ Result = dict[str, Any]
 
 
 def main(
-    home: Annotated[Path, typer.Option(help="The profile's folder of a finished run.")] = Path(".rlpf/demo"),
+    home: Annotated[Path, typer.Option(exists=True, help="The profile's folder of a finished run.")] = Path(
+        ".rlpf/demo"
+    ),
     algorithm: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(ALGORITHMS)}; repeat for several.", show_default="all")
+        list[str] | None,
+        typer.Option(help="Repeat for several.", show_default=", ".join(ALGORITHMS), callback=among(ALGORITHMS)),
     ] = None,
     seed: Annotated[list[int], typer.Option(help="Of training and sampling; repeat for several.")] = [13],  # noqa: B006
-    samples: Annotated[int, typer.Option(help="Texts for each original.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Texts for each original.")] = 8,
 ) -> None:
     """Train, judge and print a table. Example: python -m benchmarks.study_algorithms --algorithm ppo"""
-    if unknown := set(algorithm or ()) - set(ALGORITHMS):
-        raise typer.BadParameter(f"There is no algorithm {', '.join(sorted(unknown))}.")
     folder = home.resolve() / "studies" / "algorithms"
     results = [
         one_run(home.resolve(), folder / f"{chosen}-{number}", chosen, number, samples)
@@ -116,4 +118,4 @@ def difference_in(result: Result, column: str, scale: float) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

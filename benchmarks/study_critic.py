@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.running import as_command
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.training.jobs.policy import read_task
@@ -48,8 +49,10 @@ class Case(NamedTuple):
 
 
 def main(
-    home: Annotated[Path, typer.Option(help="The profile's folder of a finished run.")] = Path(".rlpf/demo"),
-    rollouts: Annotated[int, typer.Option(help="As many more, as sharper the table.")] = 24,
+    home: Annotated[Path, typer.Option(exists=True, help="The profile's folder of a finished run.")] = Path(
+        ".rlpf/demo"
+    ),
+    rollouts: Annotated[int, typer.Option(min=2, help="As many more, as sharper the table.")] = 24,
     output: Annotated[Path | None, typer.Option(help="JSON file of the results.")] = None,
 ) -> None:
     """Measure and print a table. Example: python -m benchmarks.study_critic --home .rlpf/demo"""
@@ -129,4 +132,4 @@ def table_of(results: list[dict[str, float]]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.running import as_command
 from rlpf_pipeline.evaluation.policy import are_copies
 from rlpf_pipeline.settings import PolicySettings
 
@@ -29,7 +30,7 @@ SPREADS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 def main(
-    suggestions: Annotated[list[Path], typer.Argument(help="suggestions.parquet of policy evaluations.")],
+    suggestions: Annotated[list[Path], typer.Argument(exists=True, help="suggestions.parquet of policy evaluations.")],
 ) -> None:
     """Print a table. Example: python -m benchmarks.study_suggestions evaluation/policy/suggestions.parquet"""
     table = Table("policy", "texts", "reward", "spread", "off topic", "finished", "R²", title="log planted CTR on")
@@ -86,4 +87,4 @@ def ranking(texts: pd.DataFrame, spreads: float) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    as_command(main)

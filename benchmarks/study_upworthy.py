@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.running import among, as_command
 from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import folder_of
@@ -148,7 +149,9 @@ def levers(
     data: Data,
     home: Home,
     output: Output,
-    only: Annotated[list[str] | None, typer.Option(help="Levers to run.", show_default="all")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Levers to run.", show_default="all", callback=among(LEVERS))
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Start no further lever after this long.")] = 12.0,
 ) -> None:
     """Train with one setting changed at a time; figures are of the validation ads, at the best of the epochs."""
@@ -220,4 +223,4 @@ def show(results: dict[str, Any], names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    as_command(app)

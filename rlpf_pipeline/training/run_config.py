@@ -40,8 +40,11 @@ class RunConfig(BaseModel):
         try:
             config = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            reason = faults_of(error) if isinstance(error, ValidationError) else error
-            raise UserError(f"{path} is no run configuration: {reason}") from error
+            reason = faults_of(error) if isinstance(error, ValidationError) else error.strerror
+            raise UserError(
+                f"{path} is no run configuration: {reason}. `rlpf run` writes one for each job, at "
+                "RLPF_HOME/profile/runs/job/run.json."
+            ) from error
         config.require_own_home(path)
         return config
 
