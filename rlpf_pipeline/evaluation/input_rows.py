@@ -25,6 +25,7 @@ from rlpf_pipeline.sources.files import (
     file_kind,
     first_records,
     refuse_keys_alike,
+    refuse_no_objects,
 )
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.warehouse import reason_of
@@ -62,6 +63,7 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             refuse_keys_alike(connection, path)
             options = source | {"max_row_bytes": MAX_ROW_BYTES}
             seen = connection.sql(f"FROM {READ_JSON_LINES}", params=options)
+            refuse_no_objects(connection, path, seen.columns)
             columns = {name: str(with_strings(own)) for name, own in zip(seen.columns, seen.types, strict=True)}
             connection.execute(f"CREATE TABLE input AS {JSON_OF_TYPES}", options | {"columns": columns})
         elif kind == ".parquet":

@@ -14,6 +14,7 @@ from glob import escape, glob, has_magic
 from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 import duckdb
@@ -39,6 +40,16 @@ FROM (
 GROUP BY translate(key, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')
 HAVING count(*) > 1
 ORDER BY alike
+"""
+FIND_NO_OBJECT = """
+SELECT row, json::VARCHAR
+FROM (
+    SELECT row_number() OVER () AS row, json
+    FROM read_json_objects($path, format = 'newline_delimited', maximum_object_size = $max_row_bytes)
+)
+WHERE json_type(json) IS DISTINCT FROM 'OBJECT' OR len(json_keys(json)) = 0
+ORDER BY row
+LIMIT 1
 """
 TEXT_TYPES = ("VARCHAR", '"NULL"')
 """Types of a column of texts; the latter, where no row has one."""
@@ -293,6 +304,20 @@ def refuse_keys_alike(connection: duckdb.DuckDBPyConnection, path: Path) -> None
     if alike:
         raise UserError(
             f"{path} has keys that differ only in upper and lower case: {'; '.join(alike)}. Rename all but one of them."
+        )
+
+
+def refuse_no_objects(connection: duckdb.DuckDBPyConnection, path: Path, columns: Iterable[str]) -> None:
+    """Raises UserError where rows of JSON Lines are no objects, or none has a key: `json` then is all that DuckDB finds
+    of columns."""
+    if list(columns) != ["json"]:
+        return
+    options = {"path": escape(str(path)), "max_row_bytes": MAX_ROW_BYTES}
+    found = connection.execute(FIND_NO_OBJECT, options).fetchall()
+    for row, json in found:
+        raise UserError(
+            f"{path}: row {row:,} is {shorten(json or 'null', 40)}. Each row of JSON Lines is an object with a key a "
+            'column, such as {"text": "Fresh bread"}.'
         )
 
 

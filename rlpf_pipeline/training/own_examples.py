@@ -9,7 +9,14 @@ import duckdb
 import pandas as pd
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import JSON_LINES, READ_JSON_LINES, TEXT_TYPES, file_kind, refuse_keys_alike
+from rlpf_pipeline.sources.files import (
+    JSON_LINES,
+    READ_JSON_LINES,
+    TEXT_TYPES,
+    file_kind,
+    refuse_keys_alike,
+    refuse_no_objects,
+)
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
 from rlpf_pipeline.training.prompts import cleaned
@@ -51,7 +58,10 @@ def read_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> pd.DataFrame
         if kind in JSON_LINES:
             refuse_keys_alike(connection, path)
         described = connection.execute(f"DESCRIBE FROM {source}", options).fetchall()
-        require_texts(path, {str(column): str(own) for column, own, *_ in described})
+        types = {str(column): str(own) for column, own, *_ in described}
+        if kind in JSON_LINES:
+            refuse_no_objects(connection, path, types)
+        require_texts(path, types)
         return connection.execute(f"FROM {source}", options).df()[list(COLUMNS)]
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be read: {reason_of(error)} Check that it is complete.") from error

@@ -85,11 +85,12 @@ def test_other_sources_are_refused(tmp_path):
         load_experiment(tmp_path / "w.duckdb", query="absent")
 
 
-def test_json_is_told_as_what_cannot_be_read(data, tmp_path):
-    data.to_json(tmp_path / "data.json", orient="records")
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl.gz", "Rows.XLSX"])
+def test_json_and_excel_are_told_as_what_is_not_read(tmp_path, name):
+    (tmp_path / name).write_text("{}")
     for read in (load_experiment, planned_from):
-        with pytest.raises(UserError, match="neither CSV nor Parquet"):
-            read(tmp_path / "data.json")
+        with pytest.raises(UserError, match=rf"{name} is no table that is read here: write it as CSV or Parquet"):
+            read(tmp_path / name)
 
 
 def test_a_broken_line_far_down_a_csv_is_the_users_mistake(tmp_path):
