@@ -26,6 +26,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -39,7 +40,6 @@ from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_table
-from rlpf_pipeline.evaluation.split import Scorer
 from rlpf_pipeline.warehouse import Config, connect, files_of, quoted, read_sql
 
 MEMORY_LIMIT = "1GB"
@@ -56,7 +56,13 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
-class RewardScorer(Scorer, Protocol):
+class RewardScorer(Protocol):
+    def score(
+        self, ads: Sequence[tuple[str | None, Sequence[str]]], on_progress: Callable[[int], None]
+    ) -> list[np.ndarray]:
+        """Scores (texts, heads) of each (context, texts), in order; on_progress hears how many texts have one."""
+        ...
+
     @property
     def log_odds(self) -> bool:
         """Whether a difference of scores is the log odds of being the better text."""
@@ -192,14 +198,16 @@ def as_trained(column: str) -> str:
 
 
 def score_texts(
-    connection: duckdb.DuckDBPyConnection, model: Scorer, path: Path, total: int, on_progress: Progress
+    connection: duckdb.DuckDBPyConnection, model: RewardScorer, path: Path, total: int, on_progress: Progress
 ) -> None:
     """Write number, heads, reward_mean and reward_spread of every text to `path`, a chunk in memory at a time."""
     done = 0
+    on_progress(done, total)
     with pq.ParquetWriter(path, SCORES) as file:
         reader = connection.cursor().execute("SELECT rowid, context, text FROM texts ORDER BY rowid")
         while rows := reader.fetchmany(CHUNK):
-            heads = np.concatenate(model.score(behind_contexts(rows))).astype(np.float64)
+            own = model.score(behind_contexts(rows), partial(told, on_progress, done, total))
+            heads = np.concatenate(own).astype(np.float64)
             if not np.isfinite(heads).all():
                 raise ValueError("the reward model gave a score that is not finite")
             numbers = pa.array([number for number, _, _ in rows], pa.int64())
@@ -209,7 +217,10 @@ def score_texts(
                 )
             )
             done += len(rows)
-            on_progress(done, total)
+
+
+def told(on_progress: Progress, before: int, total: int, done: int) -> None:
+    on_progress(before + done, total)
 
 
 def behind_contexts(rows: Sequence[tuple[int, str | None, str]]) -> list[tuple[str | None, list[str]]]:

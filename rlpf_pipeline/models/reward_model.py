@@ -14,7 +14,7 @@ says, where the trunk knows what comes next (docs/reward-model.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -144,15 +144,19 @@ class RewardModel(nn.Module):
         return packed.reading_last() if self.reads_last else packed
 
     @torch.inference_mode()
-    def score(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[np.ndarray]:
+    def score(
+        self,
+        ads: Sequence[tuple[str | None, Sequence[str]]],
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> list[np.ndarray]:
         """Scores of each (context, texts), in the order given: float32 (texts, heads) per ad.
 
-        The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`. Raises
-        UserError where one is not finite.
+        The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
+        on_progress: called with the texts scored so far. Raises UserError where a score is not finite.
         """
         self.eval()
         groups = [own for group in self.tokenize(ads) for own in self.pieces(group, SCORING_TOKENS)]
-        scores = [np.empty((0, self.card.heads), np.float32)]
+        scores, done = [np.empty((0, self.card.heads), np.float32)], 0
         for batch in batches_by_tokens([group.length for group in groups], SCORING_TOKENS):
             scores.append(self(self.pack([groups[i] for i in batch])).float().cpu().numpy())
             if not np.isfinite(scores[-1]).all():
@@ -161,6 +165,8 @@ class RewardModel(nn.Module):
                     "a lower reward.learning_rate and reward.head_learning_rate; in float16 or on damaged base weights "
                     "nothing helps but another base."
                 )
+            done += len(scores[-1])
+            on_progress(done)
         ends = np.cumsum([len(texts) for _, texts in ads])
         return np.split(np.concatenate(scores), ends[:-1]) if len(ads) else []
 

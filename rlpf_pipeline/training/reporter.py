@@ -80,9 +80,10 @@ class Reporter:
             amount, what = rate or (done, unit)
             since = done - self._done_before
             figures = "".join(f" · {name} {value:.4g}" for name, value in metrics.items())
-            left = elapsed / since * (total - done) if since else 0.0
-            speed = _speed(amount * since / max(done, 1) / elapsed)
-            line = f"{unit} {done}/{total}{figures} · {speed} {what}/s · {_clock(left)} left"
+            line = f"{unit} {done}/{total}{figures}"
+            if since:
+                speed = _speed(amount * since / done / elapsed)
+                line += f" · {speed} {what}/s · {_clock(elapsed / since * (total - done))} left"
             print(f"  {self.stage} · {line}", flush=True)
             if self._pipes and (now - self._sent >= SEND_EVERY or done == total):
                 self._sent = now

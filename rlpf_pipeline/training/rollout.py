@@ -7,7 +7,7 @@ texts are divided among ranks. On a CPU finished rows leave the batch; an accele
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -133,12 +133,25 @@ def sample_in_batches(
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> list[list[list[int]]]:
-    """`Sampler.sample` for many prompts, about `batch_size` texts at a time; `on_batch` hears how many are done."""
-    per_batch, sampler = max(1, batch_size // samples), Sampler(model, sampling)
+    """All that `batches_of_samples` yields; `on_batch` hears how many prompts are done."""
     drawn: list[list[list[int]]] = []
+    for batch in batches_of_samples(model, prompts, samples, sampling, generator, batch_size):
+        drawn += batch
+        on_batch(len(drawn))
+    return drawn
+
+
+def batches_of_samples(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    samples: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+    batch_size: int,
+) -> Iterator[list[list[list[int]]]]:
+    """`Sampler.sample` for many prompts in order, about `batch_size` texts at a time."""
+    per_batch, sampler = max(1, batch_size // samples), Sampler(model, sampling)
     for start in range(0, len(prompts), per_batch):
         batch = prompts[start : start + per_batch]
         uniform = torch.rand(len(batch) * samples, sampling.max_new_tokens, generator=generator)
-        drawn += sampler.sample(batch, samples, uniform)
-        on_batch(len(drawn))
-    return drawn
+        yield sampler.sample(batch, samples, uniform)

@@ -6,6 +6,7 @@ Used by `rlpf generate --policy DIR --text "…" -n 4`; sampling is that of trai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.example_filter import is_copy
 from rlpf_pipeline.training.prompts import Prompt, cleaned, decode
 from rlpf_pipeline.training.rewards import head_gains
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import batches_of_samples
 from rlpf_pipeline.training.sampling import Sampling
 
 ROUNDS = 5
@@ -78,36 +79,48 @@ def suggest(
 
     ads: (context, text); the context is what reward models read before a text, where they were trained with one. Ranked
     by the reward model (`ranked`), otherwise in the order drawn. Fewer than `n` where `ROUNDS` draws gave no more.
-    on_progress: called with ads that are served and ads in all. numbers: what errors call the texts, None for 1, 2, …
+    on_progress: called with ads served and ads in all; a draw that leaves an ad with too few counts for 1 / `ROUNDS`
+    of it. numbers: what errors call the texts, None for 1, 2, …
     Raises UserError for a text that is empty, too long or no UTF-8.
     """
     named = zip(ads, numbers or range(1, len(ads) + 1), strict=True)
     prompts = [prompt_for(policy, context, text, number) for (context, text), number in named]
     found: list[dict[str, str]] = [{} for _ in prompts]
+    served: dict[int, list[Suggestion]] = {}
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(ROUNDS):
-        lacking = [number for number, own in enumerate(found) if len(own) < n]
+    done = 0  # in draws, ROUNDS an ad
+    for draws_left in reversed(range(ROUNDS)):
+        lacking = [number for number in range(len(prompts)) if number not in served]
         if not lacking:
             break
-        served, asked = len(prompts) - len(lacking), [prompts[number] for number in lacking]
-        drawn = sample_in_batches(
+        asked = iter(lacking)
+        for drawn in batches_of_samples(
             policy.model,
-            [prompt.ids for prompt in asked],
+            [prompts[number].ids for number in lacking],
             n * (policy.best_of.n if policy.best_of else 1),
             Sampling.of(policy.tokenizer, policy.settings),
             generator,
             TEXTS_AT_ONCE,
-            lambda done, served=served: on_progress(served + done, len(prompts)),
-        )
-        if policy.best_of:
-            drawn = policy.best_of.pick(asked, drawn)
-        for number, own in zip(lacking, drawn, strict=True):
-            for ids in own:
-                text = decode(policy.tokenizer, ids)
-                fresh = text and not is_copy(prompts[number].original, text)
-                if fresh and ids[-1] == policy.tokenizer.eos_token_id and len(found[number]) < n:
-                    found[number].setdefault(text.casefold(), text)
-    return [ranked(prompt, list(own.values()), reward_model) for prompt, own in zip(prompts, found, strict=True)]
+        ):
+            batch = list(islice(asked, len(drawn)))
+            if policy.best_of:
+                drawn = policy.best_of.pick([prompts[number] for number in batch], drawn)
+            for number, own in zip(batch, drawn, strict=True):
+                add_fresh(policy, prompts[number].original, own, found[number], n)
+                if len(found[number]) == n or not draws_left:
+                    served[number] = ranked(prompts[number], list(found[number].values()), reward_model)
+                done += 1 + draws_left if number in served else 1
+            on_progress(done // ROUNDS, len(prompts))
+    return [served[number] for number in range(len(prompts))]
+
+
+def add_fresh(policy: Policy, original: str, drawn: Sequence[Sequence[int]], found: dict[str, str], n: int) -> None:
+    """Add the finished texts that are new and no copies of the original to `found`, up to `n`."""
+    for ids in drawn:
+        text = decode(policy.tokenizer, ids)
+        fresh = text and not is_copy(original, text)
+        if fresh and ids[-1] == policy.tokenizer.eos_token_id and len(found) < n:
+            found.setdefault(text.casefold(), text)
 
 
 def ranked(prompt: Prompt, texts: list[str], reward_model: RewardModel | None) -> list[Suggestion]:

@@ -25,7 +25,7 @@ class Table:
     def __init__(self) -> None:
         self.asked: list[tuple[str | None, list[str]]] = []
 
-    def score(self, ads):  # type: ignore[no-untyped-def]
+    def score(self, ads, on_progress):  # type: ignore[no-untyped-def]
         self.asked += ads
         return [np.array([HEADS[text] for text in texts], np.float32) for _, texts in ads]
 
@@ -159,9 +159,11 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, trained: RewardMode
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
-def test_progress_counts_distinct_texts(tmp_path: Path) -> None:
+def test_progress_counts_distinct_texts_as_the_model_scores_them(tmp_path: Path) -> None:
     class Zero:
-        def score(self, ads):  # type: ignore[no-untyped-def]
+        def score(self, ads, on_progress):  # type: ignore[no-untyped-def]
+            on_progress(3)
+            on_progress(len(ads))
             return [np.zeros((len(texts), 1)) for _, texts in ads]
 
     pd.DataFrame({"text": [f"t{i % (CHUNK + 5)}" for i in range(2 * CHUNK)]}).to_csv(tmp_path / "i.csv", index=False)
@@ -173,7 +175,7 @@ def test_progress_counts_distinct_texts(tmp_path: Path) -> None:
         tmp_path / "o.parquet",
         lambda *progress: seen.append(progress),
     )
-    assert seen == [(CHUNK, CHUNK + 5), (CHUNK + 5, CHUNK + 5)]
+    assert seen == [(done, CHUNK + 5) for done in (0, 3, CHUNK, CHUNK + 3, CHUNK + 5)]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_an_unfit_output_is_refused(tmp_path: Path, name: str, message: str) -> 
 
 def test_a_failure_leaves_the_former_output(tmp_path: Path) -> None:
     class Broken:
-        def score(self, ads):  # type: ignore[no-untyped-def]
+        def score(self, ads, on_progress):  # type: ignore[no-untyped-def]
             raise MemoryError
 
     (tmp_path / "i.csv").write_text("text\nBread\n")
@@ -248,7 +250,7 @@ def test_a_failure_leaves_the_former_output(tmp_path: Path) -> None:
 
 def test_a_score_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
     class Nan:
-        def score(self, ads):  # type: ignore[no-untyped-def]
+        def score(self, ads, on_progress):  # type: ignore[no-untyped-def]
             return [np.full((len(texts), 1), np.nan) for _, texts in ads]
 
     with pytest.raises(ValueError, match="not finite"):

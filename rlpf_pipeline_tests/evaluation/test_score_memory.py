@@ -20,7 +20,7 @@ from rlpf_pipeline.evaluation.score_file import ScoreColumns, score_file
 class Fast:
     log_odds = True
 
-    def score(self, ads):
+    def score(self, ads, on_progress):
         return [np.array([[len(text) + head for head in range(5)] for text in texts], np.float32) for _, texts in ads]
 
 columns = ScoreColumns("headline", ("context",), ("ad",))

@@ -45,11 +45,11 @@ def test_its_kl_is_bounded_by_how_many_it_chooses_from(cache: Path) -> None:
 def test_suggestions_are_the_best_of_what_is_drawn(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def sample(model, prompts, samples, sampling, generator, batch, on_batch):  # type: ignore[no-untyped-def]
+    def sample(model, prompts, samples, sampling, generator, batch):  # type: ignore[no-untyped-def]
         asked.append(samples)
-        return [ids(cache, "now", "here", "day", "every week") for _ in prompts]
+        yield [ids(cache, "now", "here", "day", "every week") for _ in prompts]
 
-    monkeypatch.setattr(module, "sample_in_batches", sample)
+    monkeypatch.setattr(module, "batches_of_samples", sample)
     chooser = best_of(cache, 2)
     policy = Policy(load_causal_lm(TINY, cache), chooser.tokenizer, chooser.settings, chooser)
     (own,) = suggest(policy, [(None, "Bread")], 2, seed=0)

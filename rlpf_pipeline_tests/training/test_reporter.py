@@ -26,6 +26,11 @@ def test_a_slow_step_has_a_rate_too(
     assert capsys.readouterr().out == f"  adllama · steps {said}\n"
 
 
+def test_before_anything_is_done_there_is_no_rate_and_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter("score").progress(0, 12, "distinct texts")
+    assert capsys.readouterr().out == "  score · distinct texts 0/12\n"
+
+
 def test_what_was_done_before_is_in_neither_the_rate_nor_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

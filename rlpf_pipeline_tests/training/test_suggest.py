@@ -25,14 +25,13 @@ def drawn(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the policy writes, round by round; "…" at the end is a text cut off."""
     rounds: list[list[str]] = []
 
-    def sample(model, prompts, samples, sampling, generator, batch, on_batch):  # type: ignore[no-untyped-def]
+    def sample(model, prompts, samples, sampling, generator, batch):  # type: ignore[no-untyped-def]
         texts = rounds.pop(0) if rounds else ["same"]
-        on_batch(len(prompts))
         ids = [policy.tokenizer(text.removesuffix("…"), add_special_tokens=False)["input_ids"] for text in texts]
         ended = [own + [sampling.eos_id] * (not text.endswith("…")) for own, text in zip(ids, texts, strict=True)]
-        return [ended for _ in prompts]
+        yield from ([ended] for _ in prompts)
 
-    monkeypatch.setattr(module, "sample_in_batches", sample)
+    monkeypatch.setattr(module, "batches_of_samples", sample)
     return rounds
 
 
@@ -64,6 +63,22 @@ def test_a_gain_that_the_heads_disagree_about_comes_behind_a_smaller_one_that_th
 
 def test_fewer_come_back_where_the_policy_repeats_itself(policy: Policy, drawn: list[list[str]]) -> None:
     assert [s.text for s in suggest(policy, [(None, "Bread")], 3, 0)[0]] == ["same"]
+
+
+def test_progress_rises_once_and_counts_a_draw_that_did_not_serve_as_a_part(
+    policy: Policy, drawn: list[list[str]]
+) -> None:
+    """Five ads, five draws each, none of which finds a second text."""
+    seen: list[tuple[int, int]] = []
+    suggest(policy, [(None, f"Bread {i}") for i in range(5)], 2, 0, on_progress=lambda *own: seen.append(own))
+    assert seen == [(draws // 5, 5) for draws in range(1, 26)]
+
+
+def test_progress_of_ads_that_one_draw_serves_is_their_number(policy: Policy, drawn: list[list[str]]) -> None:
+    drawn += [["one", "two"]]
+    seen: list[tuple[int, int]] = []
+    suggest(policy, [(None, "Bread"), (None, "Cake")], 2, 0, on_progress=lambda *own: seen.append(own))
+    assert seen == [(1, 2), (2, 2)]
 
 
 def test_the_same_seed_writes_the_same(policy: Policy) -> None:
