@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.running import as_command, write_results
-from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.evaluation.baselines import minilm_logistic, tfidf_logistic
 from rlpf_pipeline.evaluation.reward_model import MODELS, conditions, evaluate
 from rlpf_pipeline.evaluation.split import Scorer, Split, read_decided_split, read_split
@@ -35,6 +34,7 @@ from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
 from rlpf_pipeline.training.snapshot import read_ads
+from rlpf_pipeline.whole_files import write_atomically
 
 SHOWN = ("accuracy", "accuracy_standard_error", "accuracy_significant", "negative_log_likelihood", "selection_lift")
 

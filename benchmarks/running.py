@@ -12,8 +12,8 @@ from typing import Any
 
 import typer
 
-from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.whole_files import write_atomically
 
 
 def as_command(main: Callable[..., None]) -> None:

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.running import among, as_command
-from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.defs.launcher import launch
 from rlpf_pipeline.settings import Algorithm
 from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.whole_files import write_atomically
 
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 COLUMNS = {"evaluation_reward": 1.0, "planted_ctr": 100.0}

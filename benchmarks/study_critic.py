@@ -25,7 +25,6 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.running import as_command
-from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.training.jobs.policy import read_task
 from rlpf_pipeline.training.losses import generalized_advantages, masked_mean, shaped_rewards, whiten
@@ -33,6 +32,7 @@ from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.ppo_update import Part
 from rlpf_pipeline.training.rewards import weighted
 from rlpf_pipeline.training.run_config import RunConfig
+from rlpf_pipeline.whole_files import write_atomically
 
 LAYERS = 3
 TRUSTS = (0.0, 0.65, 1.0)

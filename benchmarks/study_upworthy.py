@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.running import among, as_command
-from rlpf_pipeline.artifacts import write_atomically
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.stages import folder_of
 from rlpf_pipeline.evaluation import split as evaluation_split
@@ -51,6 +50,7 @@ from rlpf_pipeline.settings import (
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
 from rlpf_pipeline.training.snapshot import Ad, read_ads
+from rlpf_pipeline.whole_files import write_atomically
 
 SHARES = PairSettings(validation=0.15, test=0.2, evaluation=0.0)
 START = RewardSettings(

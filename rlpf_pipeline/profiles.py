@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rlpf_pipeline.artifacts import IS_INSTALLED, PACKAGE
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.package import IS_INSTALLED, PACKAGE
 from rlpf_pipeline.settings import (
     BaseModelSettings,
     EvaluationSettings,

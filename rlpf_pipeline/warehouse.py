@@ -25,8 +25,10 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 
-from rlpf_pipeline.artifacts import SQL, Recipe, link_or_copy, publish, require_as_written
+from rlpf_pipeline.artifacts import Recipe, publish, require_as_written
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.package import SQL
+from rlpf_pipeline.whole_files import link_or_copy
 
 IDENTIFIER = re.compile(r"[a-z_]+")
 PARAMETER = re.compile(r"\$([a-z_]+)")

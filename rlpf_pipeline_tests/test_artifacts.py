@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +8,7 @@ import pytest
 import torch
 
 from rlpf_pipeline import artifacts
-from rlpf_pipeline.artifacts import (
-    Recipe,
-    explained,
-    is_current,
-    publish,
-    read_manifest,
-    require_replaceable,
-    source_digest,
-    whole,
-    write_atomically,
-)
+from rlpf_pipeline.artifacts import Recipe, explained, is_current, publish, read_manifest, whole
 from rlpf_pipeline.errors import UserError
 
 
@@ -172,67 +160,3 @@ def test_equal_files_have_equal_digests(tmp_path: Path) -> None:
         build(tmp_path / name, Recipe(stage=name), text)
     a, b, c = (read_manifest(tmp_path / name).digest for name in "abc")
     assert a == b != c
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package where a imports b imports c (inside a function), nothing imports d, and everything imports settings."""
-    folder = tmp_path / "package"
-    (folder / "deep").mkdir(parents=True)
-    for name, text in {
-        "a.py": "from package.deep import b\nimport json\nfrom package.settings import x\n",
-        "deep/b.py": "def f():\n    import package.c\n",
-        "c.py": "",
-        "d.py": "",
-        "settings.py": "x = 1\n",
-        "data/words.txt": "one",
-    }.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-    monkeypatch.setattr(artifacts, "PACKAGE", folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("edited", "changes"),
-    [
-        ("a.py", True),
-        ("deep/b.py", True),
-        ("c.py", True),
-        ("data/words.txt", True),
-        ("d.py", False),
-        ("settings.py", False),
-    ],
-)
-def test_code_changes_with_what_a_module_imports_and_with_nothing_else(
-    package: Path, edited: str, changes: bool
-) -> None:
-    before = source_digest("a.py", "data")
-    (package / edited).write_text("# another text\n" + (package / edited).read_text())
-    assert (source_digest("a.py", "data") != before) is changes
-
-
-def test_a_source_that_is_not_there_is_an_error(package: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        source_digest("nowhere.py")
-
-
-def test_what_is_written_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from rlpf_pipeline.artifacts import write_atomically as write; "
-    variables = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-c", code + "write(Path(sys.argv[1]), '\\u2026')", str(tmp_path / "run.json")]
-    subprocess.run(command, env=variables, check=True)
-    assert (tmp_path / "run.json").read_bytes() == "…".encode()
-
-
-def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="File name too long") as told:
-        write_atomically(tmp_path / ("x" * 253), "")  # 255 bytes are the most, and the name before renaming has more
-    assert told.value.filename == str(tmp_path / ("x" * 253))
-
-
-@pytest.mark.parametrize("device", ["/dev/null", "/dev/stdout"])
-def test_what_is_under_dev_is_replaced_by_no_file(device: str) -> None:
-    """Root could. Asked of what looks alone: a test that fails must not have replaced a device."""
-    with pytest.raises(UserError, match="is no file that can be replaced"):
-        require_replaceable(Path(device))

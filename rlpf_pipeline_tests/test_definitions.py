@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlpf_pipeline.artifacts import Manifest, Recipe, file_digest
+from rlpf_pipeline.artifacts import Manifest, Recipe
 from rlpf_pipeline.definitions import defs
 from rlpf_pipeline.defs.checks import raw_multitext_ads__rows_conserved, table_checks
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES
+from rlpf_pipeline.digests import file_digest
 from rlpf_pipeline.errors import UserError
 
 EXPECTED = """

@@ -9,11 +9,11 @@ import sys
 import tomllib
 from pathlib import Path
 
-from rlpf_pipeline.artifacts import PACKAGE, SQL
+from rlpf_pipeline.package import PACKAGE, SQL
 
 REPOSITORY = PACKAGE.parent
 SAYS = """
-from rlpf_pipeline.artifacts import source_digest
+from rlpf_pipeline.digests import source_digest
 from rlpf_pipeline.defs.run import DAGSTER_SETTINGS
 from rlpf_pipeline.profiles import home_from_environment
 from rlpf_pipeline.warehouse import read_sql

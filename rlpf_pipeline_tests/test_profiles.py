@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline.artifacts import PACKAGE
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.package import PACKAGE
 from rlpf_pipeline.profiles import load_settings
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlpf_pipeline.artifacts import PACKAGE
 from rlpf_pipeline.defs.stages import STAGES, manifest_of
+from rlpf_pipeline.package import PACKAGE
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline_tests.test_end_to_end import RUN, environment
 

@@ -30,8 +30,8 @@ def ab_report(
     """
     import shlex
 
-    from rlpf_pipeline.artifacts import require_writable
     from rlpf_pipeline.defs.steps import report_on
+    from rlpf_pipeline.whole_files import require_writable
 
     require_writable(output / "report.html")
     options = {"--data": data, "--output": output, "--spec": spec, "--query": query}
@@ -77,9 +77,9 @@ def ab_power(
 
     from rlpf_pipeline.abtest.power import plan
     from rlpf_pipeline.abtest.pre_period import planned_from
-    from rlpf_pipeline.artifacts import is_same, require_writable, write_atomically
     from rlpf_pipeline.report.plain import plain
     from rlpf_pipeline.report.power_table import power_table
+    from rlpf_pipeline.whole_files import is_same, require_writable, write_atomically
 
     if data and output and is_same(data, output):
         raise UserError(f"The output {output} is the data. Choose another name.")
@@ -100,7 +100,7 @@ def ab_power(
 
 def digest_of_files(path: Path) -> str:
     """Of a file, or of those that a pattern finds. Raises UserError where there is none."""
-    from rlpf_pipeline.artifacts import digest_of, file_digest
+    from rlpf_pipeline.digests import digest_of, file_digest
 
     files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
     if not files or not all(file.is_file() for file in files):

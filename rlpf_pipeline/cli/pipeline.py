@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from rlpf_pipeline.artifacts import IS_INSTALLED
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.package import IS_INSTALLED
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Algorithm, MarketSettings, Settings, faults_of
 
@@ -170,10 +170,10 @@ def train(
 
     Example: rlpf train policy --config .rlpf/demo/runs/adllama/run.json --algorithm rloo
     """
-    from rlpf_pipeline.artifacts import write_atomically
     from rlpf_pipeline.defs.launcher import launch
     from rlpf_pipeline.defs.stages import STAGES
     from rlpf_pipeline.training.run_config import RunConfig
+    from rlpf_pipeline.whole_files import write_atomically
 
     if algorithm and job is not Trainable.POLICY:
         raise UserError(f"--algorithm is for `rlpf train policy`, not for {job.value}. Leave it out.")
@@ -212,8 +212,8 @@ def simulate(
     """
     from rich.progress import Progress
 
-    from rlpf_pipeline.artifacts import require_writable
     from rlpf_pipeline.market.history import write_history
+    from rlpf_pipeline.whole_files import require_writable
 
     chosen = {
         "advertisers": advertisers,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from rlpf_pipeline.artifacts import SQL, explained
+from rlpf_pipeline.artifacts import explained
 from rlpf_pipeline.defs.building import alone
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import folder_of, manifest_of
+from rlpf_pipeline.package import SQL
 
 if TYPE_CHECKING:
     from rlpf_pipeline.warehouse import CheckResult

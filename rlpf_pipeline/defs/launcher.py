@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from rlpf_pipeline.artifacts import PACKAGE, write_atomically
 from rlpf_pipeline.defs.stages import STAGES, folder_of, inputs_of, recipe_of
 from rlpf_pipeline.errors import JobFailed, UserError
+from rlpf_pipeline.package import PACKAGE
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.process_group import process_group
 from rlpf_pipeline.training.run_config import (
@@ -29,6 +29,7 @@ from rlpf_pipeline.training.run_config import (
     RunConfig,
     as_in_shells,
 )
+from rlpf_pipeline.whole_files import write_atomically
 from rlpf_pipeline.yaml_files import loaded
 
 ERROR_TAIL_LINES = 30

@@ -9,10 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from rlpf_pipeline.artifacts import SQL
 from rlpf_pipeline.contracts import Column, Table
 from rlpf_pipeline.defs.building import Outcome
 from rlpf_pipeline.defs.tracking import Tracking
+from rlpf_pipeline.package import SQL
 from rlpf_pipeline.settings import Settings
 
 Metadata = dict[str, Any]

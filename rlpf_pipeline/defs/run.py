@@ -17,10 +17,10 @@ from pathlib import Path
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
 
-from rlpf_pipeline.artifacts import locked, write_atomically
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import QUERY_INTERRUPTED, UserError
 from rlpf_pipeline.settings import Settings
+from rlpf_pipeline.whole_files import locked, write_atomically
 
 DAGSTER_SETTINGS = Path(__file__).with_name("dagster.yaml")
 """A link to the project's own, which a wheel carries as a file."""

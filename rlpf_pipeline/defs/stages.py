@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, Recipe, file_digest, model_digest, read_manifest, source_digest, subset
+from rlpf_pipeline.artifacts import Manifest, Recipe, read_manifest, subset
+from rlpf_pipeline.digests import file_digest, model_digest, source_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import IngestSettings, Settings
 
@@ -19,7 +20,7 @@ class Stage(NamedTuple):
     """One stage, and the one asset it makes.
 
     folder: of its output, below settings.home (of a DuckDB table: of the marker that says how the table was built);
-    inputs: stages it reads; sections: settings it depends on; code: what `artifacts.source_digest` takes;
+    inputs: stages it reads; sections: settings it depends on; code: what `digests.source_digest` takes;
     job: module that `accelerate launch -m` starts; options: of the job.
     """
 

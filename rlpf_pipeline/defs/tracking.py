@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
-from rlpf_pipeline.artifacts import tells_of_full_disk, write_atomically
+from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.defs.launcher import run_folder
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.reporter import root_of
+from rlpf_pipeline.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

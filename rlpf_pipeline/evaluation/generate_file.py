@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlpf_pipeline.arrow_tables import arrow_schema
-from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.contracts import GENERATED_TEXTS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
@@ -22,6 +21,7 @@ from rlpf_pipeline.evaluation.output_file import require_table
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.training.suggest import Policy, suggest
 from rlpf_pipeline.warehouse import connect, quoted
+from rlpf_pipeline.whole_files import written_whole
 
 
 def generate_file(

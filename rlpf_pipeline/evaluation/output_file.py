@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlpf_pipeline.artifacts import is_same, require_writable
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.whole_files import is_same, require_writable
 
 
 def require_table(output: Path, source: Path) -> None:

@@ -36,11 +36,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlpf_pipeline.artifacts import move_into_place
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_table
 from rlpf_pipeline.warehouse import Config, connect, files_of, quoted, read_sql
+from rlpf_pipeline.whole_files import move_into_place
 
 MEMORY_LIMIT = "1GB"
 CHUNK = 8192

@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rlpf_pipeline.arrow_tables import arrow_schema, arrow_table
-from rlpf_pipeline.artifacts import written_whole
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
 from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
@@ -34,6 +33,7 @@ from rlpf_pipeline.market.click_model import INDUSTRY, PlantedClickModel, capped
 from rlpf_pipeline.market.draws import Draws, draws_from
 from rlpf_pipeline.market.texts import draw_brief, write_variants
 from rlpf_pipeline.settings import MarketSettings
+from rlpf_pipeline.whole_files import written_whole
 
 AUDIENCE_SIGMA = 0.3
 """Standard deviation of an audience's effect on log CTR, where delivery is divergent."""

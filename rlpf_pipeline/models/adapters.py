@@ -29,7 +29,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from rlpf_pipeline.artifacts import LOADED, model_digest, require_as_written
+from rlpf_pipeline.artifacts import require_as_written
+from rlpf_pipeline.digests import LOADED, model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.lora_linear import ADAPTER, fuse_lora
@@ -43,7 +44,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 class ModelCard(BaseModel):
     kind: str
     base: BaseModelSettings
-    base_digest: str | None = Field(None, description="of a base that is a folder: `artifacts.model_digest`")
+    base_digest: str | None = Field(None, description="of a base that is a folder: `digests.model_digest`")
     adapters: list[str]
     ensemble: bool = Field(False, description="adapters stand side by side, instead of one on top of the other")
     max_context_tokens: int | None = None

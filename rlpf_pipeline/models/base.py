@@ -17,10 +17,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpf_pipeline.artifacts import Recipe, is_current, lock_of, locked, publish, require_as_written
+from rlpf_pipeline.artifacts import Recipe, is_current, publish, require_as_written
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.tiny import make_tiny_model
 from rlpf_pipeline.settings import BaseModelSettings
+from rlpf_pipeline.whole_files import lock_of, locked
 
 SMOLLM2 = "smollm2-135m-instruct"
 SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rlpf_pipeline.artifacts import model_digest
+from rlpf_pipeline.digests import model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models import block_attention
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora

@@ -21,12 +21,13 @@ from markupsafe import Markup
 from rlpf_pipeline import __version__
 from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.log_binomial import risk_from
-from rlpf_pipeline.artifacts import versions, written_whole
+from rlpf_pipeline.artifacts import versions
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.report import wording
 from rlpf_pipeline.report.plain import plain
 from rlpf_pipeline.report.plots import inline_svg, plots_of, png, standalone_svg
 from rlpf_pipeline.report.sections import sections_of
+from rlpf_pipeline.whole_files import written_whole
 
 PACKAGES = ("numpy", "scipy", "pandas", "duckdb", "formulaic", "statsmodels")
 STANDALONE = ("forest", "over_time", "segments")

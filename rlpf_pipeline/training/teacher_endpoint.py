@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from rlpf_pipeline.artifacts import digest_of
+from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.prompts import tidied

@@ -6,7 +6,7 @@ import joblib
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from rlpf_pipeline.artifacts import PACKAGE, Recipe, read_manifest
+from rlpf_pipeline.artifacts import Recipe, read_manifest
 from rlpf_pipeline.defs.launcher import (
     accelerate_config,
     is_for_gpus,
@@ -14,6 +14,7 @@ from rlpf_pipeline.defs.launcher import (
     threads_of_a_process,
 )
 from rlpf_pipeline.errors import JobFailed, UserError
+from rlpf_pipeline.package import PACKAGE
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training.run_config import CRASH, MISTAKE, RunConfig
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline.artifacts import Recipe, lock_of, locked, publish
+from rlpf_pipeline.artifacts import Recipe, publish
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of, recipe_of
@@ -19,6 +19,7 @@ from rlpf_pipeline.settings import (
     Settings,
     TeacherSettings,
 )
+from rlpf_pipeline.whole_files import lock_of, locked
 
 
 def stale(settings: Settings) -> set[str]:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlpf_pipeline.artifacts import PACKAGE
 from rlpf_pipeline.models.base import load_causal_lm
+from rlpf_pipeline.package import PACKAGE
 from rlpf_pipeline_tests.conftest import TINY
 
 pytestmark = pytest.mark.slow

@@ -3,11 +3,11 @@
 import dagster as dg
 
 from rlpf_pipeline import contracts
-from rlpf_pipeline.artifacts import source_digest
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.metadata import described, lineage, result_of
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES
+from rlpf_pipeline.digests import source_digest
 
 OWNERS = ["team:data"]
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import dagster as dg
 
 from rlpf_pipeline import contracts
-from rlpf_pipeline.artifacts import source_digest
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.assets.evaluation import policy_evaluation
 from rlpf_pipeline.defs.metadata import described, result_of
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES
+from rlpf_pipeline.digests import source_digest
 
 OWNERS = ["team:analytics"]
 

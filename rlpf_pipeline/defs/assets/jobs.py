@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from rlpf_pipeline.artifacts import source_digest
 from rlpf_pipeline.defs.metadata import result_of
 from rlpf_pipeline.defs.resources import PipelineSettings, TrainingLauncher
 from rlpf_pipeline.defs.stages import STAGES
+from rlpf_pipeline.digests import source_digest
 
 
 def job_asset(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlpf_pipeline.artifacts import model_digest
+from rlpf_pipeline.digests import model_digest
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, require_plain_logits
 from rlpf_pipeline.training.imitation_trainer import train_imitation

@@ -19,7 +19,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlpf_pipeline.artifacts import digest_of
+from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
 from rlpf_pipeline.models.reward_folders import load_reward_model

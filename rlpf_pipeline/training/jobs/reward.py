@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import digest_of, is_current, publish, read_manifest
+from rlpf_pipeline.artifacts import is_current, publish, read_manifest
+from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_folders import (
     average_members,
