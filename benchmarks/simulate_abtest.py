@@ -61,16 +61,16 @@ def share(hits: np.ndarray) -> float:
     return float(np.mean(hits))
 
 
-def peeking(runs: int, advertisers: int, staggered: bool, seed: int) -> dict[str, object]:
+def peeking(runs: int, staggered: bool, seed: int) -> dict[str, object]:
     """Share of A/A runs that ever reject: with the confidence sequence, and with 1.96 at every look."""
     sequence, fixed = 0, 0
     for run in track(range(runs), "peeking, staggered" if staggered else "peeking"):
-        z, errors = daily_looks(advertisers, staggered, np.random.default_rng([seed, run]))
+        z, errors = daily_looks(PEEKED_ADVERTISERS, staggered, np.random.default_rng([seed, run]))
         sequence += any(abs(value) > critical_value(error) for value, error in zip(z, errors, strict=True))
         fixed += any(abs(value) > 1.96 for value in z)
     return {
         "runs": runs,
-        "advertisers": advertisers,
+        "advertisers": PEEKED_ADVERTISERS,
         "days": DAYS,
         "advertisers_start": "on random days" if staggered else "all on the first day",
         "sequence_rejections": sequence / runs,
@@ -115,7 +115,7 @@ def main(
         if "aa" in part:
             results["experiments"].append(experiments(runs, advertisers, 1.0, sigma, seed + 1))
     if "peeking" in part:
-        results["peeking"] = [peeking(runs, PEEKED_ADVERTISERS, staggered, seed + 2) for staggered in (False, True)]
+        results["peeking"] = [peeking(runs, staggered, seed + 2) for staggered in (False, True)]
     for table in tables(results):
         Console().print(table)
     if output:

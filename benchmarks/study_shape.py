@@ -67,13 +67,13 @@ def advertisers(
     ).assign(log_ads_before=lambda frame: np.log1p(frame["ads_before"]))
 
 
-def write_panel(path: Path, number: int, days: int, seed: int = 1, first_day: str = "2024-02-16") -> int:
+def write_panel(path: Path, number: int, days: int) -> int:
     """Parquet of one row per advertiser and day; returns the rows.
 
     An advertiser has busy and idle weeks, and weeks with a better and a worse CTR. Clicks of a row have the mean and
     the variance of a Poisson number.
     """
-    frame = advertisers(number, np.random.default_rng(seed))
+    frame = advertisers(number, np.random.default_rng(1))
     constant = "advertiser_id, arm, lifetime_ctr, new_advertiser, ads_before, industry, expertise, budget"
     with connect(config={"memory_limit": "2GB", "preserve_insertion_order": False}) as connection:
         connection.register("advertisers", frame)
@@ -97,6 +97,6 @@ def write_panel(path: Path, number: int, days: int, seed: int = 1, first_day: st
                     )
                 )
             ) TO $path (FORMAT parquet)""",  # noqa: S608 (column names of our own)
-            {"days": days, "path": str(path), "first": first_day},
+            {"days": days, "path": str(path), "first": "2024-02-16"},
         )
     return number * days

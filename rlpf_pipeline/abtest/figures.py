@@ -16,7 +16,7 @@ def fixed(value: float, decimals: int = 3, sign: str = "") -> str:
     return text.lstrip("-") if nothing else text.replace("-", MINUS)
 
 
-def signed(value: float, decimals: int = 1) -> str:
+def signed(value: float, decimals: int) -> str:
     return fixed(value, decimals, sign="+")
 
 

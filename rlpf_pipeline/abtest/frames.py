@@ -19,7 +19,7 @@ NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 """What pandas calls columns of objects that are numbers."""
 
 
-def as_frame(data: Any, identifier: str | None = None) -> pd.DataFrame:
+def as_frame(data: Any, identifier: str | None) -> pd.DataFrame:
     """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table, in types that formulaic knows:
     it takes text in pandas' or Arrow's own types for numbers, and numbers held as objects (as Decimals are) for a level
     each. The identifier's column stays as it is: as floats, long numbers would be the same."""

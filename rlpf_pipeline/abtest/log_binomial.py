@@ -235,11 +235,11 @@ def dependent_columns(design: Array) -> list[int]:
     return dependent_in(triangle_of(design))
 
 
-def dependent_in(triangle: Array, tolerance: float = 1e-9) -> list[int]:
+def dependent_in(triangle: Array) -> list[int]:
     """The same, of a design's triangle."""
     size = np.linalg.norm(triangle, axis=0)
     rest = np.abs(np.diag(triangle))
-    return [j for j in range(len(size)) if not rest[j] > tolerance * size[j]]
+    return [j for j in range(len(size)) if not rest[j] > 1e-9 * size[j]]
 
 
 def triangle_of(design: Array) -> Array:

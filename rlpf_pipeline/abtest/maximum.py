@@ -67,7 +67,7 @@ def maximise(counts: Counts) -> Maximum | None:
     start = inner_start(counts)
     if start is None:
         return None
-    beta, iterations, local = newton(counts, start, INNER_STEPS)
+    beta, iterations, local = newton(counts, start)
     if is_stationary(counts, beta, local):
         found: Maximum | None = Maximum(beta, None, iterations, local)
     else:
@@ -163,10 +163,10 @@ def relative(score: Array, scale: Array) -> float:
     return float(np.max(np.abs(score) / np.where(scale > 0, scale, 1.0), initial=0.0))
 
 
-def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tuple[Array, int, Local]:
+def newton(counts: Counts, beta: Array, barrier: float = 0.0) -> tuple[Array, int, Local]:
     """Damped Newton steps inside the domain, until none is better: their end, how many, the place around."""
     local = look(counts, beta, barrier)
-    for iteration in range(most):
+    for iteration in range(INNER_STEPS):
         step = ascent(counts, beta, local)
         length = float(local.score @ step)
         if length <= NEGLIGIBLE_STEP:
@@ -182,7 +182,7 @@ def newton(counts: Counts, beta: Array, most: int, barrier: float = 0.0) -> tupl
             if fraction < 1e-12:
                 return beta, iteration, local
         beta, local = candidate, seen
-    return beta, most, local
+    return beta, INNER_STEPS, local
 
 
 def ascent(counts: Counts, beta: Array, local: Local) -> Array:
@@ -216,7 +216,7 @@ def boundary_maximum(counts: Counts, beta: Array, iterations: int) -> Maximum | 
     barrier = max(1.0, float(counts.k.sum())) / float(held.sum())
     beta = inside(counts, beta)
     for _ in range(BARRIER_STEPS):
-        beta, steps, _ = newton(counts, beta, INNER_STEPS, barrier)
+        beta, steps, _ = newton(counts, beta, barrier)
         iterations += steps
         if barrier < 1e-3:
             found = hold(counts, beta, held & (-(counts.x @ beta) < np.sqrt(barrier)))
@@ -249,7 +249,7 @@ def hold(counts: Counts, beta: Array, active: npt.NDArray[np.bool_]) -> Maximum 
     start = free.T @ beta
     if free.shape[1] and (reduced.x @ start >= 0).any():
         return None
-    inner, iterations, reached = newton(reduced, start, INNER_STEPS)
+    inner, iterations, reached = newton(reduced, start)
     if not is_stationary(reduced, inner, reached):
         return None
     found = free @ inner

@@ -63,13 +63,13 @@ class Plan(NamedTuple):
     curve_effects: tuple[float, ...]
 
 
-def realised_power(standard_error: float, effect: float = STUDY_EFFECT) -> Power:
-    exaggeration, sign_risk = significant_errors(effect, standard_error)
+def realised_power(standard_error: float) -> Power:
+    exaggeration, sign_risk = significant_errors(STUDY_EFFECT, standard_error)
     return Power(
         standard_error=standard_error,
         minimum_detectable_effect=minimum_detectable_effect(standard_error),
-        study_effect=effect,
-        power_at_study_effect=power_at(effect, standard_error),
+        study_effect=STUDY_EFFECT,
+        power_at_study_effect=power_at(STUDY_EFFECT, standard_error),
         exaggeration=exaggeration,
         sign_risk=sign_risk,
     )
@@ -88,13 +88,13 @@ def minimum_detectable_effect(standard_error: float, power: float = 0.8, level: 
     return math.expm1(min(log_ratio, LARGEST_LOG))
 
 
-def significant_errors(effect: float, standard_error: float, level: float = 0.95) -> tuple[float, float]:
-    """Type M and type S of a significant estimate at the true relative change `effect`, in closed form.
+def significant_errors(effect: float, standard_error: float) -> tuple[float, float]:
+    """Type M and type S of an estimate significant at 5 %, at the true relative change `effect`, in closed form.
 
     With Z ~ N(d, 1), c the critical value: E|Z| over Z > c is d P + phi(c - d), over Z < -c it is -d Q + phi(c + d).
     """
     shift = abs(math.log1p(effect)) / standard_error
-    critical = normal.quantile(0.5 + level / 2)
+    critical = normal.quantile(0.975)
     above, below = normal.cumulative(shift - critical), normal.cumulative(-shift - critical)
     mean = shift * (above - below) + density(critical - shift) + density(critical + shift)
     return mean / (above + below) / shift, below / (above + below)

@@ -94,7 +94,7 @@ def advertiser_means(k: Array, n: Array, treated: Bools) -> RelativeRisk:
     return risk_from(math.log(arms[1].mean() / arms[0].mean()), math.sqrt(variance))
 
 
-def winsorised(k: Array, n: Array, treated: Bools, quantile: float = 0.99) -> RelativeRisk:
-    """The delta method with impressions capped at their quantile; an advertiser above it keeps its CTR."""
-    weight = np.minimum(1.0, np.quantile(n, quantile) / n)
+def winsorised(k: Array, n: Array, treated: Bools) -> RelativeRisk:
+    """The delta method with impressions capped at their 99 % quantile; an advertiser above it keeps its CTR."""
+    weight = np.minimum(1.0, np.quantile(n, 0.99) / n)
     return delta_method(k * weight, n * weight, treated)

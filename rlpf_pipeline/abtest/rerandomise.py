@@ -84,7 +84,7 @@ class Effects(NamedTuple):
     """Of the experiment's own assignment, computed as the others are."""
 
 
-def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED) -> Effects | None:
+def rerandomise(design: Design, assignments: int = ASSIGNMENTS) -> Effects | None:
     """Effects under complete randomisations that treat as many advertisers as the experiment did.
 
     Assignments that leave an arm without clicks, and so without an estimate, are left out. None where most do, or where
@@ -95,7 +95,7 @@ def rerandomise(design: Design, assignments: int = ASSIGNMENTS, seed: int = SEED
     if prepare.status != "converged":
         return None
     sizes = [min(BLOCK, assignments - first) for first in range(0, assignments, BLOCK)]
-    seeds = np.random.SeedSequence(seed).spawn(len(sizes))
+    seeds = np.random.SeedSequence(SEED).spawn(len(sizes))
 
     def block(size: int, own_seed: np.random.SeedSequence) -> tuple[Array, Array]:
         return prepare.effects(draw(treated, size, own_seed))
@@ -303,9 +303,9 @@ def certify(effects: Effects) -> Certificate:
     )
 
 
-def wilson_interval(hits: int, number: int, level: float = 0.95) -> tuple[float, float]:
-    """Of a share (Wilson 1927)."""
-    z = float(special.ndtri(0.5 + level / 2))
+def wilson_interval(hits: int, number: int) -> tuple[float, float]:
+    """Of a share, 95 % (Wilson 1927)."""
+    z = float(special.ndtri(0.975))
     centre = (hits + z * z / 2) / (number + z * z)
     reach = z / (number + z * z) * math.sqrt(hits * (number - hits) / number + z * z / 4)
     return centre - reach, centre + reach

@@ -50,16 +50,16 @@ class AnytimeInterval(NamedTuple):
     """Of this look alone; the smallest so far is valid at any time."""
 
 
-def anytime_interval(risk: RelativeRisk, alpha: float = 0.05, mixture: float = MIXTURE) -> AnytimeInterval:
+def anytime_interval(risk: RelativeRisk, mixture: float = MIXTURE) -> AnytimeInterval:
     centre, error = math.log(risk.estimate), risk.standard_error
-    reach = error * critical_value(error, alpha, mixture)
+    reach = error * critical_value(error, mixture)
     return AnytimeInterval(ratio_at(centre - reach), ratio_at(centre + reach), anytime_p_value(risk.z, error, mixture))
 
 
-def critical_value(error: float, alpha: float = 0.05, mixture: float = MIXTURE) -> float:
-    """How many standard errors the sequence reaches, at a standard error of `error`."""
+def critical_value(error: float, mixture: float = MIXTURE) -> float:
+    """How many standard errors the 95 % sequence reaches, at a standard error of `error`."""
     ratio = (mixture / error) ** 2
-    return math.sqrt((1 + 1 / ratio) * math.log((1 + ratio) / alpha**2))
+    return math.sqrt((1 + 1 / ratio) * math.log((1 + ratio) / 0.05**2))
 
 
 def anytime_p_value(z: float, error: float, mixture: float = MIXTURE) -> float:

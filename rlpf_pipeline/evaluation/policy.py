@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.models.packing import Group, batches_by_tokens, encode, pack
-from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.models.reward_model import SCORING_TOKENS, RewardModel
 from rlpf_pipeline.settings import EvaluationSettings, PolicySettings
 from rlpf_pipeline.training.best_of import BestOf
 from rlpf_pipeline.training.losses import token_log_probs
@@ -19,8 +19,6 @@ from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import sample_in_batches
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.wording import shared_wording
-
-SCORING_TOKENS = 4096
 
 
 def write_suggestions(
@@ -33,7 +31,7 @@ def write_suggestions(
     policy: PolicySettings,
     seed: int,
     on_batch: Callable[[int], None],
-    best_of: BestOf | None = None,
+    best_of: BestOf | None,
 ) -> pd.DataFrame:
     """Suggestions of one policy (contracts.SUGGESTIONS, without the rewards), sampled as in training.
 

@@ -37,7 +37,7 @@ class ActorCritic(nn.Module):
     for a model whose logits are more than states times output weights.
     """
 
-    def __init__(self, policy: PeftModel, temperature: float, own_critic: bool = False) -> None:
+    def __init__(self, policy: PeftModel, temperature: float, own_critic: bool) -> None:
         super().__init__()
         self.policy, self.temperature = policy, temperature
         self.model = policy.get_base_model()

@@ -6,7 +6,6 @@ from rlpf_pipeline.preferences.noise_ceiling import noise_ceiling
 
 def test_is_the_weighted_mean_of_the_favoured_side():
     assert noise_ceiling([0.9, 0.2, 0.5]) == pytest.approx((0.9 + 0.8 + 0.5) / 3)
-    assert noise_ceiling([0.9, 0.2], weight=[1, 3]) == pytest.approx((0.9 + 3 * 0.8) / 4)
 
 
 def test_is_the_accuracy_of_the_true_ranking_where_the_prior_is_right():

@@ -165,12 +165,12 @@ def test_windows_of_other_ads_and_texts_do_not_overlap(tmp_path):
     assert [row["reason"] for row in rejects] == ["impressions is not a whole number"]
 
 
-def asset_view(ad, field, text, impressions, clicks):
+def asset_view(field, text, impressions, clicks):
     metrics = {"impressions": impressions} | ({"clicks": clicks} if clicks else {})
     return {
         "customer": {"id": "9"},
         "adGroup": {"id": "5"},
-        "adGroupAd": {"ad": {"id": ad}},
+        "adGroupAd": {"ad": {"id": "1"}},
         "asset": {"textAsset": {"text": text}},
         "adGroupAdAssetView": {"fieldType": field, "performanceLabel": "GOOD"},
         "metrics": metrics,
@@ -192,9 +192,9 @@ def assets_of(accepted):
 
 def test_google_asset_views_from_the_api(tmp_path):
     rows = [
-        asset_view("1", "HEADLINE", "Fresh bread", "900", "12"),
-        asset_view("1", "HEADLINE", "Warm bread", "700", "14"),
-        asset_view("1", "DESCRIPTION", "We deliver.", "800", None),
+        asset_view("HEADLINE", "Fresh bread", "900", "12"),
+        asset_view("HEADLINE", "Warm bread", "700", "14"),
+        asset_view("DESCRIPTION", "We deliver.", "800", None),
     ]
     content = json.dumps([{"results": rows[:2], "fieldMask": "…"}, {"results": rows[2:]}])
     accepted, rejects = ingested(tmp_path, "stream.json", content, "google-ads")
@@ -250,7 +250,6 @@ def test_google_reports_without_the_ad_group_tell_ads_apart_by_their_own_id(tmp_
 
 
 COLUMN_MAP = "ad_id: campaign\ntext: Headline\nimpressions: shown\nclicks: clicked\n"
-SHAPED = "Campaign;Headline;Shown;Clicked"
 
 
 def column_map(tmp_path, text=COLUMN_MAP):

@@ -25,9 +25,9 @@ from rlpf_pipeline_tests.training.tiny_reward import SETTINGS, TRAIN, VALIDATION
 SOLVED = SETTINGS.model_copy(update={"solve_heads": True})
 
 
-def market_ads(advertisers: int) -> list[Ad]:
+def market_ads() -> list[Ad]:
     """The simulated market's ads; of two texts the one with the higher CTR is better with probability .9."""
-    history = simulate_history(MarketSettings(advertisers=advertisers)).to_pandas()
+    history = simulate_history(MarketSettings(advertisers=240)).to_pandas()
     ads = []
     for ad_id, rows in history.groupby("ad_id"):
         ctr = (rows["clicks"] / rows["impressions"]).to_numpy()
@@ -143,7 +143,7 @@ def test_the_mean_over_heads_is_a_single_heads_solution(cache: Path, tmp_path: P
 def test_the_spread_is_larger_on_texts_far_from_the_training_data(cache: Path, tmp_path: Path) -> None:
     """Learned from ads of the simulated market: its other ads, these with their words shuffled, and no ads at all."""
     settings = MIDDLE_OF_SMOLLM2.model_copy(update={"layers": None, "lora": LoraSettings(top_layers=1), "heads": 128})
-    market = market_ads(advertisers=240)
+    market = market_ads()
     model = make_model(cache, settings)
     with StateFile(tmp_path / "states", 10**8) as states:
         trainer = RewardTrainer(model, market[:-200], settings, 7, states)

@@ -11,7 +11,7 @@ from rlpf_pipeline.digests import source_digest
 
 
 def job_asset(
-    name: str, description: str, kinds: set[str], owner: str = "team:ml", metadata: Mapping[str, object] | None = None
+    name: str, description: str, kinds: set[str], metadata: Mapping[str, object] | None = None
 ) -> dg.AssetsDefinition:
     """The asset of stage `name`."""
     stage = STAGES[name]
@@ -21,7 +21,7 @@ def job_asset(
         deps=list(stage.inputs),
         group_name=stage.group,
         description=description,
-        owners=[owner],
+        owners=["team:ml"],
         kinds=kinds,
         tags={"layer": "model" if stage.folder.startswith("models/") else stage.group},
         metadata=metadata,
