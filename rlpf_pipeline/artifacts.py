@@ -48,6 +48,9 @@ FULL = (
 )
 """What the system, SQLite, Python's tempfile and DuckDB say of a full disk, whichever library passes it on."""
 
+Metric = float | int | str | bool | None
+Metrics = dict[str, Metric]
+
 
 class Recipe(BaseModel):
     """What determines an artifact: equal recipes give equal artifacts."""
@@ -61,7 +64,7 @@ class Recipe(BaseModel):
 class Manifest(BaseModel):
     recipe: Recipe
     files: dict[str, str] = {}
-    metrics: dict[str, float | int | str | bool | None] = {}
+    metrics: Metrics = {}
     versions: dict[str, str] = {}
     """Of Python and MAKERS. They are told, and make nothing anew: who upgrades a library decides what to delete."""
 
@@ -111,7 +114,7 @@ def is_current(folder: Path, recipe: Recipe) -> bool:
 
 
 @contextmanager
-def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, float | int | str | bool | None]]]:
+def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, Metrics]]:
     """Yield a fresh temporary folder and a dict for metrics; on success write the manifest and rename it to `folder`.
 
     On an exception nothing appears under the final name and the former content stays.
@@ -119,7 +122,7 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, floa
     building = folder.with_name(f".{folder.name}.building")
     remove(building)
     building.mkdir(parents=True)
-    metrics: dict[str, float | int | str | bool | None] = {}
+    metrics: Metrics = {}
     yield building, metrics
     files = {str(p.relative_to(building)): file_digest(p) for p in sorted(building.rglob("*")) if p.is_file()}
     manifest = Manifest(recipe=recipe, files=files, metrics=metrics, versions=versions())

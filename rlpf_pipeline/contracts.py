@@ -60,6 +60,7 @@ SPLIT = Column(
 )
 
 SPLITS = ("train", "validation", "test", "evaluation")
+ARMS = ("control", "treatment")
 
 RAW_MULTITEXT_ADS = Table(
     "raw_multitext_ads",

@@ -46,6 +46,9 @@ def faults_of(error: ValidationError) -> str:
     return "; ".join(": ".join(filter(None, (".".join(map(str, own["loc"])), own["msg"]))) for own in error.errors())
 
 
+Format = Literal["upworthy", "meta-ads", "google-ads", "generic"]
+"""Of files of observed ads."""
+MetaClicks = Literal["link", "all"]
 Relevance = Literal["words", "minilm"]
 Algorithm = Literal["ppo", "rloo", "grpo", "dpo", "best-of-n"]
 
@@ -83,7 +86,7 @@ class MarketSettings(Section):
 
 class IngestSettings(Section):
     columns: dict[str, str] = Field({}, description="generic: field of the raw table -> column of the file")
-    meta_clicks: Literal["link", "all"] = Field("link", description="meta-ads: clicks on the link, or all clicks")
+    meta_clicks: MetaClicks = Field("link", description="meta-ads: clicks on the link, or all clicks")
     keep_broken_randomisation: bool = Field(
         False, description="upworthy: keep the tests of 2013-06-25 to 2014-01-10, whose viewers were not randomised"
     )
@@ -395,7 +398,7 @@ class ExperimentSettings(Section):
 class Settings(Section):
     profile: str
     home: Path = Field(description="folder of everything the profile writes: RLPF_HOME/<profile>")
-    source: Literal["market", "upworthy", "meta-ads", "google-ads", "generic"] = "market"
+    source: Literal["market", Format] = "market"
     data: tuple[Path, ...] = Field((), description="files to ingest; none for the simulated market")
     keep_ingested: bool = Field(True, description="files ingested before stay; False: only those of `data`")
     seed: int = Field(13, ge=0, lt=MOST_SEED)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.contracts import ARMS
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 BOOTSTRAPS = 2000

@@ -11,13 +11,13 @@ import pandas as pd
 from scipy import special
 
 from rlpf_pipeline.abtest.design import TREATMENT, Design
-from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.log_binomial import Estimate, RelativeRisk
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.rerandomise import BLOCK, SEED, draw
 from rlpf_pipeline.abtest.robustness import risk_among, risk_of
 from rlpf_pipeline.abtest.sandwich import HEADLINE
+from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.errors import UserError
 
 TOP_REMOVED = 10

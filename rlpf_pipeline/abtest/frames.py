@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ARMS = ("control", "treatment")
 MINIMUM_ADVERTISERS = 10
 NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 """What pandas calls columns of objects that are numbers."""

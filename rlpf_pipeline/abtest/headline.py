@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlpf_pipeline.abtest.design import TREATMENT, Values, regression_on
-from rlpf_pipeline.abtest.frames import ARMS, require_exposure
+from rlpf_pipeline.abtest.frames import require_exposure
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, Status, estimate, fitted_risk, one_thread, standard_errors
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Opened, make_advertisers, opened
 from rlpf_pipeline.abtest.rows import selected, value_of
 from rlpf_pipeline.abtest.sandwich import HEADLINE
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec, Form
+from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.warehouse import literal, quoted
 
 

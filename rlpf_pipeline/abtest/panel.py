@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
-from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.rows import (
     DIGITS,
     RowQueries,
@@ -23,6 +22,7 @@ from rlpf_pipeline.abtest.rows import (
 )
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.abtest.tables import open_source, readable_to_its_end
+from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.warehouse import Config, connect, literal, quoted, read_sql
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rlpf_pipeline.abtest.frames import ARMS
 from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec, Form
+from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.warehouse import literal, quoted
 
 NUMBER_FORMS = ("rate", "count", "number")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
@@ -13,37 +12,12 @@ from pydantic import ValidationError
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.package import IS_INSTALLED
 from rlpf_pipeline.profiles import load_settings
-from rlpf_pipeline.settings import Algorithm, MarketSettings, Settings, faults_of
+from rlpf_pipeline.settings import Algorithm, Format, MarketSettings, MetaClicks, Settings, faults_of
 
 app = typer.Typer()
 
-
 PROFILES = "tiny, demo, upworthy or production."
 Profile = Annotated[str | None, typer.Option(help=PROFILES, show_default="RLPF_PROFILE, or demo")]
-
-
-class Format(StrEnum):
-    """A format of observed ads; its profile is where `ingest` puts them when no other is named."""
-
-    UPWORTHY = "upworthy"
-    META_ADS = "meta-ads"
-    GOOGLE_ADS = "google-ads"
-    GENERIC = "generic"
-
-    @property
-    def profile(self) -> str:
-        return "upworthy" if self is Format.UPWORTHY else "production"
-
-
-class MetaClicks(StrEnum):
-    LINK = "link"
-    ALL = "all"
-
-
-class Trainable(StrEnum):
-    IMITATION = "imitation"
-    REWARD = "reward"
-    POLICY = "policy"
 
 
 @app.command()
@@ -121,16 +95,16 @@ def ingest(
     from rlpf_pipeline.sources.generic import read_column_map
     from rlpf_pipeline.sources.ingest import kinds_of_rejects
 
-    if columns and format is not Format.GENERIC:
-        raise UserError(f"--columns is for --format generic; the columns of {format.value} are known.")
+    if columns and format != "generic":
+        raise UserError(f"--columns is for --format generic; the columns of {format} are known.")
     given = {
         "columns": read_column_map(columns) if columns else None,
-        "meta_clicks": meta_clicks and meta_clicks.value,
+        "meta_clicks": meta_clicks,
         "keep_broken_randomisation": keep_broken_randomisation or None,
     }
-    settings = load_settings(profile or format.profile, matching(files))
+    settings = load_settings(profile or ("upworthy" if format == "upworthy" else "production"), matching(files))
     options = settings.ingest.model_copy(update={name: value for name, value in given.items() if value is not None})
-    settings = settings.model_copy(update={"source": format.value, "ingest": options, "keep_ingested": not replace})
+    settings = settings.model_copy(update={"source": format, "ingest": options, "keep_ingested": not replace})
     outcome = raw_multitext_ads(settings)
     counts = outcome.manifest.metrics
     print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
@@ -158,7 +132,7 @@ def pairs(profile: Profile = None) -> None:
 
 @app.command()
 def train(
-    job: Annotated[Trainable, typer.Argument(help="What to train.")],
+    job: Annotated[Literal["imitation", "reward", "policy"], typer.Argument(help="What to train.")],
     config: Annotated[Path, typer.Option(help="run.json: settings, inputs, output (training/run_config.py).")],
     algorithm: Annotated[
         Algorithm | None, typer.Option(help="policy: another than run.json's; the output is a folder of its own.")
@@ -175,14 +149,14 @@ def train(
     from rlpf_pipeline.training.run_config import RunConfig
     from rlpf_pipeline.whole_files import write_atomically
 
-    if algorithm and job is not Trainable.POLICY:
-        raise UserError(f"--algorithm is for `rlpf train policy`, not for {job.value}. Leave it out.")
+    if algorithm and job != "policy":
+        raise UserError(f"--algorithm is for `rlpf train policy`, not for {job}. Leave it out.")
     asked = RunConfig.read(config)
-    module, stage = f"rlpf_pipeline.training.jobs.{job.value}", asked.recipe.stage.partition("-")[0]
+    module, stage = f"rlpf_pipeline.training.jobs.{job}", asked.recipe.stage.partition("-")[0]
     fitting = [name for name, own in STAGES.items() if own.job == module]
     if stage not in fitting:
         raise UserError(
-            f"{config} is of {asked.recipe.stage}, which `rlpf train {job.value}` does not make. Name the run.json of "
+            f"{config} is of {asked.recipe.stage}, which `rlpf train {job}` does not make. Name the run.json of "
             f"{' or '.join(fitting)}."
         )
     chosen = asked.by(algorithm) if algorithm else asked

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, explained, is_current, publish
+from rlpf_pipeline.artifacts import Manifest, Metrics, explained, is_current, publish
 from rlpf_pipeline.defs.stages import STAGES, Stage, folder_of, inputs_of, manifest_of, recipe_of
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.whole_files import lock_of, locked, remove
-
-Metrics = Mapping[str, float | int | str | bool | None]
 
 
 class Outcome(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from rlpf_pipeline.artifacts import Metric
 from rlpf_pipeline.contracts import Column, Table
 from rlpf_pipeline.defs.building import Outcome
 from rlpf_pipeline.defs.tracking import Tracking
@@ -67,7 +68,7 @@ def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(outcome.manifest.digest))
 
 
-def shown(value: float | int | str | bool | None) -> Any:
+def shown(value: Metric) -> Any:
     """Non-finite numbers as text: the UI cannot read them."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return dg.MetadataValue.text(str(value))

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlpf_pipeline.artifacts import read_manifest, whole
-from rlpf_pipeline.defs.building import Metrics, Outcome, alone, build, build_table, outcome_of
+from rlpf_pipeline.artifacts import Metrics, read_manifest, whole
+from rlpf_pipeline.defs.building import Outcome, alone, build, build_table, outcome_of
 from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, is_still, manifest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings

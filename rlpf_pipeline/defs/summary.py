@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from rich.console import Group
 from rich.table import Table
 
+from rlpf_pipeline.artifacts import Metric, Metrics
 from rlpf_pipeline.defs.stages import manifest_of
 from rlpf_pipeline.defs.steps import NO_EXPERIMENT
 from rlpf_pipeline.settings import Settings
-
-Value = float | int | str | bool | None
 
 
 def summary(settings: Settings) -> Group:
@@ -44,7 +43,7 @@ def data_table(settings: Settings) -> Table:
 def policy_table(settings: Settings) -> Table:
     table = titled("Policies on originals of the test split", "imitation v2", "AdLlama")
     metrics = manifest_of("policy_evaluation", settings).metrics
-    rows: list[tuple[str, str, Callable[[Value], str]]] = [
+    rows: list[tuple[str, str, Callable[[Metric], str]]] = [
         ("reward", "reward", figure),
         ("evaluation reward", "evaluation_reward", figure),
         ("length, tokens", "tokens", figure),
@@ -100,7 +99,7 @@ AB_VERDICTS = {
 }
 
 
-def preferred(judge: str, metrics: Mapping[str, Value], name: str) -> str:
+def preferred(judge: str, metrics: Metrics, name: str) -> str:
     """`<name>_difference` is AdLlama minus imitation v2, paired by original."""
     difference = float(metrics[f"{name}_difference"] or 0.0)
     error = metrics[f"{name}_difference_standard_error"]
@@ -113,13 +112,13 @@ def preferred(judge: str, metrics: Mapping[str, Value], name: str) -> str:
     return f"{judge} {verb} AdLlama to imitation v2 (difference {difference:+.4g}, {sure})."
 
 
-def count(value: Value) -> str:
+def count(value: Metric) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def figure(value: Value) -> str:
+def figure(value: Metric) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else "–"
 
 
-def percent(value: Value) -> str:
+def percent(value: Metric) -> str:
     return f"{100 * value:.3f} %" if isinstance(value, int | float) else "–"

@@ -23,6 +23,7 @@ EXPLAINED = 0.2
 
 Strings = npt.NDArray[np.str_]
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 
 class Advertisers(NamedTuple):
@@ -41,7 +42,7 @@ class Advertisers(NamedTuple):
     business_account: npt.NDArray[np.bool_]
     account_age_years: Floats
     new_advertiser: npt.NDArray[np.bool_]
-    ads_before: npt.NDArray[np.int64]
+    ads_before: Integers
     effect: Floats
 
 
@@ -68,9 +69,7 @@ def draw_advertisers(number: int, rng: np.random.Generator, sigma: float) -> Adv
     )
 
 
-def draw_effects(
-    industries: npt.NDArray[np.int64], expertise: npt.NDArray[np.int64], rng: np.random.Generator, sigma: float
-) -> Floats:
+def draw_effects(industries: Integers, expertise: Integers, rng: np.random.Generator, sigma: float) -> Floats:
     by_industry = standardised(np.full(len(INDUSTRIES), 1 / len(INDUSTRIES)))
     by_expertise = standardised(np.array(list(EXPERTISE.values())))
     explained = (by_industry[industries] + by_expertise[expertise]) / np.sqrt(2)
@@ -86,7 +85,7 @@ def standardised(probabilities: Floats) -> Floats:
     return np.asarray(centred / np.sqrt(probabilities @ centred**2), dtype=np.float64)
 
 
-def draw_brands(industries: npt.NDArray[np.int64], rng: np.random.Generator) -> Strings:
+def draw_brands(industries: Integers, rng: np.random.Generator) -> Strings:
     brands = np.empty(len(industries), dtype=object)
     for index, industry in enumerate(INDUSTRIES):
         names = [f"{lead} {suffix}" for lead in LEADS for suffix in industry.suffixes]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-ARMS = ("control", "treatment")
+from rlpf_pipeline.contracts import ARMS
 
 
 def assign(advertiser_ids: Iterable[str], salt: str, arms: Sequence[str] = ARMS) -> npt.NDArray[np.str_]:

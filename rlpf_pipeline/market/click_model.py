@@ -21,11 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rlpf_pipeline.market import text_features as feature
-from rlpf_pipeline.market.reading import read_sentences, read_words
+from rlpf_pipeline.market.reading import Floats, read_sentences, read_words
 from rlpf_pipeline.sentence_embeddings import cosines
 from rlpf_pipeline.settings import MarketSettings, Relevance
-
-Floats = npt.NDArray[np.float64]
 
 MAX_CTR = 0.5
 

@@ -16,16 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rlpf_pipeline.arrow_tables import arrow_table
-from rlpf_pipeline.contracts import EXPERIMENT_ADVERTISERS
+from rlpf_pipeline.contracts import ARMS, EXPERIMENT_ADVERTISERS
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
-from rlpf_pipeline.market.assignment import ARMS, assign
+from rlpf_pipeline.market.advertisers import Advertisers, Floats, Integers, draw_advertisers
+from rlpf_pipeline.market.assignment import assign
 from rlpf_pipeline.market.click_model import PlantedClickModel, capped_ctr, industry_of
 from rlpf_pipeline.market.selection import select, selection_probabilities
 from rlpf_pipeline.settings import ExperimentSettings, MarketSettings
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Row = dict[str, Any]
 
 POLICY_OF_ARM = {"control": "imitation_v2", "treatment": "adllama"}
@@ -189,7 +187,7 @@ def advertiser_totals(
     delivered: npt.NDArray[np.bool_],
     lifetime_ctr: Floats,
 ) -> pa.Table:
-    def total(per_ad: npt.NDArray[np.int64]) -> Integers:
+    def total(per_ad: Integers) -> Integers:
         sums = np.zeros(len(arms), dtype=np.int64)
         np.add.at(sums, ads.owner, per_ad)
         return sums

@@ -23,11 +23,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from rlpf_pipeline.arrow_tables import arrow_schema, arrow_table
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
-from rlpf_pipeline.market.advertisers import Advertisers, draw_advertisers
+from rlpf_pipeline.market.advertisers import Advertisers, Floats, Integers, draw_advertisers
 from rlpf_pipeline.market.catalogue import INDUSTRIES
 from rlpf_pipeline.market.click_model import INDUSTRY, PlantedClickModel, capped_ctr
 from rlpf_pipeline.market.draws import Draws, draws_from
@@ -48,9 +47,6 @@ PART = 20_000
 """Advertisers of a part; six rows each by default, hence a row group of 120,000."""
 INTERRUPTED = Event()
 """Of a worker: whether it heard Ctrl-C."""
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 class WrittenAd(NamedTuple):

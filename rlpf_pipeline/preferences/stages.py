@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.contracts import SPLITS
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.preferences.ranges import ranges_of_ads
@@ -17,8 +18,6 @@ from rlpf_pipeline.preferences.splits import build_splits
 from rlpf_pipeline.settings import PairSettings
 from rlpf_pipeline.warehouse import Warehouse
 from rlpf_pipeline.whole_files import link_or_copy
-
-Metrics = dict[str, float | int | str | bool | None]
 
 SNAPSHOT = ("ads", "variants", "pairs", "ctr_priors")
 SPLIT_SETTINGS = {"near_duplicate", "validation", "test", "evaluation"}

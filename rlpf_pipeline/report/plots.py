@@ -17,6 +17,7 @@ from rlpf_pipeline.abtest.arms import QUANTILES
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk
 from rlpf_pipeline.abtest.over_time import OverTime
 from rlpf_pipeline.abtest.robustness import IMPRESSIONS_SCALE
+from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.report.wording import change_with_interval
 
 INK = "currentColor"
@@ -216,7 +217,7 @@ def quantile_plot(analysis: ExperimentAnalysis) -> Specification:
             "color": {
                 "field": "arm",
                 "type": "nominal",
-                "scale": {"domain": ["control", "treatment"], "range": [GREY, ACCENT]},
+                "scale": {"domain": list(ARMS), "range": [GREY, ACCENT]},
                 "legend": {"orient": "top", "title": None, "labelColor": INK, "labelFontSize": 12},
             },
         },

@@ -23,13 +23,12 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import explained, publish
+from rlpf_pipeline.artifacts import Metrics, explained, publish
 from rlpf_pipeline.errors import INTERRUPTED, UserError
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, EXPECTS_RANKS, MISTAKE, RunConfig
 from rlpf_pipeline.whole_files import lock_of, locked, write_atomically
 
-Metrics = dict[str, float | int | str | bool | None]
 Work = Callable[[RunConfig, Path, Reporter], Metrics]
 
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlpf_pipeline.artifacts import Recipe, publish, read_manifest
+from rlpf_pipeline.artifacts import Metrics, Recipe, publish, read_manifest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.training import job
-from rlpf_pipeline.training.job import Metrics, leave, only_writer, run_job
+from rlpf_pipeline.training.job import leave, only_writer, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import EXPECTS_GPU, EXPECTS_RANKS, RunConfig
 

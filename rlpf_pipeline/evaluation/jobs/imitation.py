@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedModel
 
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.evaluation.imitation import (
     Figures,
     comparison,
@@ -24,7 +25,7 @@ from rlpf_pipeline.evaluation.imitation import (
 )
 from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
-from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.job import accelerator, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 

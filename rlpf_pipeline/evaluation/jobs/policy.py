@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from rlpf_pipeline import sentence_embeddings
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.contracts import SUGGESTIONS
 from rlpf_pipeline.evaluation.policy import add_rewards, paired_difference, summarise, write_suggestions
 from rlpf_pipeline.market.click_model import PlantedClickModel, industry_of
 from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.training.best_of import load_best_of
-from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.job import accelerator, run_job
 from rlpf_pipeline.training.prompts import make_prompt
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rlpf_pipeline import sentence_embeddings
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.contracts import REWARD_SCORES
 from rlpf_pipeline.evaluation.baselines import Chance, LongerWins, minilm_logistic, tfidf_logistic
 from rlpf_pipeline.evaluation.reward_model import MODELS, compare
@@ -23,7 +24,7 @@ from rlpf_pipeline.evaluation.split import Scorer, Split, read_decided_split, re
 from rlpf_pipeline.evaluation.write import write_evaluation
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel
-from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.job import accelerator, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 

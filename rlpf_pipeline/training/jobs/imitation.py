@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.digests import model_digest
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, save_model
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer, require_plain_logits
 from rlpf_pipeline.training.imitation_trainer import train_imitation
-from rlpf_pipeline.training.job import Metrics, run_job
+from rlpf_pipeline.training.job import run_job
 from rlpf_pipeline.training.prompts import require_chat_template
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig

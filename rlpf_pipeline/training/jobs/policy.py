@@ -19,6 +19,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import ModelCard, attach_lora, load_policy, save_model
@@ -28,7 +29,7 @@ from rlpf_pipeline.settings import PolicySettings
 from rlpf_pipeline.training.best_of import BestOf, save_best_of
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.curves import plot_curve, plot_history
-from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.job import accelerator, run_job
 from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
 from rlpf_pipeline.training.prompts import Prompt, make_prompt

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import is_current, publish, read_manifest
+from rlpf_pipeline.artifacts import Metrics, is_current, publish, read_manifest
 from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_folders import (
@@ -29,7 +29,7 @@ from rlpf_pipeline.models.reward_folders import (
 )
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.training.checkpoints import Checkpoints
-from rlpf_pipeline.training.job import Metrics, run_job
+from rlpf_pipeline.training.job import run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.reward_trainer import train_reward_model
 from rlpf_pipeline.training.run_config import RunConfig

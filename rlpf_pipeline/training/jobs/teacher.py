@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlpf_pipeline.artifacts import Metrics
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.curation import write_curated_examples
-from rlpf_pipeline.training.job import Metrics, accelerator, run_job
+from rlpf_pipeline.training.job import accelerator, run_job
 from rlpf_pipeline.training.prompts import require_chat_template
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
