@@ -86,9 +86,8 @@ def write_rows(folder: Path, rows: int) -> None:
 
 
 def ours(given: Path, output: Path) -> dict[str, float]:
-    seconds: dict[str, float] = {}
     with Warehouse(output / "bench.duckdb") as warehouse:
-        clock = Clock(seconds)
+        clock = Clock()
         warehouse.view_parquet("raw_multitext_ads", given / "raw.parquet")
         warehouse.connection.execute(
             "CREATE TABLE splits AS FROM read_parquet($path)", {"path": str(given / "splits.parquet")}
@@ -99,27 +98,25 @@ def ours(given: Path, output: Path) -> dict[str, float]:
         clock("pairs")
         export_snapshot(warehouse, output)
         clock("snapshot")
-    return seconds
+    return clock.seconds
 
 
 def our_splits(given: Path, output: Path) -> dict[str, float]:
-    seconds: dict[str, float] = {}
     with Warehouse(output / "bench.duckdb") as warehouse:
         warehouse.view_parquet("raw_multitext_ads", given / "raw.parquet")
-        clock = Clock(seconds)
+        clock = Clock()
         build_splits(warehouse, PAIRS, seed=1)
         clock("near-duplicates, clusters, splits")
         warehouse.run_parts("marts/delivery", ranges_of_ads(warehouse, "splits"))
         clock("delivery")
-    return seconds
+    return clock.seconds
 
 
 def our_ingest(given: Path, output: Path) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    clock = Clock(seconds)
+    clock = Clock()
     ingest([given / "raw.parquet"], "generic", output)
     clock("ingest")
-    return seconds
+    return clock.seconds
 
 
 ENTRIES: dict[str, Callable[[Path, Path], dict[str, float]]] = {

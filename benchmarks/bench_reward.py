@@ -31,6 +31,7 @@ from rich.table import Table
 from benchmarks.memory import peak_gib
 from benchmarks.running import among, as_command, write_results
 from benchmarks.wall_clock import now
+from rlpf_pipeline.evaluation.pair_metrics import negative_log_likelihood
 from rlpf_pipeline.models.base import load_tokenizer
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_model import new_reward_model
@@ -117,7 +118,7 @@ def soft_loss(scores: Sequence[np.ndarray], ads: Sequence[Ad]) -> float:
     """Mean cross-entropy of sigmoid(score_left - score_right) against the soft labels, in nats."""
     margins = np.concatenate([own[ad.left] - own[ad.right] for own, ad in zip(scores, ads, strict=True)])
     p = np.concatenate([ad.p_left_better for ad in ads])
-    return float((p * np.logaddexp(0, -margins) + (1 - p) * np.logaddexp(0, margins)).mean())
+    return negative_log_likelihood(margins, p)
 
 
 def run_ours(settings: RewardSettings, train: list[Ad], validation: list[Ad], home: Path) -> dict[str, Any]:

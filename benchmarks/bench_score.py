@@ -53,20 +53,10 @@ def main(
         return
     results = {}
     for name in ENTRIES:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.bench_score",
-            "--texts",
-            str(texts),
-            "--base",
-            base,
-            "--entry",
-            name,
-        ]
-        results[name] = json.loads(
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        )
+        options = ["--texts", str(texts), "--base", base, "--entry", name]
+        command = [sys.executable, "-m", "benchmarks.bench_score", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        results[name] = json.loads(done.stdout.splitlines()[-1])
     forward = results["training"]["texts"] / results["training"]["seconds"]
     table = Table("entry", "rows", "seconds", "rows / s", "times training", "peak GiB", title=base)
     for name, row in results.items():

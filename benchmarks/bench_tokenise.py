@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.running import as_command, write_results
 from rlpf_pipeline.market.history import simulate_history
 from rlpf_pipeline.models.base import load_tokenizer
-from rlpf_pipeline.models.reward_model import token_ids
+from rlpf_pipeline.models.tokens import token_ids
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import BaseModelSettings, MarketSettings
 

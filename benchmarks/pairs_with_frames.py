@@ -16,10 +16,10 @@ PAIRS = PairSettings()
 
 
 class Clock:
-    """Seconds between calls, added to a dict under a name."""
+    """Seconds between calls, by the names these give."""
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self.seconds, self.last = seconds, time.perf_counter()
+    def __init__(self) -> None:
+        self.seconds, self.last = dict[str, float](), time.perf_counter()
 
     def __call__(self, name: str) -> None:
         now = time.perf_counter()
@@ -50,8 +50,7 @@ def with_polars(given: Path, output: Path) -> dict[str, float]:
     import polars as pl
     from scipy.special import digamma, ndtr, polygamma
 
-    seconds: dict[str, float] = {}
-    clock = Clock(seconds)
+    clock = Clock()
     raw = pl.scan_parquet(given / "raw.parquet")
     ads = (
         raw.group_by("ad_id")
@@ -135,15 +134,14 @@ def with_polars(given: Path, output: Path) -> dict[str, float]:
     for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
         table.write_parquet(output / f"{name}.parquet", compression="zstd")
     clock("snapshot")
-    return seconds
+    return clock.seconds
 
 
 def with_pandas(given: Path, output: Path) -> dict[str, float]:
     import pandas as pd
     from scipy.special import digamma, ndtr, polygamma
 
-    seconds: dict[str, float] = {}
-    clock = Clock(seconds)
+    clock = Clock()
     raw = pd.read_parquet(given / "raw.parquet")
     shared = dict.fromkeys(("source", "advertiser_id", "context"), "min")
     ads = raw.groupby("ad_id", as_index=False).agg(shared).merge(pd.read_parquet(given / "splits.parquet"), on="ad_id")
@@ -199,4 +197,4 @@ def with_pandas(given: Path, output: Path) -> dict[str, float]:
     for name, table in {"ads": ads, "variants": variants, "pairs": pairs}.items():
         table.to_parquet(output / f"{name}.parquet", compression="zstd", index=False)
     clock("snapshot")
-    return seconds
+    return clock.seconds

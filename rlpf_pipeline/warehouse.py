@@ -57,7 +57,6 @@ def connect(path: Path | None = None, config: Config | None = None) -> duckdb.Du
 class CheckResult(NamedTuple):
     """Outcome of one data check: `failing` counts the offending rows, `sample` shows the first few of them."""
 
-    rule: str
     failing: int
     sample: list[dict[str, Any]]
 
@@ -70,11 +69,8 @@ class Warehouse:
     restoring: an exception leaves all tables as they were, at the price of a copy of the file and links to Parquet.
     """
 
-    def __init__(
-        self, path: Path, memory_limit: str = MEMORY_LIMIT, lock_timeout: float = 30.0, restoring: bool = False
-    ) -> None:
+    def __init__(self, path: Path, lock_timeout: float = 30.0, restoring: bool = False) -> None:
         self.path = path
-        self.memory_limit = memory_limit
         self.lock_timeout = lock_timeout
         self.restoring = restoring
         self.marts = path.with_name("marts")
@@ -225,9 +221,9 @@ class Warehouse:
 
     def replace_table(self, table: str, rows: Any) -> int:
         """Replace `table` by `rows` (a pyarrow Table); returns its row count."""
-        with self.transaction(), self._registered(rows) as view:
+        with self.transaction():
             self.drop(table)
-            self.connection.execute(f"CREATE TABLE {identifier(table)} AS FROM {view}")
+            self.connection.from_arrow(rows).create(identifier(table))
         return self.count(table)
 
     def drop(self, name: str) -> None:
@@ -268,26 +264,13 @@ class Warehouse:
     def count(self, table: str) -> int:
         return int(self.query("SELECT count(*) AS n FROM query_table($table)", {"table": table})["n"][0].as_py())
 
-    def columns(self, table: str) -> list[tuple[str, str]]:
-        """Name and DuckDB type of each column of `table`, in order."""
-        described = self.connection.execute(f"DESCRIBE {identifier(table)}").fetchall()
-        return [(str(name), str(type_)) for name, type_, *_ in described]
-
     def check(self, name: str) -> CheckResult:
         """Run `sql/checks/<name>.sql`, which returns the rows that break the rule."""
         offenders = self.query(read_sql(f"checks/{name}"))
-        return CheckResult(name.split("__")[1], offenders.num_rows, offenders.slice(0, SAMPLE_ROWS).to_pylist())
-
-    @contextmanager
-    def _registered(self, rows: Any) -> Iterator[str]:
-        self.connection.register("incoming_rows", rows)
-        try:
-            yield "incoming_rows"
-        finally:
-            self.connection.unregister("incoming_rows")
+        return CheckResult(offenders.num_rows, offenders.slice(0, SAMPLE_ROWS).to_pylist())
 
     def _connect_when_free(self) -> duckdb.DuckDBPyConnection:
-        config: Config = {"memory_limit": self.memory_limit, "preserve_insertion_order": False}
+        config: Config = {"memory_limit": MEMORY_LIMIT, "preserve_insertion_order": False}
         deadline = time.monotonic() + self.lock_timeout
         while True:
             try:

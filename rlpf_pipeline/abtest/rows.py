@@ -86,7 +86,7 @@ def row_tests(
     """What a row must not be, and how to say it; in the order in which problems are told."""
     counted = ("impressions", "clicks", *outcomes)
     tests = [is_missing(name, spec, kinds) for name in counted]
-    known = " and ".join((spec.arms.control, spec.arms.treatment))
+    known = f"{spec.arms.control} and {spec.arms.treatment}"
     tests.append(
         (
             f"{fields['arm']} IS NULL",
@@ -129,7 +129,7 @@ def is_given(column: str, kind: str) -> str:
 
 
 def is_whole(kind: str) -> bool:
-    return kind.endswith("INT") or kind.endswith("INTEGER")
+    return kind.endswith(("INT", "INTEGER"))
 
 
 def arm_of(spec: ExperimentSpec) -> str:

@@ -1,1 +1,4 @@
-"""Dagster's side of the pipeline. `stages.py` and `steps.py` need no Dagster; the rest is the only code that does."""
+"""Dagster's side of the pipeline, and what it shares with the command line.
+
+stages, steps, building, launcher, tracking and summary need no Dagster; the rest is the only code that does.
+"""

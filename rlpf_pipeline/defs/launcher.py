@@ -80,7 +80,7 @@ def accelerate_config() -> Path:
 def content_of(config: Path) -> dict[str, Any]:
     """Raises UserError where it is no accelerate configuration."""
     try:
-        content = loaded(config.read_text(encoding="utf-8"))
+        content: dict[str, Any] = loaded(config.read_text(encoding="utf-8"))
         counts = [content.get(name, 1) for name in ("num_machines", "num_processes")]
         fits = all(type(count) is int and count > 0 for count in counts)
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
@@ -90,7 +90,7 @@ def content_of(config: Path) -> dict[str, Any]:
             f"RLPF_ACCELERATE names {config}, which is no accelerate configuration: lines such as `num_processes: 2`. "
             "`accelerate config --config_file FILE` writes one."
         )
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def threads_of_a_process(config: Path) -> int:

@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -139,7 +140,7 @@ def _load(kind: type, base: BaseModelSettings, cache_folder: Path, attention: st
     return model.eval()
 
 
-def _explain_missing(base: BaseModelSettings, load):  # type: ignore[no-untyped-def]
+def _explain_missing(base: BaseModelSettings, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, SafetensorError) as error:

@@ -49,7 +49,8 @@ def train_imitation(
     seed: int,
     reporter: Reporter,
 ) -> dict[str, float]:
-    """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per token.
+    """Train `model` in place on (original, rewrite) pairs; returns the mean training loss in nats per
+    token, and how many pairs there were.
 
     On several ranks each does its share of every batch; the last one of an epoch is filled up from the first. Raises
     UserError where the ranks cannot share a batch equally, without examples, and for a loss or weights that are not

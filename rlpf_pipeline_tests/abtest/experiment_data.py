@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 
 from rlpf_pipeline.abtest import ExperimentSpec
+from rlpf_pipeline.abtest.design import Design, build_design
+from rlpf_pipeline.abtest.frames import with_exposure
+from rlpf_pipeline.abtest.panel import load_experiment
 
 
 def experiment(number: int, seed: int, relative_risk: float = 1.067) -> pd.DataFrame:
@@ -104,3 +107,8 @@ def odd_experiment(seed: int) -> pd.DataFrame:
 
 def spec_of(rows: pd.DataFrame) -> ExperimentSpec:
     return ExperimentSpec(date="day" if "day" in rows else None)
+
+
+def design_of(frame: pd.DataFrame) -> Design:
+    loaded = load_experiment(frame)
+    return build_design(with_exposure(loaded.advertisers), loaded.covariates)

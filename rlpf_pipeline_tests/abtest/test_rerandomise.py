@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlpf_pipeline.abtest.design import build_design
-from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.log_binomial import estimate, risk_from
-from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.rerandomise import (
     SEED,
     Effects,
@@ -23,12 +20,7 @@ from rlpf_pipeline.abtest.rerandomise import (
     wilson_interval,
 )
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import experiment
-
-
-def design_of(frame):
-    loaded = load_experiment(frame)
-    return build_design(with_exposure(loaded.advertisers), loaded.covariates)
+from rlpf_pipeline_tests.abtest.experiment_data import design_of, experiment
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +137,7 @@ def test_randomisation_p_value_counts_assignments_at_least_as_large():
     assert test.critical_value == pytest.approx(3.85)
 
 
-def test_a_true_effect_is_found_by_randomisation_too(design, effects):
+def test_a_true_effect_is_found_by_randomisation_too():
     """A planted 1.067 makes z about 2 here; 1.2 would be found by any test."""
     frame = experiment(2000, seed=21, relative_risk=1.2)
     assert randomisation_test(rerandomise(design_of(frame), assignments=300)).p_value < 0.05

@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlpf_pipeline.abtest.design import build_design
-from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.linear import linear_effect
 from rlpf_pipeline.abtest.log_binomial import estimate, log_binomial, relative_risk
-from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.rerandomise import Randomisation
 from rlpf_pipeline.abtest.robustness import (
     agreement,
@@ -19,12 +16,7 @@ from rlpf_pipeline.abtest.robustness import (
     robustness_table,
 )
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import experiment
-
-
-def design_of(frame):
-    loaded = load_experiment(frame)
-    return build_design(with_exposure(loaded.advertisers), loaded.covariates)
+from rlpf_pipeline_tests.abtest.experiment_data import design_of, experiment
 
 
 @pytest.fixture(scope="module")

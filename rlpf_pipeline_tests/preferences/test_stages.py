@@ -32,8 +32,12 @@ def build(tmp_path, table, name="w", **pairs):
         performance = build_variant_performance(warehouse, tmp_path / f"{name}.parquet", PairSettings(**pairs), seed=3)
         preferences = build_preference_pairs(warehouse, PairSettings(**pairs))
         snapshot = export_snapshot(warehouse, tmp_path / name)
-        types = [warehouse.columns(contract.name) for contract in SHOWN]
+        types = [columns_of(warehouse, contract.name) for contract in SHOWN]
     return performance, preferences, snapshot, types
+
+
+def columns_of(warehouse, table):
+    return [(name, kind) for name, kind, *_ in warehouse.connection.execute(f"DESCRIBE {table}").fetchall()]
 
 
 def test_tables_are_those_of_the_contract(tmp_path):
@@ -145,7 +149,7 @@ def test_delivery_tells_evenness_and_what_early_winners_gained(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "raw.parquet")
     with Warehouse(tmp_path / "w.duckdb") as warehouse:
         metrics = build_variant_performance(warehouse, tmp_path / "raw.parquet", PairSettings(), seed=1)
-        assert warehouse.columns("delivery") == [(column.name, column.type) for column in DELIVERY.columns]
+        assert columns_of(warehouse, "delivery") == [(column.name, column.type) for column in DELIVERY.columns]
         ads = {row["ad_id"]: row for row in warehouse.query("FROM delivery").to_pylist()}
     # a: 600, 200 and 400 impressions; of the first two texts the early winner went from half of them to five sixths.
     assert ads["a"]["evenness"] == pytest.approx(1200**2 / (3 * (600**2 + 200**2 + 400**2)))

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
-from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
+from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY
 from rlpf_pipeline_tests.training.reward_ads import make_ads
 
@@ -16,9 +16,9 @@ SETTINGS = RewardSettings(
 TRAIN, VALIDATION = make_ads(40, seed=1), make_ads(15, seed=2)
 
 
-def make_model(cache: Path, settings: RewardSettings, base: BaseModelSettings = TINY) -> RewardModel:
+def make_model(cache: Path, settings: RewardSettings) -> RewardModel:
     torch.manual_seed(0)
-    return new_reward_model(base, settings, settings.lora, "reward_model", cache)
+    return new_reward_model(TINY, settings, settings.lora, "reward_model", cache)
 
 
 def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
