@@ -39,6 +39,7 @@ import pyarrow.parquet as pq
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_table
+from rlpf_pipeline.evaluation.split import Ads
 from rlpf_pipeline.warehouse import Config, connect, files_of, quoted, read_sql
 from rlpf_pipeline.whole_files import move_into_place
 
@@ -57,9 +58,7 @@ Progress = Callable[[int, int], None]
 
 
 class RewardScorer(Protocol):
-    def score(
-        self, ads: Sequence[tuple[str | None, Sequence[str]]], on_progress: Callable[[int], None]
-    ) -> list[np.ndarray]:
+    def score(self, ads: Ads, on_progress: Callable[[int], None]) -> list[np.ndarray]:
         """Scores (texts, heads) of each (context, texts), in order; on_progress hears how many texts have one."""
         ...
 

@@ -32,10 +32,9 @@ from rlpf_pipeline.models.adapters import (
 )
 from rlpf_pipeline.models.base import load_tokenizer, load_trunk
 from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
-from rlpf_pipeline.models.reward_model import RewardModel
+from rlpf_pipeline.models.reward_model import Ads, RewardModel
 from rlpf_pipeline.models.tokens import fingerprint
 
-Ads = Sequence[tuple[str | None, Sequence[str]]]
 HEAD, WEIGHTS, CONFIG = "head.safetensors", "adapter_model.safetensors", "adapter_config.json"
 TRUNK = "trunk"
 

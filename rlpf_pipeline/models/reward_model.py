@@ -33,6 +33,8 @@ from rlpf_pipeline.models.tokens import fingerprint, token_ids
 from rlpf_pipeline.sentence_embeddings import STATE_WIDTH, states
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 
+Ads = Sequence[tuple[str | None, Sequence[str]]]
+"""Contexts and texts of ads."""
 SCORING_TOKENS = 4096
 BASE_BESIDE_SENTENCES = 0.5
 """Size of a weight on the base's state beside one on the sentence encoder's, before any ad is seen."""
@@ -93,7 +95,7 @@ class RewardModel(nn.Module):
             prior[:-STATE_WIDTH] = BASE_BESIDE_SENTENCES
         return prior
 
-    def tokenize(self, ads: Sequence[tuple[str | None, Sequence[str]]]) -> list[Group]:
+    def tokenize(self, ads: Ads) -> list[Group]:
         """Token ids of each (context, texts): [start, context…], and [text…, end] a text, cut at the card's limits.
 
         With `sentence_layer`, the sentence encoder's states of the texts are their features. Texts and contexts that
@@ -144,11 +146,7 @@ class RewardModel(nn.Module):
         return packed.reading_last() if self.reads_last else packed
 
     @torch.inference_mode()
-    def score(
-        self,
-        ads: Sequence[tuple[str | None, Sequence[str]]],
-        on_progress: Callable[[int], None] = lambda done: None,
-    ) -> list[np.ndarray]:
+    def score(self, ads: Ads, on_progress: Callable[[int], None] = lambda done: None) -> list[np.ndarray]:
         """Scores of each (context, texts), in the order given: float32 (texts, heads) per ad.
 
         The mean over heads is the score (`reward_mean`), the standard deviation over heads its `reward_spread`.
