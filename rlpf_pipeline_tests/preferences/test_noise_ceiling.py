@@ -4,7 +4,7 @@ import pytest
 from rlpf_pipeline.preferences.noise_ceiling import noise_ceiling
 
 
-def test_is_the_weighted_mean_of_the_favoured_side():
+def test_is_the_mean_of_the_favoured_side():
     assert noise_ceiling([0.9, 0.2, 0.5]) == pytest.approx((0.9 + 0.8 + 0.5) / 3)
 
 
