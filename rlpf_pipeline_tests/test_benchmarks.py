@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 
+from benchmarks import study_suggestions
 from benchmarks.running import among, as_command
+from rlpf_pipeline.contracts import SUGGESTIONS
 from rlpf_pipeline.errors import UserError
 
 
@@ -46,3 +49,29 @@ def test_a_home_without_a_run_is_told_by_its_file(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "runs/adllama/run.json is no run configuration: No such file or directory. `rlpf run` writes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_suggestions_do_not_tell_is_left_blank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two texts of an original, none of them finished: nothing to rank, and no difference by what does not vary."""
+    rows = pd.DataFrame(
+        {column.name: pd.Series([None] * 4, dtype=object) for column in SUGGESTIONS.columns}
+        | {
+            "ad_id": ["a", "a", "b", "b"],
+            "policy": "adllama",
+            "original": "Fresh bread",
+            "text": ["Bread", "Rolls", "Cake", "Buns"],
+            "finished": False,
+            "reward": [0.1, 0.2, 0.1, 0.4],
+            "reward_spread": 0.5,
+            "relevance": 1.0,
+            "planted_ctr": [0.01, 0.02, 0.01, 0.03],
+        }
+    )
+    rows.to_parquet(tmp_path / "suggestions.parquet")
+    study_suggestions.main([tmp_path / "suggestions.parquet"])
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert "– (–)" in said
+    (tmp_path / "other.parquet").write_text("no Parquet")
+    with pytest.raises(UserError, match=r"other\.parquet is no suggestions\.parquet of a policy evaluation"):
+        study_suggestions.main([tmp_path / "other.parquet"])

