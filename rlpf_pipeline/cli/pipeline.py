@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 
+from rlpf_pipeline.artifacts import read_manifest, whole
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.package import IS_INSTALLED
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Algorithm, Format, MarketSettings, MetaClicks, Settings, faults_of
+
+if TYPE_CHECKING:
+    from rlpf_pipeline.defs.stages import Stage
+    from rlpf_pipeline.training.run_config import RunConfig
 
 app = typer.Typer()
 
@@ -159,12 +164,44 @@ def train(
             f"{config} is of {asked.recipe.stage}, which `rlpf train {job}` does not make. Name the run.json of "
             f"{' or '.join(fitting)}."
         )
+    require_as_of_stage(asked, config, STAGES[stage])
     chosen = asked.by(algorithm) if algorithm else asked
+    require_own_output(chosen)
     if chosen is not asked:
         config = config.parent / chosen.recipe.stage / config.name
         write_atomically(config, chosen.model_dump_json(indent=2))
     launch(module, config.resolve(), {})
     print(f"Model: {chosen.output}")
+
+
+def require_as_of_stage(asked: RunConfig, path: Path, stage: Stage) -> None:
+    """Raises UserError where inputs or options were edited so that the output would be none of the stage, under its
+    name."""
+    if asked.options != stage.options:
+        raise UserError(
+            f"{path} has options {asked.options}; {stage.name} is made with {dict(stage.options)}. Write these, or "
+            "name the run.json of the stage that is meant."
+        )
+    wrong = [name for name in stage.inputs if name not in asked.inputs or not whole(asked.inputs[name]).is_dir()]
+    if wrong:
+        raise UserError(
+            f"{path} names no folder as its input {', '.join(wrong)}. Make it first (`rlpf run` makes everything), or "
+            "name one."
+        )
+
+
+def require_own_output(config: RunConfig) -> None:
+    """Raises UserError where the output would take the place of what is none of its stage."""
+    output = config.output
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    manifest = read_manifest(output)
+    if manifest is None or manifest.recipe.stage != config.recipe.stage:
+        there = manifest.recipe.stage if manifest else "what no job wrote"
+        raise UserError(
+            f"The output {output} holds {there}, which {config.recipe.stage} would replace. Name another output in "
+            "run.json, or move it away."
+        )
 
 
 @app.command()

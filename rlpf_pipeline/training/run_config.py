@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlpf_pipeline.artifacts import Recipe, read_manifest, subset
+from rlpf_pipeline.digests import model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
@@ -64,6 +65,8 @@ class RunConfig(BaseModel):
         settings = subset(self.settings, *(name for name in self.recipe.settings if name in Settings.model_fields))
         read = {name: read_manifest(folder) for name, folder in self.inputs.items() if name in self.recipe.inputs}
         digests = {name: manifest.digest for name, manifest in read.items() if manifest}
+        if "base" in settings and (base := model_digest(self.settings.base.name)):
+            digests["base"] = base
         update = {"settings": {**self.recipe.settings, **settings}, "inputs": self.recipe.inputs | digests}
         return self.model_copy(update={"recipe": self.recipe.model_copy(update=update)})
 

@@ -1,12 +1,14 @@
 """Jobs from the command line."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline.artifacts import Recipe
+from rlpf_pipeline.artifacts import Recipe, publish
 from rlpf_pipeline.defs import launcher
+from rlpf_pipeline.defs.stages import STAGES, folder_of
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.run_config import RunConfig
@@ -25,9 +27,7 @@ def test_train_with_a_broken_run_json(
 def test_train_by_another_algorithm_starts_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(launcher, "launch", lambda module, config, environment: started.append((module, config)))
-    asked = RunConfig(
-        settings=load_settings("tiny", (), tmp_path), recipe=Recipe(stage="adllama"), inputs={}, output=tmp_path / "m"
-    )
+    asked = run_of("adllama", tmp_path)
     path = tmp_path / "run.json"
     path.write_text(asked.model_dump_json())
     for algorithm in ("rloo", "ppo"):
@@ -68,7 +68,7 @@ def test_the_run_of_a_copied_home_does_not_write_into_the_former_one(
     started: list[Path] = []
     monkeypatch.setattr(launcher, "launch", lambda module, config, environment: started.append(config))
     settings = load_settings("tiny", (), tmp_path / "first")
-    (settings.home / "snapshots").mkdir(parents=True)
+    folder_of("curated_examples", settings).mkdir(parents=True)
     run = write_run_config("imitation_v1", settings, monkeypatch)
     shutil.copytree(settings.home, tmp_path / "second" / "tiny")
     copy = tmp_path / "second" / "tiny" / "runs" / "imitation_v1" / "run.json"
@@ -79,6 +79,61 @@ def test_the_run_of_a_copied_home_does_not_write_into_the_former_one(
     for config in (run, copy):
         assert rlpf(monkeypatch, "train", "imitation", "--config", str(config)) == 0
     assert started == [run, copy]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        ({"options": {}}, "imitation_v1 is made with {'version': 'v1'}"),
+        ({"options": {"version": "v2"}}, "imitation_v1 is made with {'version': 'v1'}"),
+        ({"inputs": {}}, "names no folder as its input curated_examples"),
+        ({"inputs": {"curated_examples": "gone"}}, "names no folder as its input curated_examples"),
+        ({"output": "notes"}, "holds what no job wrote"),
+        ({"output": "snapshot"}, "holds preference_snapshot"),
+    ],
+)
+def test_train_refuses_what_would_pass_for_another_model_or_take_the_place_of_other_files(
+    edit: dict[str, object],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launcher, "launch", lambda *_: pytest.fail("a job was started"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "own.txt").write_text("mine")
+    with publish(tmp_path / "snapshot", Recipe(stage="preference_snapshot")):
+        pass
+    written = run_of("imitation_v1", tmp_path).model_dump(mode="json") | edit
+    (tmp_path / "run.json").write_text(json.dumps(written))
+    assert rlpf(monkeypatch, "train", "imitation", "--config", str(tmp_path / "run.json")) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_train_replaces_a_model_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Path] = []
+    monkeypatch.setattr(launcher, "launch", lambda module, config, environment: started.append(config))
+    config = run_of("imitation_v1", tmp_path)
+    (tmp_path / "run.json").write_text(config.model_dump_json())
+    with publish(config.output, config.recipe):
+        pass
+    assert rlpf(monkeypatch, "train", "imitation", "--config", str(tmp_path / "run.json")) == 0
+    assert started == [tmp_path / "run.json"]
+
+
+def run_of(stage: str, home: Path) -> RunConfig:
+    """A run of the stage, whose inputs are there."""
+    inputs = {name: home / name for name in STAGES[stage].inputs}
+    for folder in inputs.values():
+        folder.mkdir(exist_ok=True)
+    return RunConfig(
+        settings=load_settings("tiny", (), home),
+        recipe=Recipe(stage=stage),
+        inputs=inputs,
+        output=home / "m",
+        options=dict(STAGES[stage].options),
+    )
 
 
 def write_run_config(name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from rlpf_pipeline.artifacts import Metrics, Recipe, publish, read_manifest
+from rlpf_pipeline.digests import model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training import job
 from rlpf_pipeline.training.job import leave, only_writer, run_job
 from rlpf_pipeline.training.reporter import Reporter
@@ -77,6 +79,16 @@ def test_the_manifest_says_what_was_read_where_that_is_no_longer_what_run_json_w
         settings=settings | {"reward": settings["reward"] | {"epochs": 7}},
         inputs=inputs | {"preference_snapshot": read_manifest(snapshot).digest},
     )
+
+
+def test_the_manifest_names_the_base_that_was_read(config: RunConfig, tmp_path: Path) -> None:
+    base = tmp_path / "ours"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    settings = config.settings.model_copy(update={"base": BaseModelSettings(name=str(base))})
+    recipe = Recipe(stage="fake", settings={"base": {}}, inputs={"base": "of the former weights"})
+    edited = config.model_copy(update={"settings": settings, "recipe": recipe})
+    assert edited.as_it_stands().recipe.inputs == {"base": model_digest(str(base))}
 
 
 def test_of_two_jobs_with_one_output_the_second_is_refused(config: RunConfig, tmp_path: Path) -> None:
