@@ -86,9 +86,9 @@ def fitting(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, RuntimeError) and "size" not in str(error):
             raise
-        reason = str(error).strip().splitlines()[-1].strip()
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
         raise UserError(
-            f"The weights in {folder} cannot be loaded: {reason} Either the folder is incomplete or damaged: copy it "
+            f"The weights in {folder} cannot be loaded: {reason}. Either the folder is incomplete or damaged: copy it "
             f"anew. Or {folder / CARD} was changed, or names another base than the one that was trained on: correct it."
         ) from error
 
