@@ -34,11 +34,7 @@ from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, MarketSettin
 from rlpf_pipeline.training.reward_batches import RewardBatches
 from rlpf_pipeline.training.snapshot import Ad
 
-ENTRIES = {
-    "training": "forward of training",
-    "score": "rlpf score",
-    "repeated": "rlpf score, every row four times",
-}
+ENTRIES = {"training": "forward of training", "score": "rlpf score", "repeated": "rlpf score, every row four times"}
 
 
 def main(

@@ -31,12 +31,7 @@ from rlpf_pipeline.defs.stages import folder_of
 from rlpf_pipeline.evaluation import split as evaluation_split
 from rlpf_pipeline.evaluation.reward_model import evaluate
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_folders import (
-    average_members,
-    join_members,
-    load_reward_model,
-    save_reward_model,
-)
+from rlpf_pipeline.models.reward_folders import average_members, join_members, load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.profiles import PROFILE_SETTINGS
 from rlpf_pipeline.settings import (

@@ -66,10 +66,7 @@ class MarketSettings(Section):
     )
     impressions_sigma: float = Field(0.8, ge=0, le=2, description="standard deviation of log impressions")
     divergent_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of ads delivered to an audience of each text's own, more where it clicks",
+        0.0, ge=0, le=1, description="share of ads delivered to an audience of each text's own, more where it clicks"
     )
     advertiser_sigma: NonNegativeFloat = Field(
         0.45, description="standard deviation of the advertiser effect on log CTR"
@@ -105,17 +102,11 @@ class PairSettings(Section):
     )
     max_pairs_per_ad: PositiveInt | None = Field(None, description="pairs sampled from an ad with more. None: all")
     min_evenness: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="ads delivered less evenly (marts/delivery.sql) make no pair",
+        0.0, ge=0, le=1, description="ads delivered less evenly (marts/delivery.sql) make no pair"
     )
     weigh_evenness: bool = Field(False, description="multiply a pair's weight by the evenness of its ad's delivery")
     near_duplicate: float = Field(
-        0.9,
-        gt=0.5,
-        lt=1,
-        description="ads with texts of this Jaccard similarity (word pairs) share a split",
+        0.9, gt=0.5, lt=1, description="ads with texts of this Jaccard similarity (word pairs) share a split"
     )
     validation: NonNegativeFloat = 0.1
     test: NonNegativeFloat = 0.15
@@ -222,8 +213,7 @@ class RewardSettings(Section):
     tokens_per_batch: PositiveInt = Field(512, description="tokens of one optimiser step, on all ranks together")
     tokens_per_forward: PositiveInt = Field(2048, description="tokens encoded at once, which bounds memory")
     compile: bool = Field(
-        False,
-        description="torch.compile the layers: a minute or two at the start, faster steps on an accelerator",
+        False, description="torch.compile the layers: a minute or two at the start, faster steps on an accelerator"
     )
     gradient_checkpointing: bool = Field(
         False, description="compute a layer's activations again in the backward pass: less memory for a third more time"

@@ -12,14 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from rlpf_pipeline.contracts import (
-    ADS,
-    EXPERIMENT_ADVERTISERS,
-    PAIRS,
-    RAW_MULTITEXT_ADS,
-    REWARD_SCORES,
-    VARIANTS,
-)
+from rlpf_pipeline.contracts import ADS, EXPERIMENT_ADVERTISERS, PAIRS, RAW_MULTITEXT_ADS, REWARD_SCORES, VARIANTS
 from rlpf_pipeline.defs.stages import STAGES, folder_of, manifest_of
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import Settings

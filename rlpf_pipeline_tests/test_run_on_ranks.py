@@ -26,12 +26,7 @@ def test_every_stage_completes_on_two_ranks(tmp_path: Path) -> None:
         "ACCELERATE_USE_CPU": "true",
     }
     done = subprocess.run(
-        RUN,
-        env=environment(tmp_path / "home") | on_ranks,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
+        RUN, env=environment(tmp_path / "home") | on_ranks, capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     settings = load_settings("tiny", (), tmp_path / "home")

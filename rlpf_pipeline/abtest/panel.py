@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
-from rlpf_pipeline.abtest.rows import (
-    DIGITS,
-    RowQueries,
-    day_of,
-    is_whole,
-    row_queries,
-    value_of,
-)
+from rlpf_pipeline.abtest.rows import DIGITS, RowQueries, day_of, is_whole, row_queries, value_of
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.abtest.tables import open_source, readable_to_its_end
 from rlpf_pipeline.contracts import ARMS

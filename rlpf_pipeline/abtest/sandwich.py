@@ -56,12 +56,7 @@ def binomial_parts(mean: Array, k: Array, n: Array) -> Parts:
     residual = k - n * mean
     free = 1 / np.where(mean < 1, 1 - mean, np.inf)
     weight = n * mean * free
-    return Parts(
-        score=residual * free,
-        expected=weight,
-        variance=n * mean * (1 - mean),
-        residual=residual,
-    )
+    return Parts(score=residual * free, expected=weight, variance=n * mean * (1 - mean), residual=residual)
 
 
 def poisson_parts(mean: Array, k: Array, n: Array) -> Parts:
@@ -70,12 +65,7 @@ def poisson_parts(mean: Array, k: Array, n: Array) -> Parts:
 
 
 def covariances(
-    counts: Counts,
-    found: Maximum,
-    back: Array,
-    *,
-    poisson: bool,
-    clusters: npt.NDArray[np.intp] | None = None,
+    counts: Counts, found: Maximum, back: Array, *, poisson: bool, clusters: npt.NDArray[np.intp] | None = None
 ) -> dict[str, Array]:
     """Covariance matrices (columns, columns) of back @ coefficients by kind; `cluster` only with `clusters` (rows,),
     their numbers, and of a saturated design `naive` alone."""

@@ -14,10 +14,7 @@ app = typer.Typer()
 
 @app.command("ab-report")
 def ab_report(
-    data: Annotated[
-        Path,
-        typer.Option(help="CSV, Parquet (or a pattern such as 'days/*.parquet') or DuckDB file."),
-    ],
+    data: Annotated[Path, typer.Option(help="CSV, Parquet (or a pattern such as 'days/*.parquet') or DuckDB file.")],
     output: Annotated[Path, typer.Option(help="Folder of the report; files of the same names are replaced.")],
     spec: Annotated[Path | None, typer.Option(help="YAML: columns, arms, covariates, segments, date.")] = None,
     query: Annotated[str | None, typer.Option(help="DuckDB file: the table, or a SELECT.")] = None,

@@ -26,12 +26,7 @@ from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, request
 
 Figures = dict[str, float | None]
-MODELS = {
-    "examples": "the held-out rewrites",
-    "base": "base chat model",
-    "v1": "imitation v1",
-    "v2": "imitation v2",
-}
+MODELS = {"examples": "the held-out rewrites", "base": "base chat model", "v1": "imitation v1", "v2": "imitation v2"}
 COLUMNS = (
     ("perplexity, synthetic", "perplexity_synthetic", ".2f"),
     ("perplexity, human", "perplexity_human", ".2f"),

@@ -181,11 +181,7 @@ def even(**position: str) -> alt.Chart:
 
 
 def dot_panel(
-    rows: Sequence[Mapping[str, Any]],
-    lines: Sequence[Mapping[str, Any]],
-    title: str,
-    number: str,
-    show_names: bool,
+    rows: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]], title: str, number: str, show_names: bool
 ) -> alt.LayerChart:
     """A row per name: a dot and its interval, with named vertical lines where `at` is known."""
     axis = alt.Axis(labels=show_names, ticks=show_names, grid=False, labelLimit=LONGEST_NAME)

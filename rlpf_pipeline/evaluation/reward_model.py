@@ -25,15 +25,7 @@ from rlpf_pipeline.evaluation.pair_metrics import (
     negative_log_likelihood,
     reliability,
 )
-from rlpf_pipeline.evaluation.selection import (
-    Picks,
-    ad_weights,
-    half_test,
-    oracle,
-    picks,
-    selection_lift,
-    top1,
-)
+from rlpf_pipeline.evaluation.selection import Picks, ad_weights, half_test, oracle, picks, selection_lift, top1
 from rlpf_pipeline.evaluation.split import Split
 from rlpf_pipeline.preferences.noise_ceiling import noise_ceiling
 

@@ -163,11 +163,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 
 def save_model(
-    folder: Path,
-    card: ModelCard,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    below: Path | None = None,
+    folder: Path, card: ModelCard, model: PeftModel, tokenizer: PreTrainedTokenizerBase, below: Path | None = None
 ) -> None:
     """Write a model folder: the adapters of the folder `below` first, then `model`'s own under the card's last name."""
     for name in card.adapters[:-1]:

@@ -67,13 +67,7 @@ def sections_of(analysis: ExperimentAnalysis, notes: tuple[str, ...]) -> list[Se
 def forest_section(analysis: ExperimentAnalysis) -> Section:
     agreement = {True: "agrees", False: "differs", None: NONE}
     rows = tuple(
-        (
-            row.model,
-            estimate(row),
-            interval(row),
-            probability(row.p_value),
-            agreement[row.agrees],
-        )
+        (row.model, estimate(row), interval(row), probability(row.p_value), agreement[row.agrees])
         for row in analysis.robustness
     )
     asked = tuple((row.model, f"{row.estimand}; {row.weighting}", row.note) for row in analysis.robustness)

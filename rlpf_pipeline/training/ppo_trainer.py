@@ -34,15 +34,7 @@ from rlpf_pipeline.training.normaliser import RunningMoments
 from rlpf_pipeline.training.ppo_update import PPOUpdate
 from rlpf_pipeline.training.prompts import Prompt
 from rlpf_pipeline.training.reporter import Reporter
-from rlpf_pipeline.training.rewards import (
-    Samples,
-    decoded,
-    described,
-    head_gains,
-    reward_terms,
-    samples_of,
-    weighted,
-)
+from rlpf_pipeline.training.rewards import Samples, decoded, described, head_gains, reward_terms, samples_of, weighted
 from rlpf_pipeline.training.rollout import MergedSampler, Sampler
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.sharding import ShardedSampler

@@ -7,12 +7,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from rlpf_pipeline.artifacts import Recipe, read_manifest
-from rlpf_pipeline.defs.launcher import (
-    accelerate_config,
-    is_for_gpus,
-    launch,
-    threads_of_a_process,
-)
+from rlpf_pipeline.defs.launcher import accelerate_config, is_for_gpus, launch, threads_of_a_process
 from rlpf_pipeline.errors import JobFailed, UserError
 from rlpf_pipeline.package import PACKAGE
 from rlpf_pipeline.profiles import load_settings
@@ -44,11 +39,7 @@ def test_a_job_that_ends_well_leaves_its_manifest(
     launch(FAKE_JOB, run_config(tmp_path, "well"), {"PYTHONPATH": REPOSITORY})
     manifest = read_manifest(tmp_path / "model")
     assert manifest is not None
-    assert manifest.metrics == {
-        "accuracy": 0.75,
-        "expects_gpu": accelerate == "gpu",
-        "expects_ranks": "1",
-    }
+    assert manifest.metrics == {"accuracy": 0.75, "expects_gpu": accelerate == "gpu", "expects_ranks": "1"}
     assert (tmp_path / "model" / "weights.txt").read_text() == "whole"
 
 

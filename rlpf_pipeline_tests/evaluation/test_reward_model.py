@@ -4,14 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from rlpf_pipeline.evaluation.reward_model import (
-    accuracy_gain,
-    bands,
-    compare,
-    conditions,
-    evaluate,
-    present,
-)
+from rlpf_pipeline.evaluation.reward_model import accuracy_gain, bands, compare, conditions, evaluate, present
 from rlpf_pipeline_tests.evaluation.splits import LABEL, split_of
 
 # ad 0: .01 < .03 > .02 (three pairs); ad 1: a tie

@@ -3,15 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from rlpf_pipeline.evaluation.selection import (
-    Picks,
-    ad_weights,
-    half_test,
-    oracle,
-    picks,
-    selection_lift,
-    top1,
-)
+from rlpf_pipeline.evaluation.selection import Picks, ad_weights, half_test, oracle, picks, selection_lift, top1
 from rlpf_pipeline_tests.evaluation.splits import split_of
 
 # CTRs: ad 0 has .01, .03 and .02; ad 1 has .02 twice

@@ -10,12 +10,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from rlpf_pipeline.models.reward_ensemble import RewardEnsemble
-from rlpf_pipeline.models.reward_folders import (
-    average_members,
-    join_members,
-    load_reward_model,
-    save_reward_model,
-)
+from rlpf_pipeline.models.reward_folders import average_members, join_members, load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import LoraSettings, RewardSettings
 from rlpf_pipeline_tests.conftest import TINY

@@ -4,21 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from rlpf_pipeline_tests.training.tiny_ppo import (
-    QUIET,
-    SHARP,
-    Likes,
-    likes_letter,
-    tiny_trainer,
-)
+from rlpf_pipeline_tests.training.tiny_ppo import QUIET, SHARP, Likes, likes_letter, tiny_trainer
 
 # Planted reward models: what they reward is worth nothing, and the evaluation reward model knows it.
 HACKS = {
     "length": (Likes(lambda text: len(text.split())), Likes(lambda text: -abs(len(text.split()) - 2))),
-    "repetition": (
-        likes_letter(">"),
-        Likes(lambda text: len(set(text)) / max(1, len(text)) + min(text.count(">"), 1)),
-    ),
+    "repetition": (likes_letter(">"), Likes(lambda text: len(set(text)) / max(1, len(text)) + min(text.count(">"), 1))),
 }
 
 

@@ -13,16 +13,7 @@ from rlpf_pipeline.models.adapters import trained_parameters
 from rlpf_pipeline.models.base import require_plain_logits
 from rlpf_pipeline.settings import LoraSettings
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
-from rlpf_pipeline_tests.training.tiny_ppo import (
-    PROMPTS,
-    QUIET,
-    SHARP,
-    Likes,
-    groups_of,
-    scores_of,
-    step,
-    tiny_trainer,
-)
+from rlpf_pipeline_tests.training.tiny_ppo import PROMPTS, QUIET, SHARP, Likes, groups_of, scores_of, step, tiny_trainer
 
 
 def test_the_policy_starts_at_its_reference_and_its_first_ratio_is_one(cache: Path) -> None:

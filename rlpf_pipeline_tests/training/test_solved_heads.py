@@ -64,13 +64,7 @@ def test_both_minima_are_those_of_another_optimiser(trainer: RewardTrainer, monk
         return float(loss / mass + 0.3 / 2 * np.square(head * deviation).sum())
 
     found = solved_heads(
-        train,
-        validation,
-        prior_draws(1, len(prior), 0).to(device),
-        prior,
-        SOLVED,
-        lambda own: own,
-        True,
+        train, validation, prior_draws(1, len(prior), 0).to(device), prior, SOLVED, lambda own: own, True
     )
     for head, ads in ((found.judged, train), (found.refitted, [*train, *validation])):
         expected = optimize.minimize(loss_of, np.zeros(len(prior)), (ads,), options={"gtol": 1e-7})

@@ -38,10 +38,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     pairs = list(zip(examples.original, examples.rewrite, strict=True))
     metrics = train_imitation(model, tokenizer, pairs, settings.imitation, settings.seed, reporter)
     card = ModelCard(
-        kind="policy",
-        base=settings.base,
-        base_digest=model_digest(settings.base.name),
-        adapters=[config.recipe.stage],
+        kind="policy", base=settings.base, base_digest=model_digest(settings.base.name), adapters=[config.recipe.stage]
     )
     save_model(folder, card, model, tokenizer)
     return dict(metrics)

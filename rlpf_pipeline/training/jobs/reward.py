@@ -21,12 +21,7 @@ from accelerate.utils import set_seed
 from rlpf_pipeline.artifacts import Metrics, is_current, publish, read_manifest
 from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.reward_folders import (
-    average_members,
-    join_members,
-    require_same_scores,
-    save_reward_model,
-)
+from rlpf_pipeline.models.reward_folders import average_members, join_members, require_same_scores, save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.job import run_job
