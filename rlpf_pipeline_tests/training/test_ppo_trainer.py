@@ -244,12 +244,13 @@ def test_the_coefficient_rises_while_the_kl_is_above_its_target_and_falls_below(
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [1.0, 3.0])
 def test_the_kl_is_steered_to_its_target(cache: Path, target: float) -> None:
-    """From one coefficient to two targets, each below the KL of about 10 that the reward alone leads to."""
+    """From one coefficient to two targets, each below the KL of about 10 that the reward alone leads to. The KL swings
+    about its target for some ten steps at a time: means of twenty differ by a quarter."""
     taste = Likes(lambda text: 0.5 * text.count("e"))
     settings = SHARP | {"learning_rate": 1.5e-3, "epochs": 2}
     ppo = tiny_trainer(cache, taste, kl_target=target, kl_coefficient=0.5, kl_gain=0.3, **settings)
-    rows = [step(ppo) for _ in range(80)]
-    assert np.mean([row["kl"] for row in rows[-20:]]) == pytest.approx(target, rel=0.2)
+    rows = [step(ppo) for _ in range(160)]
+    assert np.mean([row["kl"] for row in rows[-100:]]) == pytest.approx(target, rel=0.1)
 
 
 def test_every_prompt_has_its_turn_before_any_comes_again(cache: Path) -> None:
