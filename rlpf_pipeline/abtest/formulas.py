@@ -36,7 +36,8 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
                 "'~ treatment + …'."
             )
         require_single(frame, parsed.required_variables)
-        known = frame.drop(columns=named_as_functions(frame, parsed))
+        functions = named_as_functions(frame, parsed)
+        known = frame.drop(columns=functions) if functions else frame  # dropping none copies too
         matrix = formulaic.model_matrix(parsed, known, context={}, na_action="raise", output="numpy")
     except (FormulaicError, SyntaxError, ValueError, LookupError, AttributeError) as error:
         said, _, _ = str(error).partition("\n")  # what follows is the formula, with codes for a terminal's colours
@@ -55,7 +56,7 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
     if not np.isfinite(design).all():
         column = names[int((~np.isfinite(design)).any(axis=0).argmax())]
         raise UserError(f"The column {column} of the formula '{formula}' has values that are not finite.")
-    largest = np.abs(design).max(axis=0)
+    largest = np.maximum(design.max(axis=0), -design.min(axis=0))
     if (extreme := (largest > LARGEST_VALUE) | ((largest > 0) & (largest < 1 / LARGEST_VALUE))).any():
         column, value = names[int(extreme.argmax())], largest[extreme.argmax()]
         raise UserError(f"The column {column} of the formula '{formula}' has values up to {value:.0e}. Rescale it.")

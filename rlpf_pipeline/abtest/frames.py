@@ -29,9 +29,9 @@ def as_frame(data: Any, identifier: str | None) -> pd.DataFrame:
         raise UserError(f"Expected a pandas.DataFrame or a pyarrow.Table, got {type(data).__name__}.")
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data.to_pandas())
     frame = frame.reset_index(drop=True)
-    once = [name for name in frame.columns if name not in named_twice(frame) and name != identifier]
-    for name in once:
-        frame[name] = plain(frame[name])
+    for name in frame.columns.difference([*named_twice(frame), identifier], sort=False):
+        if (known := plain(column := frame[name])) is not column:
+            frame[name] = known
     return frame
 
 
