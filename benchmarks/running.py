@@ -15,6 +15,9 @@ import typer
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.whole_files import write_atomically
 
+MISTAKEN = 2
+"""Exit code of a mistake of the user's."""
+
 
 def as_command(main: Callable[..., None]) -> None:
     """The command line of a benchmark, a function or a Typer app. A mistake of its user is told in a line, without a
@@ -35,9 +38,6 @@ def as_command(main: Callable[..., None]) -> None:
         if error.returncode != MISTAKEN:
             raise
         sys.exit(told(error.stderr.strip()) if error.stderr else MISTAKEN)
-
-
-MISTAKEN = 2
 
 
 def among(known: Collection[str]) -> Callable[[list[str] | None], list[str] | None]:
