@@ -21,7 +21,7 @@ from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.example_filter import is_copy, new_names, new_numbers
 from rlpf_pipeline.training.prompts import chat_ids, decode, messages, prompt_ids
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import batches_of_samples, gathered
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, request
 
@@ -72,15 +72,15 @@ def write_rewrites(
     """One text for each original as the model is deployed, and one under each of the two instructions
     (contracts.IMITATION_REWRITES), sampled as the teacher's are."""
     asked = [(original, instruction) for instruction in (None, QUESTION, SHORTEN) for original in originals]
-    drawn = sample_in_batches(
+    batches = batches_of_samples(
         model,
         [chat_ids(tokenizer, request(ask, text) if ask else messages(text)) for text, ask in asked],
         1,
         Sampling.of(tokenizer, teacher),
         torch.Generator().manual_seed(seed),
         teacher.batch_size,
-        on_batch,
     )
+    drawn = gathered(batches, on_batch)
     rows = [
         (name, *own, decode(tokenizer, ids), ids[-1] == tokenizer.eos_token_id)
         for own, (ids,) in zip(asked, drawn, strict=True)

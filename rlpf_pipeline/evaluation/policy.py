@@ -16,7 +16,7 @@ from rlpf_pipeline.training.best_of import BestOf
 from rlpf_pipeline.training.losses import token_log_probs
 from rlpf_pipeline.training.prompts import Prompt, decode
 from rlpf_pipeline.training.rewards import head_gains
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import batches_of_samples, gathered
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.wording import shared_wording
 
@@ -37,15 +37,15 @@ def write_suggestions(
 
     best_of: how it chooses among its texts, if it does; the log ratio of each is then the bound on its KL.
     """
-    responses = sample_in_batches(
+    batches = batches_of_samples(
         model,
         [prompt.ids for prompt in prompts],
         evaluation.samples_per_original * (best_of.n if best_of else 1),
         Sampling.of(tokenizer, policy),
         torch.Generator().manual_seed(seed),
         evaluation.batch_size,
-        on_batch,
     )
+    responses = gathered(batches, on_batch)
     if best_of:
         responses = best_of.pick(prompts, responses)
     groups = [Group(prompt.ids, own) for prompt, own in zip(prompts, responses, strict=True)]

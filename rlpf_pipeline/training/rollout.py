@@ -7,7 +7,7 @@ texts are divided among ranks. On a CPU finished rows leave the batch; an accele
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -124,23 +124,6 @@ class MergedSampler(Sampler):
         return super().sample(prompts, samples, uniform)
 
 
-def sample_in_batches(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    samples: int,
-    sampling: Sampling,
-    generator: torch.Generator,
-    batch_size: int,
-    on_batch: Callable[[int], None],
-) -> list[list[list[int]]]:
-    """All that `batches_of_samples` yields; `on_batch` hears how many prompts are done."""
-    drawn: list[list[list[int]]] = []
-    for batch in batches_of_samples(model, prompts, samples, sampling, generator, batch_size):
-        drawn += batch
-        on_batch(len(drawn))
-    return drawn
-
-
 def batches_of_samples(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -155,3 +138,12 @@ def batches_of_samples(
         batch = prompts[start : start + per_batch]
         uniform = torch.rand(len(batch) * samples, sampling.max_new_tokens, generator=generator)
         yield sampler.sample(batch, samples, uniform)
+
+
+def gathered(batches: Iterable[list[list[list[int]]]], on_batch: Callable[[int], None]) -> list[list[list[int]]]:
+    """All that `batches_of_samples` yields; `on_batch` hears how many prompts are done."""
+    drawn: list[list[list[int]]] = []
+    for batch in batches:
+        drawn += batch
+        on_batch(len(drawn))
+    return drawn

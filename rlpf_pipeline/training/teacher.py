@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.prompts import chat_ids, decode
-from rlpf_pipeline.training.rollout import sample_in_batches
+from rlpf_pipeline.training.rollout import batches_of_samples, gathered
 from rlpf_pipeline.training.sampling import Sampling
 
 SHORTEN = "Rephrase and shorten this ad"
@@ -56,15 +56,15 @@ def local_teacher(
     """A model in this process; `on_progress` hears how many chats are answered, of how many."""
 
     def answer(chats: Sequence[Chat]) -> list[str]:
-        drawn = sample_in_batches(
+        batches = batches_of_samples(
             model,
             [chat_ids(tokenizer, chat) for chat in chats],
             1,
             Sampling.of(tokenizer, settings),
             torch.Generator().manual_seed(seed),
             settings.batch_size,
-            lambda done: on_progress(done, len(chats)),
         )
+        drawn = gathered(batches, lambda done: on_progress(done, len(chats)))
         return [decode(tokenizer, ids) if ids[-1] == tokenizer.eos_token_id else "" for (ids,) in drawn]
 
     return answer
