@@ -35,6 +35,7 @@ PARAMETER = re.compile(r"\$([a-z_]+)")
 MEMORY_LIMIT = "3600MB"
 """Of DuckDB, so that a process with it stays within 4 GiB."""
 LOCK_POLL_SECONDS = 0.5
+COMPRESSED = (".gz", ".zst")
 SAMPLE_ROWS = 5
 BATCH_ROWS = 1_000_000
 PARQUET = "FORMAT parquet, PARQUET_VERSION V2, DICTIONARY_SIZE_LIMIT 1000, COMPRESSION zstd, COMPRESSION_LEVEL 1"
@@ -309,6 +310,12 @@ def identifier(name: str) -> str:
 def files_of(path: Path) -> str:
     """A path or pattern as DuckDB takes it: a pattern in its last part only, whatever its folders are called."""
     return f"{escape(str(path.parent))}/{path.name}"
+
+
+def ending_of(path: Path) -> str:
+    """Of the file's name, in small letters and without .gz or .zst."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
 
 
 def quoted(name: str) -> str:

@@ -15,10 +15,9 @@ import duckdb
 
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import files_of, literal, quoted, reason_of
+from rlpf_pipeline.warehouse import ending_of, files_of, literal, quoted, reason_of
 
 DATABASES = (".duckdb", ".db")
-COMPRESSED = (".gz", ".zst")
 NOT_READ = (".json", ".jsonl", ".ndjson", ".xls", ".xlsx")
 UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
 """What DuckDB raises where rows turn out to be broken."""
@@ -52,8 +51,7 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
         return
     if query:
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
-    kind = next((suffix for suffix in reversed(path.suffixes) if suffix not in COMPRESSED), "").lower()
-    if kind in NOT_READ:
+    if ending_of(path) in NOT_READ:
         raise UserError(f"{path} is no table that is read here: write it as CSV or Parquet, or into DuckDB.")
     # Folders called `arm=treatment` are no columns: what stands in the files is analysed.
     file = f"{literal(escape(str(path)) if path.is_file() else files_of(path))}, hive_partitioning = false"

@@ -21,7 +21,7 @@ import duckdb
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused, stream_of
-from rlpf_pipeline.warehouse import reason_of
+from rlpf_pipeline.warehouse import ending_of, reason_of
 
 DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 """What may stand between the fields, the usual first; spreadsheets of many countries write semicolons."""
@@ -54,7 +54,6 @@ LIMIT 1
 TEXT_TYPES = ("VARCHAR", '"NULL"')
 """Types of a column of texts; the latter, where no row has one."""
 JSON_DOCUMENT = ".json"
-COMPRESSED = (".gz", ".zst")
 MAX_DOCUMENT_BYTES = 2**28
 TITLE_LINES = 5
 """Exports may say what they are above the header; it is looked for behind at most so many lines."""
@@ -247,11 +246,8 @@ def file_kind(path: Path) -> str:
         raise UserError(f"{path} does not exist. Check the path; it is looked up from {Path.cwd()}.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Export it again with a header and at least one row.")
-    plain = Path(path.name.lower())
-    compressed = plain.suffix in COMPRESSED
-    kind = Path(plain.stem).suffix if compressed else plain.suffix
-    known = (*DELIMITERS, *JSON_LINES, JSON_DOCUMENT)
-    if kind in known or (kind == ".parquet" and not compressed):
+    kind, known = ending_of(path), (*DELIMITERS, *JSON_LINES, JSON_DOCUMENT)
+    if kind in known or kind == path.suffix.lower() == ".parquet":
         return kind
     raise UserError(
         f"{path}: '{path.suffix}' is no known ending. Known are {', '.join(known)}, also .gz or .zst, and .parquet."
