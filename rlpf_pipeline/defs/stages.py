@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlpf_pipeline.artifacts import Manifest, Recipe, read_manifest, subset
-from rlpf_pipeline.digests import file_digest, model_digest, source_digest
+from rlpf_pipeline.digests import file_digest, source_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import IngestSettings, Settings
+from rlpf_pipeline.training.run_config import named_in_settings
 
 
 class Stage(NamedTuple):
@@ -218,22 +219,10 @@ def recipe_of(name: str, settings: Settings) -> Recipe:
     if name == "raw_multitext_ads":
         inputs = files_to_ingest(settings)
         sections = ("source", "ingest") if inputs else ("source", "market")
-    bases = {"base": settings.base.name} if "base" in sections else {}
-    if name == "curated_examples" and settings.teacher.model:
-        bases["teacher"] = settings.teacher.model
-    inputs |= {role: digest for role, base in bases.items() if (digest := model_digest(base))}
-    if name == "curated_examples" and settings.teacher.examples_file:
-        inputs["examples_file"] = digest_of_examples(settings.teacher.examples_file)
+    inputs |= named_in_settings(name, sections, settings)
     return Recipe(
         stage=name, settings=dict(subset(settings, *sections)), inputs=inputs, code=source_digest(*stage.code)
     )
-
-
-def digest_of_examples(path: Path) -> str:
-    """So that a changed file is seen. Raises UserError where there is none."""
-    if not path.is_file():
-        raise UserError(f"teacher.examples_file names no file: {path}.")
-    return file_digest(path)
 
 
 def files_to_ingest(settings: Settings) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlpf_pipeline.artifacts import Recipe, read_manifest, subset
-from rlpf_pipeline.digests import model_digest
+from rlpf_pipeline.digests import file_digest, model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Algorithm, Settings, faults_of
 
@@ -65,8 +66,7 @@ class RunConfig(BaseModel):
         settings = subset(self.settings, *(name for name in self.recipe.settings if name in Settings.model_fields))
         read = {name: read_manifest(folder) for name, folder in self.inputs.items() if name in self.recipe.inputs}
         digests = {name: manifest.digest for name, manifest in read.items() if manifest}
-        if "base" in settings and (base := model_digest(self.settings.base.name)):
-            digests["base"] = base
+        digests |= named_in_settings(self.recipe.stage, settings, self.settings)
         update = {"settings": {**self.recipe.settings, **settings}, "inputs": self.recipe.inputs | digests}
         return self.model_copy(update={"recipe": self.recipe.model_copy(update=update)})
 
@@ -87,3 +87,17 @@ class RunConfig(BaseModel):
                 "output": self.output.with_name(f"{self.output.name}-{algorithm}"),
             }
         )
+
+
+def named_in_settings(stage: str, sections: Collection[str], settings: Settings) -> dict[str, str]:
+    """Digests of what is read besides the stage's inputs, as the settings name it: folders of base models, a file of
+    examples. Raises UserError where that file is gone."""
+    bases = {"base": settings.base.name} if "base" in sections else {}
+    if stage == "curated_examples" and settings.teacher.model:
+        bases["teacher"] = settings.teacher.model
+    digests = {role: digest for role, base in bases.items() if (digest := model_digest(base))}
+    if stage == "curated_examples" and settings.teacher.examples_file:
+        if not settings.teacher.examples_file.is_file():
+            raise UserError(f"teacher.examples_file names no file: {settings.teacher.examples_file}.")
+        digests["examples_file"] = file_digest(settings.teacher.examples_file)
+    return digests

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlpf_pipeline.artifacts import Metrics, Recipe, publish, read_manifest
-from rlpf_pipeline.digests import model_digest
+from rlpf_pipeline.digests import file_digest, model_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import BaseModelSettings
@@ -89,6 +89,14 @@ def test_the_manifest_names_the_base_that_was_read(config: RunConfig, tmp_path: 
     recipe = Recipe(stage="fake", settings={"base": {}}, inputs={"base": "of the former weights"})
     edited = config.model_copy(update={"settings": settings, "recipe": recipe})
     assert edited.as_it_stands().recipe.inputs == {"base": model_digest(str(base))}
+
+
+def test_the_manifest_names_the_examples_that_were_read(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("original,rewrite\n")
+    teacher = config.settings.teacher.model_copy(update={"examples_file": tmp_path / "own.csv"})
+    settings = config.settings.model_copy(update={"teacher": teacher})
+    edited = config.model_copy(update={"settings": settings, "recipe": Recipe(stage="curated_examples")})
+    assert edited.as_it_stands().recipe.inputs == {"examples_file": file_digest(tmp_path / "own.csv")}
 
 
 def test_of_two_jobs_with_one_output_the_second_is_refused(config: RunConfig, tmp_path: Path) -> None:
