@@ -40,6 +40,15 @@ def experiment(number: int, seed: int, relative_risk: float = 1.067) -> pd.DataF
     )
 
 
+COUNTS = {"successes": "clicks", "trials": "impressions"}
+"""As `log_binomial` is told of them."""
+
+
+def with_treatment(frame: pd.DataFrame) -> pd.DataFrame:
+    """The arm as a number, 0 or 1, as regressions take it."""
+    return frame.assign(treatment=(frame["arm"] == "treatment").astype(float))
+
+
 def panel_of(data: pd.DataFrame, days: int = 30) -> pd.DataFrame:
     """One row per advertiser and day; impressions and clicks are dealt out, the rest repeats."""
     rng = np.random.default_rng(3)
