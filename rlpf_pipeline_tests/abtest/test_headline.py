@@ -16,7 +16,7 @@ from rlpf_pipeline.abtest.frames import with_exposure
 from rlpf_pipeline.abtest.log_binomial import estimate
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of
+from rlpf_pipeline_tests.abtest.experiment_data import experiment, odd_experiment, spec_of, with_treatment
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_panel_gives_the_clustered_fit_of_its_rows(holes):
     half = data.assign(impressions=data["impressions"] // 2, clicks=data["clicks"] // 3)
     rest = data.assign(impressions=data["impressions"] - half["impressions"], clicks=data["clicks"] - half["clicks"])
     panel = pd.concat([half.assign(week=1), rest.assign(week=2)])
-    panel["treatment"] = (panel["arm"] == "treatment").astype(float)
+    panel = with_treatment(panel)
     rows = log_binomial(panel, "~ treatment + C(budget)", "clicks", "impressions", cluster="advertiser_id")
     found = headline_of(panel, ExperimentSpec(date="week", covariates={"budget": "category"}))
     assert found.standard_errors["hc0"] == pytest.approx(rows.standard_errors["cluster"]["treatment"], rel=1e-9)
@@ -94,7 +94,7 @@ def test_a_panel_gives_the_clustered_fit_of_its_rows(holes):
 
 def test_a_table_without_covariates_has_an_estimate(holes):
     bare = holes[["advertiser_id", "arm", "impressions", "clicks"]]
-    rows = bare.assign(treatment=(bare["arm"] == "treatment").astype(float))
+    rows = with_treatment(bare)
     expected = log_binomial(rows, "~ treatment", "clicks", "impressions").standard_errors["hc3"]["treatment"]
     assert headline_of(bare).standard_errors["hc3"] == pytest.approx(expected, rel=1e-9)
 

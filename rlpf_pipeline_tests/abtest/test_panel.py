@@ -14,7 +14,7 @@ from rlpf_pipeline.abtest.log_binomial import log_binomial
 from rlpf_pipeline.abtest.panel import load_experiment
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import experiment, panel_of
+from rlpf_pipeline_tests.abtest.experiment_data import experiment, panel_of, with_treatment
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_spend_sums_to_the_same_bytes_however_the_rows_are_read(data, tmp_path):
 
 def test_summing_a_panel_first_gives_the_clustered_fit_of_its_rows(data):
     panel = panel_of(data, days=6)
-    panel["treatment"] = (panel["arm"] == "treatment").astype(float)
+    panel = with_treatment(panel)
     rows = log_binomial(panel, "~ treatment + C(industry)", "clicks", "impressions", cluster="advertiser_id")
     advertisers = load_experiment(panel, ExperimentSpec(date="day")).advertisers
-    advertisers["treatment"] = (advertisers["arm"] == "treatment").astype(float)
+    advertisers = with_treatment(advertisers)
     totals = log_binomial(advertisers, "~ treatment + C(industry)", "clicks", "impressions")
     assert rows.coefficients == pytest.approx(totals.coefficients, rel=1e-9)
     assert rows.standard_errors["cluster"] == pytest.approx(totals.standard_errors["hc0"], rel=1e-9)
