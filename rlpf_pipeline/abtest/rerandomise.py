@@ -2,9 +2,10 @@
 
 Under a new assignment treatment has no effect, so 5 % of tests should reject and 95 % of intervals should hold 1. A
 thousand full fits would take a minute. The covariates' fit without treatment is common to all; from it each assignment
-takes Newton's steps with its own information, one or two as a rule, all assignments side by side, and its HC3 has its
-own weights and leverages. Estimates are those of full fits to five digits, errors to about a thousandth, also where one
-advertiser holds half of the impressions. An assignment whose steps do not settle is fitted in full.
+takes Newton's steps with its own information, one or two as a rule, all assignments side by side and, where clicks are
+rare, in single precision; its HC3 has its own weights and leverages. Log relative risks are those of full fits to 1e-6,
+errors to about a thousandth, also where one advertiser holds half of the impressions. An assignment whose steps do not
+settle is fitted in full.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,19 +35,26 @@ from rlpf_pipeline.errors import UserError
 ASSIGNMENTS = 1000
 SEED = 20240216
 STEPS = 6
-CLOSE = 3e-4
+CLOSE = 2e-4
 """A step, of the log relative risk and of log means, after which none is needed: what is left is about its square."""
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 BLOCK = 250
 """Assignments worked on at once: (advertisers, BLOCK) numbers."""
-ROWS = 256
+ROWS = 512
+TURNED = 2e-2
+"""A turn of what the covariates leave of treatment, relative to its length, after which none is needed: a few per cent
+of it are left."""
 FARTHEST = 5.0
 """Of a log mean from that of the covariates' fit: steps beyond it are not trusted."""
 HIGHEST = -1e-6
 """Of a log mean: short of 1."""
+LIKELY = -0.05
+"""Of a log mean: beyond it single precision has too few digits for 1 - mean."""
 
 Arms = npt.NDArray[np.bool_]
 """Whether an advertiser is treated, (advertisers, assignments)."""
+Numbers = npt.NDArray[np.floating[Any]]
+"""In single precision where clicks are rare."""
 
 
 class Coverage(NamedTuple):
@@ -120,172 +128,208 @@ def draw(treated: npt.NDArray[np.bool_], assignments: int, seed: np.random.SeedS
 
 
 class Prepared:
-    """The fit on the covariates alone, ready for any assignment."""
+    """The fit on the covariates alone, ready for any assignment.
+
+    Columns are orthonormal under its information, so that no scale of a covariate matters. Treatment enters as what the
+    covariates leave of it (Frisch and Waugh): log means are eta + x @ beta + (treated - x @ slopes) * log_risk.
+    """
 
     def __init__(self, design: Design) -> None:
-        x, self.k, self.n = design.counts
-        self.x = np.delete(x, design.position, axis=1)
+        x, k, n = design.counts
+        self.counts = Counts(np.delete(x, design.position, axis=1), k, n)
         self.names = [name for name in design.names if name != TREATMENT]
-        fit = estimate(Counts(self.x, self.k, self.n), self.names)
+        fit = estimate(self.counts, self.names)
         self.status = fit.status
-        self.eta = np.minimum(self.x @ fit.beta, HIGHEST)
-        self.blocks = [slice(first, first + ROWS) for first in range(0, len(self.k), ROWS)]
-        filled = (self.x != 0).astype(np.float64)
-        self.pairs = np.nonzero(np.triu(filled.T @ filled))  # not those of two levels, whose product is zero everywhere
+        eta = np.minimum(self.counts.x @ fit.beta, HIGHEST)
+        residual, _, weight = weights(k, n, eta)
+        _, triangle = np.linalg.qr(self.counts.x * np.sqrt(weight)[:, None])
+        x = np.linalg.solve(triangle.T, self.counts.x.T).T
+        rare = bool(eta.max() < 2 * LIKELY)
+        self.number = np.dtype(np.float32 if rare else np.float64)
+        self.highest = LIKELY if rare else HIGHEST
+        self.first = self.rounded(np.column_stack([x * weight[:, None], weight, residual, k > 0]))
+        self.x, self.eta, self.k, self.n = map(self.rounded, (x, eta[:, None], k[:, None], n[:, None]))
+        self.blocks = [slice(first, first + ROWS) for first in range(0, len(k), ROWS)]
+        self.pairs = np.triu_indices(x.shape[1])
+
+    def rounded(self, part: Numbers) -> Numbers:
+        return np.ascontiguousarray(part, self.number)
 
     def effects(self, treated: Arms) -> tuple[Array, Array]:
         """Log relative risks and their HC3, by assignment; NaN where there is no estimate."""
         log_risk, error = np.full((2, treated.shape[1]), np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            point, clicks = self.start(treated)
-            estimable = (clicks > 0) & (clicks < self.k.sum())
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            point, with_clicks = self.start(treated)
+            estimable = (with_clicks > 0) & (with_clicks < np.count_nonzero(self.k))
             left, point = np.flatnonzero(estimable), point.of(estimable)
             for _ in range(STEPS):
                 if not left.size:
                     break
-                looked = self.look(treated.take(left, axis=1), point)
-                close = looked.inside & (np.maximum(np.abs(looked.step.log_risk), looked.length) <= CLOSE)
-                after = Point(point.beta + looked.step.beta, point.log_risk + looked.step.log_risk)
-                log_risk[left[close]] = after.log_risk[close]
-                error[left[close]] = self.errors(treated.take(left[close], axis=1), point.of(close), looked.of(close))
+                drawn = treated.take(left, axis=1)
+                looked = self.look(drawn, point)
+                close = looked.inside & (looked.moved <= CLOSE) & (looked.turned <= TURNED)
+                log_risk[left[close]] = looked.point.log_risk[close]
+                error[left[close]] = self.errors(drawn.compress(close, axis=1), looked.of(close))
                 far = looked.inside & ~close
-                left, point = left[far], after.of(far)
+                left, point = left[far], looked.point.of(far)
         for assignment in np.flatnonzero(estimable & np.isnan(error)):
             log_risk[assignment], error[assignment] = self.full_fit(treated[:, assignment])
         return log_risk, error
 
     def start(self, treated: Arms) -> tuple[Point, Array]:
-        """One step from no effect, where the information of the covariates' fit is that of every assignment; and the
-        clicks of the treated, (assignments,)."""
-        odds = 1 / np.expm1(-self.eta)
-        fitted = (self.n - self.k) * odds
-        weight, score = fitted * (1 + odds), self.k - fitted
-        weighted = self.x * weight[:, None]
-        summed = np.column_stack([weighted, weight, score, self.k])
-        *cross, inner, own, clicks = np.sum(
-            [summed[rows].T @ treated[rows].astype(float) for rows in self.blocks], axis=0
-        )
-        slopes = np.linalg.solve(self.x.T @ weighted, cross)
-        log_risk = (own - self.x.T @ score @ slopes) / (inner - (cross * slopes).sum(axis=0))
-        return Point(-slopes * log_risk, log_risk), clicks
+        """One step from no effect, where the information of the covariates' fit is that of every assignment; and how
+        many of the treated have clicks, (assignments,)."""
+        sums = [self.first[rows].T @ treated[rows].astype(self.number) for rows in self.blocks]
+        summed = np.asarray(np.sum(sums, axis=0, dtype=np.float64))
+        slopes, (own, score, with_clicks) = summed[:-3], summed[-3:]
+        inner = own - np.square(slopes).sum(axis=0)
+        return Point(np.zeros_like(slopes), score / inner, slopes, inner), with_clicks
 
-    def log_means(self, rows: slice, drawn: Array, point: Point) -> Array:
-        """Of some rows, (rows, assignments), where `drawn` is 1 for the treated."""
-        return np.asarray(self.eta[rows, None] + self.x[rows] @ point.beta + drawn * point.log_risk)
+    def at(self, rows: slice, treated: Arms, point: Point) -> tuple[Numbers, Numbers]:
+        """What the covariates leave of treatment, and log means; (rows, assignments)."""
+        x = self.x[rows]
+        remainder = treated[rows] - x @ point.slopes
+        log_mean = x @ point.beta
+        log_mean += remainder * point.log_risk
+        log_mean += self.eta[rows]
+        return remainder, log_mean
 
-    def weights(self, rows: slice, log_mean: Array) -> tuple[Array, Array, Array]:
-        """Score per unit of the design, weights of the expected and the observed information; (rows, assignments)."""
-        mean = np.exp(log_mean)  # up to HIGHEST 1 - mean has digits enough, and expm1 takes twice as long
-        odds = mean / (1 - mean)
-        k, n = self.k[rows, None], self.n[rows, None]
-        fitted = (n - k) * odds
-        return k - fitted, n * odds, fitted * (1 + odds)
-
-    def products(self, rows: slice) -> Array:
+    def products(self, rows: slice) -> Numbers:
         """Of each pair of columns, (pairs, rows)."""
         first, second = self.pairs
         columns = self.x[rows].T.copy()
-        return columns[first] * columns[second]
+        return np.asarray(columns[first] * columns[second])
 
     def look(self, treated: Arms, point: Point) -> Looked:
-        """Newton's step from a point, and treatment's regressions on the covariates there."""
+        """Newton's step from a point, with the expected information; it is what leverages are of as well."""
         columns, number = point.beta.shape
         inside = np.ones(number, dtype=bool)
-        score, covariate_score = np.zeros(number), np.zeros((columns, number))
-        information = np.zeros((2, len(self.pairs[0]), number))
-        cross, own = np.zeros((2, columns, number)), np.zeros((2, number))
+        score, cross, expected_cross = np.zeros((3, columns, number))
+        own_score, inner, expected_inner = np.zeros((3, number))
+        information = np.zeros((len(self.pairs[0]), number))
+        rounded = Point(*map(self.rounded, point))
         for rows in self.blocks:
-            x, drawn, products = self.x[rows], treated[rows].astype(np.float64), self.products(rows)
-            log_mean = self.log_means(rows, drawn, point)
-            drift = np.abs(log_mean - self.eta[rows, None])
-            inside &= (log_mean.max(axis=0) <= HIGHEST) & (drift.max(axis=0) < FARTHEST)
-            residual, *weights = self.weights(rows, log_mean)
-            score += (drawn * residual).sum(axis=0)
-            covariate_score += x.T @ residual
-            for kind, weight in enumerate(weights):
-                information[kind] += products @ weight
-                weight *= drawn
-                cross[kind] += x.T @ weight
-                own[kind] += weight.sum(axis=0)
+            x = self.x[rows]
+            remainder, log_mean = self.at(rows, treated, rounded)
+            drift = log_mean - self.eta[rows]
+            inside &= (log_mean.max(axis=0) <= self.highest) & (np.abs(drift, out=drift).max(axis=0) < FARTHEST)
+            residual, expected, weight = weights(self.k[rows], self.n[rows], log_mean)
+            score += x.T @ residual
+            own_score += (residual * remainder).sum(axis=0)
+            information += self.products(rows) @ expected
+            for by, across, within in ((weight, cross, inner), (expected, expected_cross, expected_inner)):
+                by *= remainder
+                across += x.T @ by
+                within += (by * remainder).sum(axis=0)
         information[..., ~inside] = np.equal(*self.pairs)[:, None]  # identities, which can be inverted
-        expected, observed = (self.regression(*sums) for sums in zip(information, cross, own, strict=True))
-        log_risk = (score - (observed.slopes * covariate_score).sum(axis=0)) / observed.inner
-        beta = np.einsum("ajl,la->ja", observed.inverse, covariate_score) - observed.slopes * log_risk
-        gain = (covariate_score * beta).sum(axis=0) + score * log_risk
-        length = np.sqrt(np.maximum(gain, 0.0) / self.k.sum())
-        return Looked(inside, Point(beta, log_risk), length, expected, observed)
+        inverse = self.inverse(information)
+        beta, turn, expected_turn = (np.einsum("ajl,la->ja", inverse, part) for part in (score, cross, expected_cross))
+        taken = (cross * turn).sum(axis=0)
+        inner -= taken
+        expected_inner -= (expected_cross * expected_turn).sum(axis=0)
+        own_score -= (score * turn).sum(axis=0)
+        step = own_score / inner
+        gain = (score * beta).sum(axis=0) + own_score * step
+        return Looked(
+            inside,
+            Point(point.beta + beta + turn * point.log_risk, point.log_risk + step, point.slopes + turn, inner),
+            moved=np.maximum(np.abs(step), np.sqrt(np.maximum(gain, 0.0) / self.counts.k.sum())),
+            turned=np.sqrt(np.abs(taken) / inner),
+            leverage=Leverage(inverse, point.slopes + expected_turn, expected_inner),
+        )
 
-    def regression(self, information: Array, cross: Array, own: Array) -> Regression:
-        """From sums of weights: by pair of columns, by column for the treated, of the treated; each by assignment."""
+    def inverse(self, information: Array) -> Array:
+        """Of symmetric matrices by pair of columns, (pairs, assignments)."""
         first, second = self.pairs
-        matrices = np.zeros((len(own), len(cross), len(cross)))
+        size = self.x.shape[1]
+        matrices = np.zeros((information.shape[1], size, size))
         matrices[:, first, second] = matrices[:, second, first] = information.T
-        inverse = np.asarray(np.linalg.inv(matrices), dtype=np.float64)
-        slopes = np.einsum("ajl,la->ja", inverse, cross)
-        return Regression(inverse, slopes, own - (cross * slopes).sum(axis=0))
+        return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
 
-    def errors(self, treated: Arms, point: Point, looked: Looked) -> Array:
+    def errors(self, treated: Arms, looked: Looked) -> Array:
         """HC3 of the log relative risk, as in sandwich.py; (assignments,)."""
-        expected, observed = looked.expected, looked.observed
         first, second = self.pairs
-        form = expected.inverse[:, first, second].T * np.where(first == second, 1.0, 2.0)[:, None]
-        meat = np.zeros(len(point.log_risk))
+        point, leverage = Point(*map(self.rounded, looked.point)), looked.leverage
+        by_pair = leverage.inverse[:, first, second].T * np.where(first == second, 1.0, 2.0)[:, None]
+        form, turn, inner = map(self.rounded, (by_pair, leverage.slopes - looked.point.slopes, leverage.inner))
+        meat = np.zeros(treated.shape[1])
         for rows in self.blocks:
-            x, drawn = self.x[rows], treated[rows].astype(np.float64)
-            residual, weight, _ = self.weights(rows, self.log_means(rows, drawn, point))
-            leverage = self.products(rows).T @ form + np.square(drawn - x @ expected.slopes) / expected.inner
-            rest = 1 - weight * leverage
-            influence = (drawn - x @ observed.slopes) * residual / np.where(rest > OWN_LEVEL, rest, np.inf)
-            meat += np.square(influence).sum(axis=0)
-        return np.asarray(np.sqrt(meat) / observed.inner)
+            remainder, log_mean = self.at(rows, treated, point)
+            residual, expected, _ = weights(self.k[rows], self.n[rows], log_mean)
+            own = remainder - self.x[rows] @ turn
+            own *= own
+            own /= inner
+            own += self.products(rows).T @ form
+            rest = np.subtract(1, expected * own)
+            np.putmask(rest, rest <= OWN_LEVEL, np.inf)
+            residual *= remainder
+            residual /= rest
+            meat += np.square(residual).sum(axis=0)
+        return np.asarray(np.sqrt(meat) / looked.point.inner)
 
     def full_fit(self, treated: Arms) -> tuple[float, float]:
         """Log relative risk and HC3 of one assignment (advertisers,); NaN where it has no estimate."""
+        counts = self.counts._replace(x=np.column_stack([treated, self.counts.x]))
         try:
-            fit = estimate(Counts(np.column_stack([treated, self.x]), self.k, self.n), [TREATMENT, *self.names])
+            fit = estimate(counts, [TREATMENT, *self.names])
         except UserError:
             return math.nan, math.nan
         return float(fit.beta[0]), float(standard_errors(fit.covariances[HEADLINE])[0])
 
 
-class Point(NamedTuple):
-    """By assignment: how far the covariates' coefficients are from the common fit, and treatment's."""
+def weights(k: Numbers, n: Numbers, log_mean: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """Score per unit of the design, weights of the expected and of the observed information."""
+    mean = np.exp(log_mean)  # short of 1, 1 - mean has digits enough, and expm1 takes twice as long
+    odds = mean / (1 - mean)
+    fitted = (n - k) * odds
+    residual, expected = k - fitted, n * odds
+    odds += 1
+    fitted *= odds
+    return residual, expected, fitted
 
-    beta: Array
-    """(columns, assignments)"""
-    log_risk: Array
+
+class Point(NamedTuple):
+    """By assignment."""
+
+    beta: Numbers
+    """(columns, assignments): how far the covariates' coefficients are from the common fit."""
+    log_risk: Numbers
+    """(assignments,)"""
+    slopes: Numbers
+    """(columns, assignments): of treatment's regression on the covariates, by the observed information."""
+    inner: Numbers
+    """(assignments,): treatment's information net of the covariates."""
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> Point:
-        return Point(self.beta.compress(chosen, axis=1), self.log_risk[chosen])
+        return Point(*(part.compress(chosen, axis=-1) for part in self))
 
 
-class Regression(NamedTuple):
-    """By assignment: treatment's weighted regression on the covariates."""
+class Leverage(NamedTuple):
+    """By assignment: of the expected information."""
 
     inverse: Array
-    """(assignments, columns, columns), of the covariates' information."""
+    """(assignments, columns, columns), of the covariates'."""
     slopes: Array
     """(columns, assignments)"""
     inner: Array
-    """(assignments,), treatment's information net of the covariates."""
-
-    def of(self, chosen: npt.NDArray[np.bool_]) -> Regression:
-        return Regression(self.inverse[chosen], self.slopes.compress(chosen, axis=1), self.inner[chosen])
+    """(assignments,)"""
 
 
 class Looked(NamedTuple):
     inside: npt.NDArray[np.bool_]
     """Whether every mean is below 1 and not far from the covariates' fit; where not, nothing else here counts."""
-    step: Point
-    length: Array
-    """Of the step: what it changes log means by, root mean square over clicks."""
-    expected: Regression
-    """Weighted by the expected information, as leverage is; `observed` as the sandwich's bread is."""
-    observed: Regression
+    point: Point
+    """After the step."""
+    moved: Array
+    """By the step: the log relative risk, or log means, root mean square over clicks; the larger."""
+    turned: Array
+    """By the step: what the covariates leave of treatment, relative to its own length."""
+    leverage: Leverage
 
     def of(self, chosen: npt.NDArray[np.bool_]) -> Looked:
-        parts = (self.step.of(chosen), self.length[chosen], self.expected.of(chosen), self.observed.of(chosen))
-        return Looked(self.inside[chosen], *parts)
+        inverse, slopes, inner = self.leverage
+        leverage = Leverage(inverse[chosen], slopes.compress(chosen, axis=1), inner[chosen])
+        return Looked(self.inside[chosen], self.point.of(chosen), self.moved[chosen], self.turned[chosen], leverage)
 
 
 def certify(effects: Effects) -> Certificate:

@@ -107,6 +107,46 @@ def test_so_it_has_where_clicks_are_likely_and_steps_leave_the_domain():
     assert effects.standard_error == pytest.approx(error, rel=2e-3)
 
 
+def an_industry_of_one(frame):
+    return frame.assign(industry=frame["industry"].where(frame.index != 7, "alone"))
+
+
+def an_industry_of_two_of_which_one_has_all_impressions(frame):
+    frame.loc[7, ["impressions", "clicks"]] = [100_000_000, 3_000_000]
+    return frame.assign(industry=frame["industry"].where(~frame.index.isin([7, 8]), "two"))
+
+
+def a_covariate_of_many_digits(frame):
+    return frame.assign(account_age_years=1.7e9 + np.random.default_rng(1).normal(size=len(frame)))
+
+
+def three_treated(frame):
+    return frame.assign(arm=np.where(frame.index < 3, "treatment", "control"))
+
+
+def billions_of_impressions(frame):
+    return frame.assign(impressions=frame["impressions"] * 1_000_000, clicks=frame["clicks"] * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        an_industry_of_one,
+        an_industry_of_two_of_which_one_has_all_impressions,
+        a_covariate_of_many_digits,
+        three_treated,
+        billions_of_impressions,
+    ],
+)
+def test_so_it_has_where_single_precision_is_taxed(change):
+    design = design_of(change(experiment(600, seed=5)))
+    assert Prepared(design).number == np.float32
+    effects = rerandomise(design, assignments=20)
+    log_risk, error = full_fits(design, 20)
+    assert effects.log_risk == pytest.approx(log_risk, abs=1e-6)
+    assert effects.standard_error == pytest.approx(error, rel=2e-3)
+
+
 def test_the_observed_z_is_computed_as_the_others_and_equals_the_headlines():
     design = concentrated(1.0, 4.0)
     fit = estimate(design.counts, design.names)
