@@ -59,8 +59,7 @@ def write_report(
     data_digest: fingerprint of the analysed table. command: what made the report. notes: remarks to show beside the
     analysis' own. planted: the truth of a simulation, at least `relative_risk`.
     """
-    plots = plots_of(analysis)
-    drawn = {name: inline_svg(plot) for name, plot in plots.items()}
+    drawn = {name: inline_svg(plot) for name, plot in plots_of(analysis).items()}
     page = {
         "analysis": analysis,
         "study": risk_from(math.log(analysis.headline.estimate), analysis.validity.errors.hc1),
@@ -79,7 +78,7 @@ def write_report(
         "report.md": render_markdown(page).encode(),
         "results.json": results_json(page).encode(),
         "effects.csv": effects_csv(analysis).encode(),
-        "forest.png": png(plots["forest"]),
+        "forest.png": png(drawn["forest"]),
     } | {f"{name}.svg": standalone_svg(drawn[name]).encode() for name in STANDALONE if name in drawn}
     folder.mkdir(parents=True, exist_ok=True)
     for name in STANDALONE:

@@ -29,7 +29,7 @@ def test_characters_that_xml_forbids_are_replaced():
 def test_a_name_with_a_control_character_is_drawn():
     plot = styled(layer([{"name": "a\x0b"}], {"type": "text"}, {"text": {"field": "name", "type": "nominal"}}))
     assert "a\ufffd" in inline_svg(plot)
-    assert png(plot).startswith(b"\x89PNG")
+    assert png(inline_svg(plot)).startswith(b"\x89PNG")
 
 
 def test_an_interval_beyond_the_axis_is_drawn_at_its_end_around_its_estimate():
