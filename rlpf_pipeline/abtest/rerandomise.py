@@ -5,7 +5,7 @@ thousand full fits would take a minute. The covariates' fit without treatment is
 takes Newton's steps with its own information, one or two as a rule, all assignments side by side and, where clicks are
 rare, in single precision; its HC3 has its own weights and leverages. Log relative risks are those of full fits to 1e-6,
 errors to about a thousandth, also where one advertiser holds half of the impressions. An assignment whose steps do not
-settle is fitted in full.
+settle, or whose effect one advertiser nearly decides, is fitted in full.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ FARTHEST = 5.0
 """Of a log mean from that of the covariates' fit: steps beyond it are not trusted."""
 HIGHEST = -1e-6
 """Of a log mean: short of 1."""
+DECISIVE = 10.0
+"""An advertiser's leverage on treatment's effect over 1 - its whole leverage, beyond which an assignment is fitted in
+full."""
 LIKELY = -0.05
 """Of a log mean: beyond it single precision has too few digits for 1 - mean."""
 
@@ -247,24 +250,30 @@ class Prepared:
         return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
 
     def errors(self, treated: Arms, looked: Looked) -> Array:
-        """HC3 of the log relative risk, as in sandwich.py; (assignments,)."""
+        """HC3 of the log relative risk, as in sandwich.py, (assignments,); NaN where one advertiser nearly decides it:
+        what is left of its residual is too little to be known from a few steps."""
         first, second = self.pairs
         point, leverage = Point(*map(self.rounded, looked.point)), looked.leverage
         by_pair = leverage.inverse[:, first, second].T * np.where(first == second, 1.0, 2.0)[:, None]
         form, turn, inner = map(self.rounded, (by_pair, leverage.slopes - looked.point.slopes, leverage.inner))
-        meat = np.zeros(treated.shape[1])
+        meat, decided = np.zeros(treated.shape[1]), np.zeros(treated.shape[1], dtype=bool)
         for rows in self.blocks:
             remainder, log_mean = self.at(rows, treated, point)
             residual, expected, _ = weights(self.k[rows], self.n[rows], log_mean)
             own = remainder - self.x[rows] @ turn
             own *= own
             own /= inner
-            own += self.products(rows).T @ form
-            rest = np.subtract(1, expected * own)
+            own *= expected
+            rest = self.products(rows).T @ form
+            rest *= expected
+            rest += own
+            np.subtract(1, rest, out=rest)
+            decided |= (own > DECISIVE * np.maximum(rest, OWN_LEVEL)).any(axis=0)
             np.putmask(rest, rest <= OWN_LEVEL, np.inf)
             residual *= remainder
             residual /= rest
             meat += np.square(residual).sum(axis=0)
+        meat[decided] = np.nan
         return np.asarray(np.sqrt(meat) / looked.point.inner)
 
     def full_fit(self, treated: Arms) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from rlpf_pipeline.abtest.rerandomise import (
     wilson_interval,
 )
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline_tests.abtest.experiment_data import design_of, experiment
+from rlpf_pipeline_tests.abtest.experiment_data import design_of, experiment, odd_experiment
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,17 @@ def test_so_it_has_where_single_precision_is_taxed(change):
     log_risk, error = full_fits(design, 20)
     assert effects.log_risk == pytest.approx(log_risk, abs=1e-6)
     assert effects.standard_error == pytest.approx(error, rel=2e-3)
+
+
+@pytest.mark.parametrize("seed", [90, 102, 258, 389])
+def test_so_it_has_where_one_advertiser_nearly_decides_the_effect(seed):
+    """Two to nine treated, of whom one has nearly all impressions: 1 - leverage of 1e-3 to 1e-6."""
+    design = design_of(odd_experiment(seed))
+    drawn = draw(design.treated > 0, 15, np.random.SeedSequence(SEED).spawn(1)[0])
+    log_risk, error = Prepared(design).effects(drawn)
+    expected, expected_error = full_fits(design, 15)
+    assert log_risk == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert error == pytest.approx(expected_error, rel=3e-3, abs=1e-7, nan_ok=True)
 
 
 def test_the_observed_z_is_computed_as_the_others_and_equals_the_headlines():
