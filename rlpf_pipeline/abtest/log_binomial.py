@@ -12,6 +12,7 @@ answers instead, and `status` says so.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -102,6 +103,9 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     Raises UserError for missing or impossible values, collinear columns, one cluster only, or an estimate that does not
     exist.
     """
+    for role, name in (("successes", successes), ("trials", trials), ("cluster", cluster)):
+        if not isinstance(name, Hashable):
+            raise UserError(f"`{role}` is the name of one column, not a {type(name).__name__}. Add it to the data.")
     frame = as_frame(data, identifier=cluster)
     counted = (successes, trials, *([cluster] if cluster else []))
     require_columns(frame, counted)

@@ -284,6 +284,12 @@ def test_one_cluster_for_all_rows_is_refused(data):
         log_binomial(data.assign(week=7), "~ treatment", **COUNTS, cluster="week")
 
 
+@pytest.mark.parametrize("given", [["industry"], np.arange(3), pd.Series(["a"])])
+def test_a_cluster_that_is_no_name_is_told(data, given):
+    with pytest.raises(UserError, match=f"`cluster` is the name of one column, not a {type(given).__name__}"):
+        log_binomial(data, "~ treatment", **COUNTS, cluster=given)
+
+
 @pytest.mark.parametrize("empty", ["food", "travel"])
 def test_a_level_without_clicks_has_no_finite_estimate(data, empty):
     silent = data.assign(clicks=data["clicks"].where(data["industry"] != empty, 0))
