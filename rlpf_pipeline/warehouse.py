@@ -41,6 +41,8 @@ BATCH_ROWS = 1_000_000
 PARQUET = "FORMAT parquet, PARQUET_VERSION V2, DICTIONARY_SIZE_LIMIT 1000, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 """Numbers and texts that hardly repeat are no dictionary's; sorted, their differences are small (V2)."""
 
+CORRUPT, CUT_SHORT = "Corrupt database file", "Could not read enough bytes"
+"""What DuckDB says of a damaged file, its own or another's."""
 
 Config = dict[str, str | bool | int | float | list[str]]
 
@@ -64,7 +66,7 @@ class CheckResult(NamedTuple):
 
 class Warehouse:
     """The open warehouse; use it in a `with` statement, which closes the file also when an exception passes. One of
-    DuckDB's becomes a UserError where the files of a table are not what was written.
+    DuckDB's becomes a UserError where the file, or one of a table, is not what was written.
 
     lock_timeout: seconds to wait for another process to let go of the file. Raises UserError when it does not.
     restoring: an exception leaves all tables as they were, at the price of a copy of the file and links to Parquet.
@@ -76,6 +78,7 @@ class Warehouse:
         self.restoring = restoring
         self.marts = path.with_name("marts")
         self.before = path.with_name(f".{path.name}.before")
+        self.stored: list[str] = []
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +90,10 @@ class Warehouse:
             self._find_files()
             if self.restoring:
                 self._copy()
-        except BaseException:
+        except BaseException as error:
             self.connection.close()
             shutil.rmtree(self.before, ignore_errors=True)
+            self._require_whole(error)
             raise
         return self
 
@@ -101,9 +105,20 @@ class Warehouse:
             if kind:
                 self._restore()
             shutil.rmtree(self.before)
-        if isinstance(error, duckdb.Error):
-            for table in self.stored:
-                self.parts_of(table)
+        self._require_whole(error)
+
+    def _require_whole(self, after: BaseException | None) -> None:
+        """Raises UserError where an error of DuckDB comes of a damaged file."""
+        if not isinstance(after, duckdb.Error):
+            return
+        for table in self.stored:
+            self.parts_of(table)
+        told = str(after)
+        if CORRUPT in told or (CUT_SHORT in told and str(self.path) in told):
+            raise UserError(
+                f"The warehouse {self.path} is damaged: {reason_of(after)}. Delete it: every table in it is built "
+                "again from the raw files."
+            ) from after
 
     def _copy(self) -> None:
         shutil.rmtree(self.before, ignore_errors=True)

@@ -97,11 +97,17 @@ def test_rows_lost_in_ingest_fail_a_check(
         raw_multitext_ads__rows_conserved(PipelineSettings(profile="tiny"))
 
 
-def test_checks_of_what_was_never_made_say_so_and_leave_no_warehouse(
+def test_checks_of_what_was_never_made_or_is_gone_say_so_and_leave_no_warehouse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLPF_HOME", str(tmp_path))
     made = [dg.asset(lambda: None, name="preference_pairs"), table_checks("preference_pairs")]
+    with pytest.raises(UserError, match="Materialise it first"):
+        dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
+    assert not (tmp_path / "tiny" / "warehouse.duckdb").exists()
+    (tmp_path / "tiny" / "warehouse" / "preference_pairs").mkdir(parents=True)
+    manifest = tmp_path / "tiny" / "warehouse" / "preference_pairs" / "manifest.json"
+    manifest.write_text(Manifest(recipe=Recipe(stage="preference_pairs")).model_dump_json())  # its warehouse is gone
     with pytest.raises(UserError, match="Materialise it first"):
         dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
     assert not (tmp_path / "tiny" / "warehouse.duckdb").exists()

@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,22 @@ def test_a_file_that_is_no_warehouse_is_a_user_error(tmp_path):
     (tmp_path / "warehouse.duckdb").write_text("this is no database" * 1000)
     with pytest.raises(UserError, match="cannot be opened"), Warehouse(tmp_path / "warehouse.duckdb"):
         pass
+
+
+@pytest.mark.parametrize("cut_short", [True, False])
+@pytest.mark.parametrize("restoring", [True, False])
+def test_a_damaged_warehouse_is_told_with_what_to_do(tmp_path, restoring, cut_short):
+    """Of a file that was truncated, or of which a block is other bytes, DuckDB learns when it reads that place."""
+    path = tmp_path / "warehouse.duckdb"
+    with Warehouse(path) as warehouse:
+        warehouse.connection.execute("CREATE TABLE numbers AS SELECT random() AS n FROM range(100_000)")
+    if cut_short:
+        os.truncate(path, 400_000)
+    else:
+        path.write_bytes(path.read_bytes()[:100_000] + bytes(800_000))
+    says = r"warehouse\.duckdb is damaged: .*\. Delete it: every table"
+    with pytest.raises(UserError, match=says), Warehouse(path, restoring=restoring) as again:
+        again.query("SELECT sum(n) FROM numbers")
 
 
 def test_an_exception_closes_the_file_and_undoes_the_transaction(tmp_path):
@@ -137,6 +154,19 @@ def test_files_of_a_table_that_are_not_what_was_written_are_named_with_what_to_d
     says = rf"numbers\.parquet.* {'missing' if removed else 'not what was written'}.*delete .*warehouse\.duckdb"
     with pytest.raises(UserError, match=says), Warehouse(tmp_path / "warehouse.duckdb", restoring=restoring) as again:
         again.query("SELECT sum(n) FROM numbers")
+
+
+def test_a_damaged_file_of_a_table_is_told_also_where_the_warehouse_was_copied(tmp_path, own_sql):
+    """There the view is made anew, which reads the file, when the warehouse opens."""
+    (own_sql / "marts").mkdir(exist_ok=True)
+    (own_sql / "marts" / "numbers.sql").write_text("SELECT 1 AS n ORDER BY n")
+    with Warehouse(tmp_path / "before" / "warehouse.duckdb") as warehouse:
+        warehouse.run_parts("marts/numbers", [{}])
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    (tmp_path / "after" / "marts" / "numbers.parquet" / "part-00000.parquet").write_bytes(b"")
+    says = r"after.*numbers\.parquet.* not what was written.*delete .*warehouse\.duckdb"
+    with pytest.raises(UserError, match=says), Warehouse(tmp_path / "after" / "warehouse.duckdb"):
+        pass
 
 
 def test_a_name_can_change_between_table_and_view(tmp_path):

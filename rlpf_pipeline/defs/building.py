@@ -38,11 +38,9 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
     """The same for a table of the warehouse: the folder holds a manifest only.
 
     The former manifest is set aside before the table changes: a killed step must not leave it beside another table. A
-    step that fails has left its tables as they were. Without the warehouse file, no manifest of a table holds.
+    step that fails has left its tables as they were.
     """
-    with alone(settings.warehouse):
-        if not settings.warehouse.is_file():
-            remove(settings.home / "warehouse")
+    with alone_with_warehouse(settings):
         folder, recipe = folder_of(name, settings), recipe_of(name, settings)
         if is_current(folder, recipe):
             return outcome_of(name, settings, reused=True)
@@ -57,6 +55,15 @@ def alone(output: Path) -> Iterator[Path]:
     """Waits until no other process is here with the same output: what one adds, the next one finds."""
     with locked(lock_of(output), f"Waiting for another process that makes {output} …", waits=True):
         yield output
+
+
+@contextmanager
+def alone_with_warehouse(settings: Settings) -> Iterator[Path]:
+    """The same for the warehouse. Where its file is gone, no manifest of a table in it holds: those go too."""
+    with alone(settings.warehouse) as path:
+        if not path.is_file():
+            remove(settings.home / "warehouse")
+        yield path
 
 
 def only_job(settings: Settings) -> AbstractContextManager[None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from rlpf_pipeline.artifacts import explained
-from rlpf_pipeline.defs.building import alone
+from rlpf_pipeline.defs.building import alone_with_warehouse
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import folder_of, manifest_of
 from rlpf_pipeline.package import SQL
@@ -44,7 +44,7 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
 
         settings = pipeline.load()
         selected = sorted(key.name for key in context.selected_asset_check_keys)
-        with alone(settings.warehouse) as path:
+        with alone_with_warehouse(settings) as path:
             manifest_of(asset, settings)
             with Warehouse(path) as warehouse:
                 for name in selected:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlpf_pipeline.artifacts import Metrics, read_manifest, whole
-from rlpf_pipeline.defs.building import Outcome, alone, build, build_table, outcome_of
+from rlpf_pipeline.defs.building import Outcome, alone, alone_with_warehouse, build, build_table, outcome_of
 from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, is_still, manifest_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
@@ -112,7 +112,7 @@ def preference_snapshot(settings: Settings) -> Outcome:
         with Warehouse(settings.warehouse) as warehouse:
             return export_snapshot(warehouse, folder)
 
-    with alone(settings.warehouse):
+    with alone_with_warehouse(settings):
         return build("preference_snapshot", settings, work)
 
 

@@ -165,6 +165,21 @@ def test_pairs_of_other_variants_make_no_snapshot(tmp_path: Path) -> None:
     assert counts["pairs"] == manifest_of("preference_pairs", second).metrics["pairs"]
 
 
+def test_a_warehouse_that_is_removed_between_two_stages_is_made_again(tmp_path: Path) -> None:
+    """What reads it must not leave an empty one, in which later runs would look for the tables of before."""
+    tiny = load_settings("tiny", (), tmp_path)
+    settings = tiny.model_copy(update={"market": MarketSettings(advertisers=9)})
+    tables = steps.variant_performance, steps.preference_pairs
+    for step in (steps.raw_multitext_ads, *tables):
+        step(settings)
+    settings.warehouse.unlink()
+    with pytest.raises(UserError, match=r"no preference_pairs .*Materialise it first"):
+        steps.preference_snapshot(settings)
+    assert not settings.warehouse.exists()
+    assert not any(step(settings).reused for step in tables)
+    assert steps.preference_snapshot(settings).manifest.metrics["ads"] > 0
+
+
 def test_while_the_variants_are_made_nobody_replaces_the_raw_table(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
