@@ -293,7 +293,9 @@ class PolicySettings(Section):
     kl_target: PositiveFloat | None = Field(
         None, description="KL in nats per text to which kl_coefficient is steered. None: it stays as it is"
     )
-    kl_gain: NonNegativeFloat = Field(0.1, description="how fast it is steered: its relative change per relative error")
+    kl_gain: float = Field(
+        0.1, ge=0, lt=5, description="how fast it is steered: its relative change per relative error, of 0.2 at most"
+    )
     kl_loss_coefficient: NonNegativeFloat = Field(
         0.0, description="weight of the KL in the loss (estimator k3), beside the one in the reward"
     )
@@ -371,6 +373,15 @@ class PolicySettings(Section):
     def _the_band_has_an_inside(self) -> PolicySettings:
         if self.shortest > self.longest:
             raise ValueError(f"policy.shortest ({self.shortest:g}) is above policy.longest ({self.longest:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_a_coefficient_to_steer(self) -> PolicySettings:
+        if self.kl_target is not None and not self.kl_coefficient:
+            raise ValueError(
+                "policy.kl_target steers policy.kl_coefficient by factors, and 0 stays 0: set it above 0, or leave "
+                "kl_target out"
+            )
         return self
 
 

@@ -49,6 +49,8 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
         ("pairs: {test: 0.9}", r"test=0\.9, pairs\.evaluation=0\.25 leave nothing for training"),
         ("pairs: {validation: -0.1}", r"pairs\.validation: Input should be greater than or equal to 0"),
         ("policy: {shortest: 2}", r"policy\.shortest \(2\) is above policy\.longest \(1\.3\)"),
+        ("policy: {kl_target: 2.0, kl_gain: 5}", r"policy\.kl_gain: Input should be less than 5"),
+        ("policy: {kl_target: 2.0, kl_coefficient: 0}", r"policy\.kl_target steers policy\.kl_coefficient"),
         ("- policy", "must hold sections"),
         ("home: /tmp", "RLPF_HOME"),
         ("policy: {", "cannot be read"),

@@ -211,7 +211,8 @@ class PPOTrainer:
         if not math.isfinite(metrics["policy_loss"] + metrics["value_loss"] + metrics["gradient_norm"]):
             raise UserError(
                 f"The loss of step {self.step + 1} is not finite. Lower policy.learning_rate or "
-                "policy.value_learning_rate; in float16 or on damaged base weights nothing helps but another base."
+                "policy.value_learning_rate, or whichever of policy.kl_coefficient and the penalties is huge; in "
+                "float16 or on damaged base weights nothing helps but another base."
             )
         metrics["trust"], self.trust = self.trust.slope, self.trust.including(known, outcome.numpy()[..., None])
         metrics |= {f"term_{name}": float(values.mean()) for name, values in terms.items()}

@@ -175,6 +175,7 @@ def test_originals_too_long_for_the_policy_to_match_are_counted() -> None:
     settings = PolicySettings(max_new_tokens=28, shortest=0.8)  # 27 and the end mark; .8 of 34 is 27.2
     assert originals_out_of_reach(prompts, settings) == 0.5
     assert originals_out_of_reach(prompts, settings.model_copy(update={"length": "linear"})) == 0.0
+    assert originals_out_of_reach(prompts, settings.model_copy(update={"length_penalty": 0.0})) == 0.0
 
 
 @pytest.mark.parametrize("changed", [{"algorithm": "rloo"}, {"critic_states": "own"}, {"sampler": "vllm"}])

@@ -160,8 +160,8 @@ def judges_on(
 
 def originals_out_of_reach(prompts: Sequence[Prompt], settings: PolicySettings) -> float:
     """Share of the originals whose band of lengths starts above what a policy may write before its end mark; 0 where
-    there is no band."""
-    if settings.length != "band":
+    there is no band that costs."""
+    if settings.length != "band" or not settings.length_penalty:
         return 0.0
     most = settings.max_new_tokens - 1
     return sum(settings.shortest * own.original_tokens > most for own in prompts) / len(prompts)
