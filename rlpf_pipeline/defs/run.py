@@ -16,7 +16,9 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter
+from sqlalchemy.exc import DatabaseError
 
+from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.errors import QUERY_INTERRUPTED, UserError
 from rlpf_pipeline.settings import Settings
@@ -69,15 +71,26 @@ def run_everything(settings: Settings, say: Say) -> bool:
 
 @contextmanager
 def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
-    """Dagster's instance in RLPF_HOME/dagster (DAGSTER_HOME), with the project's dagster.yaml."""
+    """Dagster's instance in RLPF_HOME/dagster (DAGSTER_HOME), with the project's dagster.yaml.
+
+    Raises UserError where its databases cannot be used.
+    """
     home = settings.instance / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(home).free < ROOM:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     write_atomically(home / "dagster.yaml", DAGSTER_SETTINGS.read_text(encoding="utf-8"))
     os.environ["DAGSTER_HOME"] = str(home)
-    with dg.DagsterInstance.get() as instance:
-        yield instance
+    try:
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    except DatabaseError as error:
+        if tells_of_full_disk(error):
+            raise
+        raise UserError(
+            f"Dagster's record of runs in {home} cannot be used: {error.orig}. Close what else has it open; where it "
+            "is damaged, move the folder away and run again: a new one is made, and only the history of runs is lost."
+        ) from error
 
 
 def only_run(settings: Settings) -> AbstractContextManager[None]:
@@ -155,12 +168,12 @@ def was_interrupted(event: dg.DagsterEvent) -> bool:
 
 
 def reason_of(failure: object) -> str:
-    """The message that the step itself gave, without Dagster's wrapping."""
+    """The message that the step itself gave, without Dagster's wrapping; of a UserError its own, not what led to it."""
     user_failure = getattr(failure, "user_failure_data", None)
     if user_failure is not None and user_failure.description:
         return str(user_failure.description)
     error = getattr(failure, "error", None)
-    while error is not None and error.cause is not None:
+    while error is not None and error.cause is not None and error.cls_name != UserError.__name__:
         error = error.cause
     return own_words(error.message) if error is not None else "no reason was given"
 

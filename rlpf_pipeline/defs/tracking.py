@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.defs.launcher import run_folder
@@ -100,8 +100,11 @@ class Tracking(NamedTuple):
             self._path(name).unlink(missing_ok=True)
 
     def last(self, name: str) -> TrackedRun | None:
-        path = self._path(name)
-        return TrackedRun.model_validate_json(path.read_text()) if path.is_file() else None
+        """The run that was kept; none where its file is gone or damaged: it is a link and no more."""
+        try:
+            return TrackedRun.model_validate_json(self._path(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def _path(self, name: str) -> Path:
         return run_folder(name, self.settings) / "mlflow.json"

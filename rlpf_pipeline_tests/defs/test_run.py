@@ -82,6 +82,27 @@ def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:
         assert not instance.telemetry_enabled
 
 
+def test_a_damaged_record_of_runs_is_told_with_what_to_do(settings: Settings) -> None:
+    with open_instance(settings):
+        pass
+    for database in (settings.instance / "dagster").rglob("*.db"):
+        database.write_bytes(b"x" * 5000)
+    with pytest.raises(UserError, match=r"dagster cannot be used: .*move the folder away and run again"):
+        run_everything(settings, lambda line: None)
+
+
+def test_a_mistake_of_the_users_is_told_not_what_led_to_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(settings: Settings) -> None:
+        raise UserError("The warehouse is damaged. Delete it.") from ValueError("bytes 17 to 20")
+
+    said: list[str] = []
+    monkeypatch.setattr(steps, "raw_multitext_ads", damaged)
+    with pytest.raises(UserError, match="The warehouse is damaged"):
+        run_everything(settings, said.append)
+    assert any("The warehouse is damaged. Delete it." in line for line in said)
+    assert not any("bytes 17" in line for line in said)
+
+
 def test_a_killed_run_is_closed_and_none_by_which_the_ui_repeats_it(settings: Settings) -> None:
     """Dagster gives a re-execution the tags of the run it repeats."""
     job = dg.Definitions(

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from rlpf_pipeline.artifacts import publish
 from rlpf_pipeline.defs import resources
+from rlpf_pipeline.defs.launcher import run_folder
 from rlpf_pipeline.defs.resources import TrainingLauncher
 from rlpf_pipeline.defs.stages import folder_of, recipe_of
 from rlpf_pipeline.defs.tracking import TrackedRun, Tracking
@@ -87,6 +88,15 @@ def test_a_model_leads_to_the_run_that_made_it_not_to_a_later_one_that_failed(
         TrainingLauncher().build(context, settings.model_copy(update={"seed": 1}), "reward_model")
     assert TrainingLauncher().build(context, settings, "reward_model").reused
     assert Tracking(settings).last("reward_model") == made
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "\N{REPLACEMENT CHARACTER}"])
+def test_a_link_to_a_run_that_is_gone_or_damaged_is_none(settings: Settings, content: str | None) -> None:
+    path = run_folder("reward_model", settings) / "mlflow.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert Tracking(settings).last("reward_model") is None
 
 
 def test_a_full_disk_is_told_in_words_where_the_store_is_the_first_to_meet_it(
