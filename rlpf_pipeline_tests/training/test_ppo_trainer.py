@@ -32,6 +32,13 @@ def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
         step(ppo)
 
 
+def test_a_coefficient_beyond_single_precision_is_named_as_a_cause(cache: Path) -> None:
+    """No learning rate helps there."""
+    ppo = tiny_trainer(cache, kl_coefficient=1e300)
+    with pytest.raises(UserError, match=r"not finite\. .* whichever of policy\.kl_coefficient and the penalties"):
+        step(ppo)
+
+
 def test_a_last_step_that_is_too_large_is_seen(cache: Path) -> None:
     """Nobody judges, and no loss is left that could tell."""
     with pytest.raises(UserError, match=r"Weights after the last step are not finite\. Lower policy\.learning_rate"):
