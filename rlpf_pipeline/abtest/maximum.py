@@ -143,9 +143,9 @@ def chunks(counts: Counts) -> list[tuple[Array, Array, Array]]:
     return [(x[rows], k[rows], n[rows] - k[rows]) for rows in blocks(len(k))]
 
 
-def blocks(rows: int) -> list[slice]:
-    """All rows in turn, CHUNK of them at a time."""
-    return [slice(first, first + CHUNK) for first in range(0, rows, CHUNK)]
+def blocks(rows: int, at_once: int = CHUNK) -> list[slice]:
+    """All rows in turn."""
+    return [slice(first, first + at_once) for first in range(0, rows, at_once)]
 
 
 def is_stationary(counts: Counts, beta: Array, local: Local) -> bool:

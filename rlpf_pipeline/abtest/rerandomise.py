@@ -27,8 +27,9 @@ from rlpf_pipeline.abtest.log_binomial import (
     one_thread,
     ratio_at,
     standard_errors,
+    triangle_of,
 )
-from rlpf_pipeline.abtest.maximum import Array, Counts
+from rlpf_pipeline.abtest.maximum import Array, Counts, blocks
 from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
 from rlpf_pipeline.errors import UserError
 
@@ -145,15 +146,15 @@ class Prepared:
         self.status = fit.status
         eta = np.minimum(self.counts.x @ fit.beta, HIGHEST)
         residual, _, weight = weights(k, n, eta)
-        _, triangle = np.linalg.qr(self.counts.x * np.sqrt(weight)[:, None])
-        x = np.linalg.solve(triangle.T, self.counts.x.T).T
+        triangle = triangle_of(self.counts.x * np.sqrt(weight)[:, None])
+        columns = np.linalg.solve(triangle.T, self.counts.x.T).T
         rare = bool(eta.max() < 2 * LIKELY)
         self.number = np.dtype(np.float32 if rare else np.float64)
         self.highest = LIKELY if rare else HIGHEST
-        self.first = self.rounded(np.column_stack([x * weight[:, None], weight, residual, k > 0]))
-        self.x, self.eta, self.k, self.n = map(self.rounded, (x, eta[:, None], k[:, None], n[:, None]))
-        self.blocks = [slice(first, first + ROWS) for first in range(0, len(k), ROWS)]
-        self.pairs = np.triu_indices(x.shape[1])
+        self.first = self.rounded(np.column_stack([columns * weight[:, None], weight, residual, k > 0]))
+        self.x, self.eta, self.k, self.n = map(self.rounded, (columns, eta[:, None], k[:, None], n[:, None]))
+        self.blocks = blocks(len(k), ROWS)
+        self.pairs = np.triu_indices(columns.shape[1])
 
     def rounded(self, part: Numbers) -> Numbers:
         return np.ascontiguousarray(part, self.number)
@@ -172,7 +173,8 @@ class Prepared:
                 looked = self.look(drawn, point)
                 close = looked.inside & (looked.moved <= CLOSE) & (looked.turned <= TURNED)
                 log_risk[left[close]] = looked.point.log_risk[close]
-                error[left[close]] = self.errors(drawn.compress(close, axis=1), looked.of(close))
+                there = drawn.compress(close, axis=1), looked.point.of(close), looked.leverage.of(close)
+                error[left[close]] = self.errors(*there)
                 far = looked.inside & ~close
                 left, point = left[far], looked.point.of(far)
         for assignment in np.flatnonzero(estimable & np.isnan(error)):
@@ -205,11 +207,11 @@ class Prepared:
 
     def look(self, treated: Arms, point: Point) -> Looked:
         """Newton's step from a point, with the expected information; it is what leverages are of as well."""
-        columns, number = point.beta.shape
-        inside = np.ones(number, dtype=bool)
-        score, cross, expected_cross = np.zeros((3, columns, number))
-        own_score, inner, expected_inner = np.zeros((3, number))
-        information = np.zeros((len(self.pairs[0]), number))
+        columns, assignments = point.beta.shape
+        inside = np.ones(assignments, dtype=bool)
+        score, cross, expected_cross = np.zeros((3, columns, assignments))
+        own_score, inner, expected_inner = np.zeros((3, assignments))
+        information = np.zeros((len(self.pairs[0]), assignments))
         rounded = Point(*map(self.rounded, point))
         for rows in self.blocks:
             x = self.x[rows]
@@ -249,16 +251,16 @@ class Prepared:
         matrices[:, first, second] = matrices[:, second, first] = information.T
         return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
 
-    def errors(self, treated: Arms, looked: Looked) -> Array:
+    def errors(self, treated: Arms, point: Point, leverage: Leverage) -> Array:
         """HC3 of the log relative risk, as in sandwich.py, (assignments,); NaN where one advertiser nearly decides it:
         what is left of its residual is too little to be known from a few steps."""
         first, second = self.pairs
-        point, leverage = Point(*map(self.rounded, looked.point)), looked.leverage
+        rounded = Point(*map(self.rounded, point))
         by_pair = leverage.inverse[:, first, second].T * np.where(first == second, 1.0, 2.0)[:, None]
-        form, turn, inner = map(self.rounded, (by_pair, leverage.slopes - looked.point.slopes, leverage.inner))
+        form, turn, inner = map(self.rounded, (by_pair, leverage.slopes - point.slopes, leverage.inner))
         meat, decided = np.zeros(treated.shape[1]), np.zeros(treated.shape[1], dtype=bool)
         for rows in self.blocks:
-            remainder, log_mean = self.at(rows, treated, point)
+            remainder, log_mean = self.at(rows, treated, rounded)
             residual, expected, _ = weights(self.k[rows], self.n[rows], log_mean)
             own = remainder - self.x[rows] @ turn
             own *= own
@@ -274,7 +276,7 @@ class Prepared:
             residual /= rest
             meat += np.square(residual).sum(axis=0)
         meat[decided] = np.nan
-        return np.asarray(np.sqrt(meat) / looked.point.inner)
+        return np.asarray(np.sqrt(meat) / point.inner)
 
     def full_fit(self, treated: Arms) -> tuple[float, float]:
         """Log relative risk and HC3 of one assignment (advertisers,); NaN where it has no estimate."""
@@ -323,6 +325,9 @@ class Leverage(NamedTuple):
     inner: Array
     """(assignments,)"""
 
+    def of(self, chosen: npt.NDArray[np.bool_]) -> Leverage:
+        return Leverage(self.inverse[chosen], self.slopes.compress(chosen, axis=1), self.inner[chosen])
+
 
 class Looked(NamedTuple):
     inside: npt.NDArray[np.bool_]
@@ -334,11 +339,6 @@ class Looked(NamedTuple):
     turned: Array
     """By the step: what the covariates leave of treatment, relative to its own length."""
     leverage: Leverage
-
-    def of(self, chosen: npt.NDArray[np.bool_]) -> Looked:
-        inverse, slopes, inner = self.leverage
-        leverage = Leverage(inverse[chosen], slopes.compress(chosen, axis=1), inner[chosen])
-        return Looked(self.inside[chosen], self.point.of(chosen), self.moved[chosen], self.turned[chosen], leverage)
 
 
 def certify(effects: Effects) -> Certificate:
