@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from rlpf_pipeline.abtest.log_binomial import estimate, risk_from
+from rlpf_pipeline.abtest.refits import Prepared
 from rlpf_pipeline.abtest.rerandomise import (
     SEED,
     Effects,
-    Prepared,
     Randomisation,
     certify,
     draw,
