@@ -247,15 +247,18 @@ def inline_svg(specification: Specification) -> str:
 
 def standalone_svg(drawn: str) -> str:
     """drawn: as `inline_svg` returns it."""
-    opening, rest = drawn.split(">", 1)
-    return f"{opening}>{STANDALONE_STYLE}{rest}\n"
+    return beginning_with(STANDALONE_STYLE, drawn) + "\n"
 
 
 def png(drawn: str) -> bytes:
     """On white, with dark ink, at twice the size. drawn: as `inline_svg` returns it."""
+    white = '<rect width="100%" height="100%" fill="white"/>'
+    return bytes(vl_convert.svg_to_png(beginning_with(white, drawn), scale=2))
+
+
+def beginning_with(element: str, drawn: str) -> str:
     opening, rest = drawn.split(">", 1)
-    on_white = f'{opening}><rect width="100%" height="100%" fill="white"/>{rest}'
-    return bytes(vl_convert.svg_to_png(on_white, scale=2))
+    return f"{opening}>{element}{rest}"
 
 
 def drawable(value: Any) -> Any:
