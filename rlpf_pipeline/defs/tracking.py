@@ -103,7 +103,7 @@ class Tracking(NamedTuple):
         """The run that was kept; none where its file is gone or damaged: it is a link and no more."""
         try:
             return TrackedRun.model_validate_json(self._path(name).read_bytes())
-        except (OSError, ValidationError):
+        except (FileNotFoundError, ValidationError):
             return None
 
     def _path(self, name: str) -> Path:
