@@ -103,8 +103,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def begin_worker() -> None:
-    """Of Ctrl-C a worker says nothing, and begins no further part; it ends with its parent, also where that is killed
-    and can tell nobody."""
+    """Of Ctrl-C a worker says nothing; it ends with its parent, also where that is killed and can tell nobody."""
 
     def end_with_parent() -> None:
         if parent := parent_process():
@@ -117,10 +116,21 @@ def begin_worker() -> None:
 
 
 def simulate_next(part: Part) -> pa.Table:
-    """`simulate_part` in a worker."""
-    if INTERRUPTED.is_set():
+    """`simulate_part` in a worker. Ctrl-C ends it, and those that would follow; but no part's way to the parent, who
+    would wait for the rest of it."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        INTERRUPTED.set()
         raise KeyboardInterrupt
-    return simulate_part(part)
+
+    outside = signal.signal(signal.SIGINT, end)
+    try:
+        if INTERRUPTED.is_set():
+            raise KeyboardInterrupt
+        return simulate_part(part)
+    finally:
+        signal.signal(signal.SIGINT, outside)
 
 
 def parts_of(market: MarketSettings) -> Iterator[Part]:
@@ -212,10 +222,11 @@ def audience_effects(shape: tuple[int, int], divergent_share: float, rng: np.ran
 
 def write_ads(advertisers: Advertisers, ads_of: Integers, variants: int, draws: Draws) -> list[WrittenAd]:
     industries = {industry.name: industry for industry in INDUSTRIES}
+    # As lists: NumPy loses a KeyboardInterrupt that comes while a word is taken from an array.
+    columns = (column.tolist() for column in (ads_of, advertisers.industry, advertisers.expertise, advertisers.brand))
     ads = []
-    for row, count in enumerate(ads_of):
-        industry, expertise = industries[str(advertisers.industry[row])], str(advertisers.expertise[row])
+    for row, (count, industry, expertise, brand) in enumerate(zip(*columns, strict=True)):
         for _ in range(count):
-            brief = draw_brief(industry, str(advertisers.brand[row]), draws)
+            brief = draw_brief(industries[industry], brand, draws)
             ads.append(WrittenAd(row, write_variants(brief, expertise, variants, draws)))
     return ads

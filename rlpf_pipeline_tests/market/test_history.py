@@ -94,10 +94,14 @@ def test_written_in_parts_by_several_processes_it_is_the_same(tmp_path, monkeypa
 
 
 MARKET_IN_WORKERS = """
-import sys
+import sys, time
 from pathlib import Path
 from rlpf_pipeline.market import history
 from rlpf_pipeline.settings import MarketSettings
+simulate_part = history.simulate_part
+def endless_but_for_the_first(part):
+    return time.sleep(3600) if part.number else simulate_part(part)
+history.simulate_part = endless_but_for_the_first
 if __name__ == "__main__":
     history.PART = 500
     progress = lambda done, total: print(done, flush=True)
@@ -110,7 +114,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def simulating(tmp_path):
-    """A market in the making, in a session of its own, after its first part."""
+    """A market in the making, in a session of its own: its first part is there, and the others never will be."""
     (tmp_path / "market.py").write_text(MARKET_IN_WORKERS)
     with subprocess.Popen(
         [sys.executable, "market.py"],
@@ -126,7 +130,7 @@ def simulating(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_ctrl_c_prints_the_traceback_of_no_worker(simulating, tmp_path):
+def test_ctrl_c_waits_for_no_worker_and_prints_the_traceback_of_none(simulating, tmp_path):
     os.killpg(simulating.pid, signal.SIGINT)
     assert simulating.communicate(timeout=60)[1] == b""
     assert simulating.returncode == 130
