@@ -106,8 +106,18 @@ PROFILE_SETTINGS: dict[str, dict[str, object]] = {
 
 
 def home_from_environment() -> Path:
-    """RLPF_HOME, by default `.rlpf` beside pyproject.toml; of a package from a wheel, in the working folder."""
-    return Path(os.environ.get("RLPF_HOME") or (Path() if IS_INSTALLED else PACKAGE.parent) / ".rlpf").resolve()
+    """RLPF_HOME, by default `.rlpf` beside pyproject.toml; of a package from a wheel, in the working folder.
+
+    Raises UserError where it has a `?` or `%`: DuckDB, Dagster and MLflow read these as in URLs, each some of them, and
+    write beside the folder.
+    """
+    home = Path(os.environ.get("RLPF_HOME") or (Path() if IS_INSTALLED else PACKAGE.parent) / ".rlpf").resolve()
+    if set("?%") & set(str(home)):
+        raise UserError(
+            f"RLPF_HOME is {home}: ? and % in a folder's name lead DuckDB, Dagster and MLflow to another one. "
+            "Choose a name without them."
+        )
+    return home
 
 
 def load_settings(

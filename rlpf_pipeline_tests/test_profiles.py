@@ -1,5 +1,6 @@
 """The user's own settings over those of a profile."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,12 @@ def test_what_does_not_fit_is_named(file: Path, tmp_path: Path, content: str, sa
 def test_a_missing_file_is_named(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"settings\.yaml, which cannot be read"):
         load_settings("demo", (), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["what?", "50%20off", "100%"])
+def test_a_home_with_a_name_that_urls_read_otherwise_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path / name))
+    with pytest.raises(UserError, match=re.escape(f"{name}: ? and % in a folder's name")):
+        load_settings("tiny", ())

@@ -117,7 +117,7 @@ def wilson_interval(hits: int, number: int) -> tuple[float, float]:
     z = float(special.ndtri(0.975))
     centre = (hits + z * z / 2) / (number + z * z)
     reach = z / (number + z * z) * math.sqrt(hits * (number - hits) / number + z * z / 4)
-    return centre - reach, centre + reach
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def randomisation_test(effects: Effects) -> Randomisation:

@@ -181,6 +181,12 @@ def test_the_interval_of_a_share_equals_scipys():
     assert wilson_interval(41, 1000) == pytest.approx((theirs.low, theirs.high))
 
 
+def test_the_interval_of_a_share_lies_within_0_and_1():
+    for number in range(800, 900):
+        assert f"{wilson_interval(0, number)[0]:.1f}" == "0.0"  # and not "-0.0"
+        assert wilson_interval(number, number)[1] <= 1
+
+
 def test_randomisation_p_value_counts_assignments_at_least_as_large():
     """|z| of 1, 2, 3, 4; observed 2.5: two of four, so (1 + 2) / (1 + 4)."""
     test = randomisation_test(Effects(np.array([1.0, -2.0, 3.0, -4.0]), np.ones(4), observed_z=-2.5))

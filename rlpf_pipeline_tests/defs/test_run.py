@@ -82,6 +82,15 @@ def test_the_instance_takes_the_projects_settings(settings: Settings) -> None:
         assert not instance.telemetry_enabled
 
 
+def test_dagsters_record_lies_in_a_home_of_an_odd_name(settings: Settings, tmp_path: Path) -> None:
+    name = "[a-z]* #1 'é' \"$x&\""
+    settings = settings.model_copy(update={"home": tmp_path / name / "upworthy"})
+    with open_instance(settings):
+        pass
+    assert any((settings.instance / "dagster").rglob("runs.db"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_damaged_record_of_runs_is_told_with_what_to_do(settings: Settings) -> None:
     with open_instance(settings):
         pass
