@@ -35,7 +35,7 @@ class RowQueries(NamedTuple):
 def row_queries(
     kinds: dict[str, str], spec: ExperimentSpec, covariates: tuple[Covariate, ...], outcomes: tuple[str, ...]
 ) -> RowQueries:
-    fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec)}
+    fields = {"advertiser_id": f"trim({quoted(spec.source_of('advertiser_id'))}::VARCHAR)", "arm": arm_of(spec, kinds)}
     fields |= {name: number(*column_of(name, spec, kinds)) for name in ("impressions", "clicks", *outcomes)}
     fields |= {name: "NULL::DOUBLE" for name in OUTCOMES if name not in outcomes}
     fields |= {"day": day_of(spec.date, kinds), "given_day": given_day(spec.date, kinds)}
@@ -132,14 +132,16 @@ def is_whole(kind: str) -> bool:
     return kind.endswith(("INT", "INTEGER"))
 
 
-def arm_of(spec: ExperimentSpec) -> str:
+def arm_of(spec: ExperimentSpec, kinds: dict[str, str]) -> str:
     """An ENUM from the start: numbers are compared twice as fast as words, and a cast of every row costs even more."""
-    word, known = f"{quoted(spec.source_of('arm'))}::VARCHAR", f"ENUM({', '.join(map(literal, ARMS))})"
+    column, kind = column_of("arm", spec, kinds)
+    word, known = f"{column}::VARCHAR", f"ENUM({', '.join(map(literal, ARMS))})"
+    bare = f"regexp_replace({word}, '[.]0$', '')" if kind in FLOATS else f"trim({word})"
     cases = " ".join(
         f"WHEN {literal(name)} THEN {literal(arm)}::{known}"
         for arm, name in zip(ARMS, (spec.arms.control, spec.arms.treatment), strict=True)
     )
-    return f"(CASE {word} {cases} ELSE CASE trim({word}) {cases} END END)"
+    return f"(CASE {word} {cases} ELSE CASE {bare} {cases} END END)"
 
 
 def number(column: str, kind: str) -> str:

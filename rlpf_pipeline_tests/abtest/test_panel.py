@@ -96,6 +96,14 @@ def test_a_spec_names_columns_arms_and_covariates(data):
     assert set(found.advertisers["arm"]) == {"control", "treatment"}
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64", "int8"])
+def test_arms_may_be_numbers(data, kind):
+    """Of a type with decimals too, as pandas holds numbers beside missing values."""
+    numbers = data.assign(arm=data["arm"].map({"control": 10, "treatment": 20}).astype(kind))
+    found = load_experiment(numbers, ExperimentSpec(arms={"control": 10, "treatment": 20}))
+    pd.testing.assert_frame_equal(found.advertisers, load_experiment(data).advertisers)
+
+
 def test_absent_optional_columns_are_no_mistake(data):
     found = load_experiment(data[["advertiser_id", "arm", "impressions", "clicks"]])
     assert (found.covariates, found.outcomes, found.segments) == ((), (), ())
