@@ -51,6 +51,8 @@ Format = Literal["upworthy", "meta-ads", "google-ads", "generic"]
 MetaClicks = Literal["link", "all"]
 Relevance = Literal["words", "minilm"]
 Algorithm = Literal["ppo", "rloo", "grpo", "dpo", "best-of-n"]
+Temperature = Annotated[float, Field(ge=0.01)]
+"""Below, texts hardly differ any more, and logits over it leave the range of a float."""
 
 
 class MarketSettings(Section):
@@ -166,7 +168,7 @@ class TeacherSettings(Section):
     )
     held_out: float = Field(0.1, ge=0, lt=1, description="share of the originals that no imitation model learns from")
     max_new_tokens: PositiveInt = 32
-    temperature: PositiveFloat = 0.7
+    temperature: Temperature = 0.7
     batch_size: PositiveInt = 64
 
     @field_validator("endpoint")
@@ -281,7 +283,7 @@ class PolicySettings(Section):
     prompts_per_step: PositiveInt = 8
     samples_per_prompt: PositiveInt = 5
     max_new_tokens: PositiveInt = 28
-    temperature: PositiveFloat = 0.7
+    temperature: Temperature = 0.7
     epochs: PositiveInt = 1
     minibatches: PositiveInt = Field(1, description="optimiser steps per epoch; prompts are divided among them")
     tokens_per_forward: PositiveInt = Field(4096, description="tokens encoded at once, which bounds memory")
@@ -381,6 +383,15 @@ class PolicySettings(Section):
             raise ValueError(
                 "policy.kl_target steers policy.kl_coefficient by factors, and 0 stays 0: set it above 0, or leave "
                 "kl_target out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dpo_has_a_beta(self) -> PolicySettings:
+        if self.algorithm == "dpo" and not self.kl_coefficient:
+            raise ValueError(
+                "policy.kl_coefficient is the beta of policy.algorithm dpo, which learns nothing at 0: set it above 0, "
+                "such as 0.1"
             )
         return self
 

@@ -41,7 +41,6 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
     ("content", "says"),
     [
         ("policy: {kl_traget: 2.0}", r"policy\.kl_traget: Extra inputs"),
-        ("policy: {temperature: 0}", r"policy\.temperature: Input should be greater than 0"),
         ("policy: {gamma: 95}", r"policy\.gamma: Input should be less than or equal to 1"),
         ("reward: {tokens_per_batch: 0}", r"reward\.tokens_per_batch: Input should be greater than 0"),
         ("policy: {clip_value: .inf}", r"policy\.clip_value: Input should be a finite number"),
@@ -52,6 +51,9 @@ def test_the_shipped_settings_of_an_8b_base_fit_the_profile(monkeypatch: pytest.
         ("policy: {shortest: 2}", r"policy\.shortest \(2\) is above policy\.longest \(1\.3\)"),
         ("policy: {kl_target: 2.0, kl_gain: 5}", r"policy\.kl_gain: Input should be less than 5"),
         ("policy: {kl_target: 2.0, kl_coefficient: 0}", r"policy\.kl_target steers policy\.kl_coefficient"),
+        ("policy: {algorithm: dpo, kl_coefficient: 0}", r"policy\.kl_coefficient is the beta .* set it above 0"),
+        ("policy: {temperature: 1.0e-40}", r"policy\.temperature: Input should be greater than or equal to 0\.01"),
+        ("teacher: {temperature: 0}", r"teacher\.temperature: Input should be greater than or equal to 0\.01"),
         ("- policy", "must hold sections"),
         ("home: /tmp", "RLPF_HOME"),
         ("policy: {", "cannot be read"),

@@ -117,8 +117,8 @@ def count(value: Metric) -> str:
 
 
 def figure(value: Metric) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+    return f"{value:z.3f}" if isinstance(value, int | float) else "–"
 
 
 def percent(value: Metric) -> str:
-    return f"{100 * value:.3f} %" if isinstance(value, int | float) else "–"
+    return f"{100 * value:z.3f} %" if isinstance(value, int | float) else "–"

@@ -8,6 +8,7 @@ whose fulfilment can be counted: a question has a question mark, a shortened tex
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -20,10 +21,14 @@ from rlpf_pipeline.evaluation.policy import text_log_probs
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.example_filter import is_copy, new_names, new_numbers
-from rlpf_pipeline.training.prompts import chat_ids, decode, messages, prompt_ids
+from rlpf_pipeline.training.prompts import chat_ids, decode, messages, prompt_ids, require_room
 from rlpf_pipeline.training.rollout import batches_of_samples, gathered
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, request
+
+MOST_NATS = math.log(sys.float_info.max)
+LARGE = 1e6
+"""A perplexity from which on only its magnitude is told."""
 
 Figures = dict[str, float | None]
 MODELS = {"examples": "the held-out rewrites", "base": "base chat model", "v1": "imitation v1", "v2": "imitation v2"}
@@ -46,7 +51,10 @@ def unseen(examples: pd.DataFrame) -> pd.DataFrame:
 
 
 def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: pd.DataFrame) -> float | None:
-    """exp of the mean negative log-likelihood of the rewrites' tokens, end mark included; None where there are none."""
+    """exp of the mean negative log-likelihood of the rewrites' tokens, end mark included; None where there are none.
+
+    Infinite for a model that takes them for so unlikely that no float holds it.
+    """
     if examples.empty:
         return None
     groups = [
@@ -57,7 +65,8 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examp
         for original, rewrite in zip(examples.original, examples.rewrite, strict=True)
     ]
     total = text_log_probs(model, groups, 1.0, tokenizer.pad_token_id).sum()
-    return math.exp(-total / sum(len(group.texts[0]) for group in groups))
+    nats = -total / sum(len(group.texts[0]) for group in groups)
+    return math.exp(nats) if nats < MOST_NATS else math.inf
 
 
 def write_rewrites(
@@ -72,9 +81,11 @@ def write_rewrites(
     """One text for each original as the model is deployed, and one under each of the two instructions
     (contracts.IMITATION_REWRITES), sampled as the teacher's are."""
     asked = [(original, instruction) for instruction in (None, QUESTION, SHORTEN) for original in originals]
+    requests = [chat_ids(tokenizer, request(ask, text) if ask else messages(text)) for text, ask in asked]
+    require_room(model, requests, teacher.max_new_tokens, "teacher.max_new_tokens")
     batches = batches_of_samples(
         model,
-        [chat_ids(tokenizer, request(ask, text) if ask else messages(text)) for text, ask in asked],
+        requests,
         1,
         Sampling.of(tokenizer, teacher),
         torch.Generator().manual_seed(seed),
@@ -123,4 +134,6 @@ def comparison(figures: Mapping[str, Figures], originals: int, examples: Mapping
 
 
 def cell(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
+    if value is None:
+        return "–"
+    return f"{value:{form}}" if value < LARGE else f"{value:.1e}"

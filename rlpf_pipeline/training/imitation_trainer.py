@@ -53,8 +53,8 @@ def train_imitation(
     token, and how many pairs there were.
 
     On several ranks each does its share of every batch; the last one of an epoch is filled up from the first. Raises
-    UserError where the ranks cannot share a batch equally, without examples, and for a loss or weights that are not
-    finite.
+    UserError where the ranks cannot share a batch equally, without examples, for one longer than the base reads, and
+    for a loss or weights that are not finite.
     """
     if not examples:
         raise UserError("No example is left to learn from. Lower teacher.held_out, or raise teacher.examples.")
@@ -78,12 +78,24 @@ def train_imitation(
             processing_class=tokenizer,
             callbacks=[_Progress(reporter)],
         )
+        _require_room(model, [len(ids) for ids in trainer.train_dataset["input_ids"]], examples)
         trainer.remove_callback(PrinterCallback)
         reporter.phase()
         result = trainer.train()
     if not is_finite(model):
         raise UserError(NOT_FINITE.format("Weights after the last step are"))
     return {"train_loss": result.training_loss, "examples": len(examples)}
+
+
+def _require_room(model: PeftModel, lengths: Sequence[int], examples: Sequence[tuple[str, str]]) -> None:
+    positions, longest = model.config.max_position_embeddings, max(lengths)
+    if longest > positions:
+        original, rewrite = examples[lengths.index(longest)]
+        raise UserError(
+            f"The base model reads {positions} tokens, and an example has {longest}: {original[:60]!r}, rewritten as "
+            f"{rewrite[:60]!r}. Leave out ads (and examples of teacher.examples_file) whose texts are so long, or "
+            "choose another base (base.name)."
+        )
 
 
 def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfig:

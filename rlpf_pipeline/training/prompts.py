@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.training.snapshot import Ad, original_of
@@ -50,6 +51,19 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, original: str) -> list[int]:
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> list[int]:
     return tokenizer(_rendered(tokenizer, chat, True), add_special_tokens=False)["input_ids"]
+
+
+def require_room(model: PreTrainedModel, requests: Iterable[Sequence[int]], answer: int, setting: str) -> None:
+    """Raises UserError where the model has no positions for the longest request and an answer of so many tokens, as
+    `setting` has it. Behind its last position a model writes nonsense, or fails."""
+    positions = model.config.max_position_embeddings
+    longest = max(map(len, requests), default=0)
+    if longest + answer > positions:
+        raise UserError(
+            f"The base model reads {positions} tokens. The longest request, an original within it, has {longest}, and "
+            f"{setting} adds {answer}. Lower {setting}, leave out ads whose texts are so long, or choose another base "
+            "(base.name)."
+        )
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

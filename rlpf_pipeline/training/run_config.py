@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlpf_pipeline.artifacts import Recipe, read_manifest, subset
 from rlpf_pipeline.digests import file_digest, model_digest
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import Algorithm, Settings, faults_of
+from rlpf_pipeline.settings import Algorithm, PolicySettings, Settings, faults_of
 
 EXPECTS_GPU, EXPECTS_RANKS = "RLPF_EXPECTS_GPU", "RLPF_EXPECTS_RANKS"
 """Variables of a job: it is not to run on a CPU; so many processes are to share it."""
@@ -73,11 +73,14 @@ class RunConfig(BaseModel):
     def by(self, algorithm: Algorithm) -> RunConfig:
         """The same policy run by another algorithm: its output lies beside this one's, under its name and `-algorithm`.
 
-        By the algorithm that this run has anyway, it is this run.
+        By the algorithm that this run has anyway, it is this run. Raises UserError where its settings do not fit it.
         """
         if algorithm == self.settings.policy.algorithm:
             return self
-        policy = self.settings.policy.model_copy(update={"algorithm": algorithm})
+        try:
+            policy = PolicySettings.model_validate(self.settings.policy.model_dump() | {"algorithm": algorithm})
+        except ValidationError as error:
+            raise UserError(f"Settings of {self.recipe.stage} do not fit {algorithm}: {faults_of(error)}.") from error
         stage = f"{self.recipe.stage}-{algorithm}"
         settings = {**self.recipe.settings, "policy": policy.model_dump(mode="json")}
         return self.model_copy(

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpf_pipeline.settings import TeacherSettings
-from rlpf_pipeline.training.prompts import chat_ids, decode
+from rlpf_pipeline.training.prompts import chat_ids, decode, require_room
 from rlpf_pipeline.training.rollout import batches_of_samples, gathered
 from rlpf_pipeline.training.sampling import Sampling
 
@@ -56,9 +56,11 @@ def local_teacher(
     """A model in this process; `on_progress` hears how many chats are answered, of how many."""
 
     def answer(chats: Sequence[Chat]) -> list[str]:
+        requests = [chat_ids(tokenizer, chat) for chat in chats]
+        require_room(model, requests, settings.max_new_tokens, "teacher.max_new_tokens")
         batches = batches_of_samples(
             model,
-            [chat_ids(tokenizer, chat) for chat in chats],
+            requests,
             1,
             Sampling.of(tokenizer, settings),
             torch.Generator().manual_seed(seed),

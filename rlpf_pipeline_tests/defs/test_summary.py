@@ -1,6 +1,6 @@
 import pytest
 
-from rlpf_pipeline.defs.summary import preferred
+from rlpf_pipeline.defs.summary import figure, percent, preferred
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,8 @@ from rlpf_pipeline.defs.summary import preferred
 def test_a_preference_is_said_with_how_sure_it_is(difference: float, error: float | None, said: str) -> None:
     metrics = {"reward_difference": difference, "reward_difference_standard_error": error}
     assert said in preferred("The judge", metrics, "reward")
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert (figure(-0.0004), percent(-0.000004)) == ("0.000", "0.000 %")
+    assert (figure(-0.0006), percent(-0.000006)) == ("-0.001", "-0.001 %")

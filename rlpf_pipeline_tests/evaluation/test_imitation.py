@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlpf_pipeline.contracts import IMITATION_REWRITES
+from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.imitation import (
     comparison,
     faithfulness,
@@ -17,7 +18,7 @@ from rlpf_pipeline.evaluation.imitation import (
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.settings import TeacherSettings
 from rlpf_pipeline.training.prompts import prompt_ids
-from rlpf_pipeline.training.teacher import QUESTION, SHORTEN
+from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, local_teacher, request
 from rlpf_pipeline_tests.conftest import TINY
 
 EXAMPLES = pd.DataFrame({"original": ["Fresh bread.", "Buy now."], "rewrite": ["Bread every day here.", "Buy."]})
@@ -45,6 +46,17 @@ def test_perplexity_is_that_of_the_rewrites_tokens_one_by_one(cache: Path) -> No
     expected = math.exp(sum(losses) / len(losses))
     assert perplexity(model, tokenizer, EXAMPLES) == pytest.approx(expected, rel=1e-4)
     assert perplexity(model, tokenizer, EXAMPLES[:0]) is None
+
+
+def test_a_ruined_model_has_an_infinite_perplexity(cache: Path) -> None:
+    """Its likeliest token is ahead by thousands of nats; exp of 710 is beyond a float."""
+    model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e6)
+    assert perplexity(model, tokenizer, EXAMPLES) == math.inf
+    shown = comparison({"v1": {"perplexity_human": math.inf}, "v2": {"perplexity_human": 1.5e300}}, 1, {"human": 2})
+    assert "| imitation v1 | – | inf |" in shown
+    assert "| imitation v2 | – | 1.5e+300 |" in shown
 
 
 def rewrites(*rows: tuple[str, str | None, str]) -> pd.DataFrame:
@@ -93,6 +105,15 @@ def test_a_model_is_asked_as_deployed_and_under_both_instructions(cache: Path) -
     ]
     assert table.original.tolist() == ["Bread.", "Cake."] * 3
     assert done == [6]
+
+
+def test_a_teacher_and_a_student_without_room_for_an_answer_are_told(cache: Path) -> None:
+    model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
+    settings, long = TeacherSettings(max_new_tokens=12), "bread " * 600
+    with pytest.raises(UserError, match=r"reads 512 tokens.*Lower teacher\.max_new_tokens"):
+        local_teacher(model, tokenizer, settings, 0, lambda done, total: None)([request(SHORTEN, long)])
+    with pytest.raises(UserError, match=r"reads 512 tokens.*Lower teacher\.max_new_tokens"):
+        write_rewrites("v1", model, tokenizer, ["Bread.", long], settings, 0, lambda done: None)
 
 
 def test_the_table_shows_what_could_not_be_measured_as_a_dash() -> None:

@@ -69,6 +69,12 @@ def test_no_example_is_a_mistake(cache: Path, monkeypatch: pytest.MonkeyPatch) -
         train(cache)
 
 
+def test_an_example_longer_than_the_base_reads_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "EXAMPLES", [*EXAMPLES, ("Long.", "bread " * 600)])
+    with pytest.raises(UserError, match=r"reads 512 tokens, and an example has \d+: 'Long\.', .*base\.name"):
+        train(cache)
+
+
 def test_a_batch_is_taken_apart_into_prompts_and_rewrites() -> None:
     ids = torch.tensor([[5, 6, 7, 8], [5, 9, 0, 0]])
     labels = torch.tensor([[IGNORED, IGNORED, 7, 8], [IGNORED, 9, IGNORED, IGNORED]])

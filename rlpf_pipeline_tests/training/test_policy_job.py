@@ -112,6 +112,25 @@ def judged_again(folder: Path, config: RunConfig) -> float:
     return float(scored(task.reward_model, writer.tokenizer, task.judges.prompts, responses).gains.mean())
 
 
+@pytest.mark.parametrize("job", [read_task, lambda config: evaluate(config, config.output, QUIET)])
+def test_texts_beyond_the_bases_positions_are_told_before_work(
+    config: RunConfig, job: Callable[[RunConfig], object]
+) -> None:
+    policy = config.settings.policy.model_copy(update={"max_new_tokens": 500})
+    inputs = config.inputs | {"adllama": config.inputs["imitation_v2"]}
+    settings = config.settings.model_copy(update={"policy": policy})
+    with pytest.raises(UserError, match=r"reads 512 tokens.*Lower policy\.max_new_tokens"):
+        job(config.model_copy(update={"settings": settings, "inputs": inputs}))
+
+
+def test_dpo_is_refused_a_beta_of_nothing(config: RunConfig) -> None:
+    policy = config.settings.policy.model_copy(update={"kl_coefficient": 0.0})
+    asked = config.model_copy(update={"settings": config.settings.model_copy(update={"policy": policy})})
+    assert asked.by("grpo").settings.policy.kl_coefficient == 0
+    with pytest.raises(UserError, match=r"Settings of adllama do not fit dpo: .*policy\.kl_coefficient is the beta"):
+        asked.by("dpo")
+
+
 def test_comparators_are_judged_whatever_ppos_mini_batches(config: RunConfig) -> None:
     chosen = config.by("dpo")
     policy = chosen.settings.policy.model_copy(update={"minibatches": 1000})

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.models.base import load_tokenizer
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.tiny import CHAT_TEMPLATE
-from rlpf_pipeline.training.prompts import prompt_ids, require_chat_template, tidied
+from rlpf_pipeline.training.prompts import prompt_ids, require_chat_template, require_room, tidied
 from rlpf_pipeline_tests.conftest import THINKS_ALOUD, TINY
 
 
@@ -47,3 +47,10 @@ def test_a_chat_template_that_cannot_be_followed_is_refused(cache: Path, templat
     tokenizer.chat_template = template
     with pytest.raises(UserError, match=reason):
         require_chat_template(tokenizer, "tiny")
+
+
+def test_a_request_that_leaves_no_room_for_an_answer_is_told(cache: Path) -> None:
+    model = load_causal_lm(TINY, cache)
+    require_room(model, [[1] * 500, [1]], 12, "policy.max_new_tokens")  # 512 in all
+    with pytest.raises(UserError, match=r"reads 512 tokens\. .* has 500, and policy\.max_new_tokens adds 13\. Lower"):
+        require_room(model, [[1] * 500, [1]], 13, "policy.max_new_tokens")

@@ -23,7 +23,7 @@ from rlpf_pipeline.models.adapters import load_policy
 from rlpf_pipeline.models.reward_folders import load_reward_model
 from rlpf_pipeline.training.best_of import load_best_of
 from rlpf_pipeline.training.job import accelerator, run_job
-from rlpf_pipeline.training.prompts import make_prompt
+from rlpf_pipeline.training.prompts import make_prompt, require_room
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.training.snapshot import read_needed_ads, shuffled
@@ -42,6 +42,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
         : settings.evaluation.originals
     ]
     prompts = [make_prompt(tokenizer, ad) for ad in ads]
+    require_room(reference, (prompt.ids for prompt in prompts), settings.policy.max_new_tokens, "policy.max_new_tokens")
     reporter.say(f"{len(prompts)} originals of the test split, {settings.evaluation.samples_per_original} texts each")
     reporter.phase()
     tables: list[pd.DataFrame] = []

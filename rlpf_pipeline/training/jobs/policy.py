@@ -32,7 +32,7 @@ from rlpf_pipeline.training.curves import plot_curve, plot_history
 from rlpf_pipeline.training.job import accelerator, run_job
 from rlpf_pipeline.training.judge import Judges, judgement
 from rlpf_pipeline.training.ppo_trainer import PPOTrainer
-from rlpf_pipeline.training.prompts import Prompt, make_prompt
+from rlpf_pipeline.training.prompts import Prompt, make_prompt, require_room
 from rlpf_pipeline.training.reporter import WORTH_SAYING, Reporter
 from rlpf_pipeline.training.rewards import decoded, head_gains, scored
 from rlpf_pipeline.training.run_config import RunConfig
@@ -129,6 +129,8 @@ def read_task(config: RunConfig) -> Task:
     policy = with_usual(settings.policy, reward_model, tokenizer, validation or ads)
     config = config.model_copy(update={"settings": settings.model_copy(update={"policy": policy})})
     judges = judges_on(validation, evaluation_model, tokenizer, policy)
+    asked = [prompt.ids for prompt in [*prompts, *(judges.prompts if judges else ())]]
+    require_room(reference, asked, policy.max_new_tokens, "policy.max_new_tokens")
     # A base that is to be divided may not fit the device as a whole.
     reference = reference if sharded else reference.to(device)
     return Task(config, reference, tokenizer, reward_model, ads, prompts, judges)
