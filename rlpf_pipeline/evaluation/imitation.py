@@ -7,8 +7,6 @@ whose fulfilment can be counted: a question has a question mark, a shortened tex
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -26,7 +24,6 @@ from rlpf_pipeline.training.rollout import batches_of_samples, gathered
 from rlpf_pipeline.training.sampling import Sampling
 from rlpf_pipeline.training.teacher import QUESTION, SHORTEN, request
 
-MOST_NATS = math.log(sys.float_info.max)
 LARGE = 1e6
 """A perplexity from which on only its magnitude is told."""
 
@@ -66,7 +63,8 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examp
     ]
     total = text_log_probs(model, groups, 1.0, tokenizer.pad_token_id).sum()
     nats = -total / sum(len(group.texts[0]) for group in groups)
-    return math.exp(nats) if nats < MOST_NATS else math.inf
+    with np.errstate(over="ignore"):
+        return float(np.exp(nats))
 
 
 def write_rewrites(

@@ -31,7 +31,7 @@ from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.models.packing import Group, encode, pack
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.losses import token_log_probs
-from rlpf_pipeline.training.prompts import CHAT_OPTIONS, messages
+from rlpf_pipeline.training.prompts import CHAT_OPTIONS, messages, positions_of
 from rlpf_pipeline.training.reporter import Reporter
 
 IGNORED = -100
@@ -88,12 +88,12 @@ def train_imitation(
 
 
 def _require_room(model: PeftModel, lengths: Sequence[int], examples: Sequence[tuple[str, str]]) -> None:
-    positions, longest = model.config.max_position_embeddings, max(lengths)
+    positions, longest = positions_of(model), max(lengths)
     if longest > positions:
         original, rewrite = examples[lengths.index(longest)]
         raise UserError(
-            f"The base model reads {positions} tokens, and an example has {longest}: {original[:60]!r}, rewritten as "
-            f"{rewrite[:60]!r}. Leave out ads (and examples of teacher.examples_file) whose texts are so long, or "
+            f"The base model reads {positions:.0f} tokens, and an example has {longest}: {original[:60]!r}, rewritten "
+            f"as {rewrite[:60]!r}. Leave out ads (and examples of teacher.examples_file) whose texts are so long, or "
             "choose another base (base.name)."
         )
 

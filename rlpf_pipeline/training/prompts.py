@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -56,14 +57,18 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]]) -> 
 def require_room(model: PreTrainedModel, requests: Iterable[Sequence[int]], answer: int, setting: str) -> None:
     """Raises UserError where the model has no positions for the longest request and an answer of so many tokens, as
     `setting` has it. Behind its last position a model writes nonsense, or fails."""
-    positions = model.config.max_position_embeddings
-    longest = max(map(len, requests), default=0)
+    positions, longest = positions_of(model), max(map(len, requests), default=0)
     if longest + answer > positions:
         raise UserError(
-            f"The base model reads {positions} tokens. The longest request, an original within it, has {longest}, and "
-            f"{setting} adds {answer}. Lower {setting}, leave out ads whose texts are so long, or choose another base "
-            "(base.name)."
+            f"The base model reads {positions:.0f} tokens. The longest request, an original within it, has {longest}, "
+            f"and {setting} adds {answer}. Lower {setting}, leave out ads whose texts are so long, or choose another "
+            "base (base.name)."
         )
+
+
+def positions_of(model: PreTrainedModel) -> float:
+    """The tokens that the model reads at once; infinite where its positions have no end (ALiBi)."""
+    return float(getattr(model.config.get_text_config(), "max_position_embeddings", math.inf))
 
 
 def require_chat_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

@@ -22,7 +22,7 @@ from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings, faults_of
 from rlpf_pipeline.training.best_of import BestOf, load_best_of
 from rlpf_pipeline.training.example_filter import is_copy
-from rlpf_pipeline.training.prompts import Prompt, cleaned, decode
+from rlpf_pipeline.training.prompts import Prompt, cleaned, decode, positions_of
 from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import batches_of_samples
 from rlpf_pipeline.training.sampling import Sampling
@@ -147,10 +147,10 @@ def prompt_for(policy: Policy, context: str | None, text: str, number: int) -> P
     if not any(letter.isalpha() for letter in original):
         raise UserError(f"Text number {number} holds no letter: {text!r}. Give the text of an ad, or leave it out.")
     prompt = Prompt.of(policy.tokenizer, str(number), before or None, original)
-    room = policy.model.config.max_position_embeddings - policy.settings.max_new_tokens
+    room = positions_of(policy.model) - policy.settings.max_new_tokens
     if len(prompt.ids) > room:
         raise UserError(
             f"Text number {number} is too long: {len(prompt.ids)} tokens with the request, and the policy reads "
-            f"{room}. Shorten it, or leave it out."
+            f"{room:.0f}. Shorten it, or leave it out."
         )
     return prompt
