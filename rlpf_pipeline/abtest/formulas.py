@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlpf_pipeline.abtest.frames import require_single
+from rlpf_pipeline.abtest.frames import require_one_type_of_names, require_single
 from rlpf_pipeline.abtest.maximum import Array
 from rlpf_pipeline.errors import UserError
 
@@ -36,6 +36,8 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
                 "'~ treatment + …'."
             )
         require_single(frame, parsed.required_variables)
+        for name in frame.columns.intersection(list(parsed.required_variables)):
+            require_one_type_of_names(frame[name])
         functions = named_as_functions(frame, parsed)
         known = frame.drop(columns=functions) if functions else frame  # dropping none copies too
         matrix = formulaic.model_matrix(parsed, known, context={}, na_action="raise", output="numpy")
@@ -82,7 +84,9 @@ def formula_advice(frame: pd.DataFrame, formula: str, said: str) -> str:
     if ", Treatment)" in formula:
         advice += " Treatment is written with the level to compare with: Treatment('a')."
     names = [str(name) for name in frame.columns if str(name) in formula]
-    if odd := ", ".join(f"`{name}`" for name in names if not name.isidentifier()):
+    if numbers := ", ".join(str(name) for name in frame.columns if not isinstance(name, str) and str(name) in names):
+        advice += f" Columns named by numbers are to be named by text: {numbers}."
+    if odd := ", ".join(f"`{name}`" for name in names if not name.isidentifier() and f"`{name}`" not in formula):
         advice += f" In a formula, these names stand in backticks: {odd}."
     if words := ", ".join(f"Q('{name}')" for name in names if keyword.iskeyword(name)):
         advice += f" Within a function, a column named by a word of Python is written {words}."

@@ -28,6 +28,11 @@ def as_frame(data: Any, identifier: str | None) -> pd.DataFrame:
     if not isinstance(data, pd.DataFrame) and not hasattr(data, "to_pandas"):
         raise UserError(f"Expected a pandas.DataFrame or a pyarrow.Table, got {type(data).__name__}.")
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data.to_pandas())
+    if frame.columns.nlevels > 1:
+        raise UserError(
+            "The table's columns have names of several levels, which a formula cannot tell. Make each one text first: "
+            "data.columns = ['_'.join(map(str, name)) for name in data.columns]."
+        )
     frame = frame.reset_index(drop=True)
     for name in frame.columns.difference([*named_twice(frame), identifier], sort=False):
         if (known := plain(column := frame[name])) is not column:
@@ -59,6 +64,23 @@ def require_single(frame: pd.DataFrame, columns: Iterable[str]) -> None:
     twice = sorted({*columns} & {*named_twice(frame)})
     if twice:
         raise UserError(f"More than one column is called {', '.join(twice)}. Rename or leave out all but one of them.")
+
+
+def require_one_type_of_names(column: pd.Series[Any]) -> None:
+    """Raise UserError when a category or cluster is named by a number and by text, as pandas.read_csv makes of a column
+    where only some of a file's chunks hold words: it would count as two, and a design has one name for both."""
+    import pandas as pd
+
+    levels = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if levels.dtype != object:
+        return
+    named = levels.dropna().unique()
+    texts = {name for name in named if isinstance(name, str)}
+    if twice := [name for name in named if not isinstance(name, str) and str(name) in texts]:
+        raise UserError(
+            f"{column.name} holds {twice[0]} as a number and as text, which would count as two. Make the column text: "
+            f"data['{column.name}'] = data['{column.name}'].astype(str)."
+        )
 
 
 def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:

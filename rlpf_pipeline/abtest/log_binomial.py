@@ -23,7 +23,13 @@ from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
 from rlpf_pipeline.abtest.formulas import design_matrix
-from rlpf_pipeline.abtest.frames import as_frame, named_twice, require_columns, require_counts
+from rlpf_pipeline.abtest.frames import (
+    as_frame,
+    named_twice,
+    require_columns,
+    require_counts,
+    require_one_type_of_names,
+)
 from rlpf_pipeline.abtest.maximum import (
     SCORE_TOLERANCE,
     Array,
@@ -142,6 +148,7 @@ def numbered(identifiers: pd.Series[Any]) -> npt.NDArray[np.intp]:
     import pandas as pd  # heavy, and not needed by `estimate`
 
     try:
+        require_one_type_of_names(identifiers)
         return pd.factorize(identifiers)[0]
     except TypeError as error:
         raise UserError(f"{identifiers.name} holds {error}: name each cluster by a number or a text.") from error
@@ -190,8 +197,10 @@ def relative_risk(fit: LogBinomialFit, column: str, errors: str | None = None, l
     """The relative risk of a design column. errors: a kind that the fit has; None for cluster where it was given
     clusters (its rows are then no units of their own), else HC3.
 
-    Raises UserError for a column or a kind of error the fit does not have.
+    Raises UserError for a column or a kind of error the fit does not have, and a level that is none.
     """
+    if not 0 < level < 1:
+        raise UserError(f"The level of an interval lies between 0 and 1, as 0.95; it is {level}.")
     errors = errors or ("cluster" if "cluster" in fit.standard_errors else HEADLINE)
     if column not in fit.coefficients:
         raise UserError(f"The fit has no column '{column}'. It has: {', '.join(fit.coefficients)}.")

@@ -152,6 +152,11 @@ def plan(
             f"treatment share between 0 and 1 are needed; shares no nearer to 0 or 1 than {SMALLEST:g}, an effect or "
             f"error not above {LARGEST:g}."
         )
+    if power <= 1 - level:
+        raise UserError(
+            f"A power of {power:g} is that of no effect at all at the level {level:g}, which rejects with probability "
+            f"{1 - level:g}. Ask for more power: 0.8 is usual."
+        )
     points = []
     for factor in CURVE_SIZES:
         size = max(2, round(factor * advertisers))

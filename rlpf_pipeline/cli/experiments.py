@@ -89,7 +89,7 @@ def ab_power(
     planned = plan(effect, standard_error, advertisers, power, level, treatment_share)
     Console().print(power_table(planned))
     print(
-        f"{planned.needed_advertisers:,} advertisers find {100 * effect:+.1f} % with {100 * power:.0f} % probability."
+        f"{planned.needed_advertisers:,} advertisers find {100 * effect:+.6g} % with {100 * power:.6g} % probability."
     )
     if output:
         write_atomically(output, json.dumps(plain(planned), indent=2, sort_keys=True) + "\n")

@@ -17,6 +17,6 @@ def power_table(plan: Plan) -> Table:
         table.add_row(change(1 + effect), *(percent(point.powers[row], 0) for point in plan.curve))
     table.add_section()
     found = (change(1 + point.minimum_detectable_effect) for point in plan.curve)
-    table.add_row(f"found with {percent(plan.power, 0)}", *found)
+    table.add_row(f"found with {100 * plan.power:.6g} %", *found)
     table.add_row("standard error", *(fixed(point.standard_error, 4) for point in plan.curve))
     return table

@@ -40,6 +40,19 @@ def test_a_formula_that_does_not_fit_is_told_in_words(data, change, formula, mes
         log_binomial(data.assign(**change), formula, **COUNTS)
 
 
+def test_a_column_named_by_a_number_is_told(data):
+    with pytest.raises(UserError, match=r"evaluation context\.\]\. Columns named by numbers .* by text: 7\.$"):
+        log_binomial(data.rename(columns={"account_age_years": 7}), "~ treatment + `7`", **COUNTS)
+
+
+@pytest.mark.parametrize("formula", ["~ treatment + group", "~ treatment + C(group)"])
+def test_a_level_held_as_number_and_as_text_is_refused(data, formula):
+    """Of the two estimates under one name, one was lost."""
+    group = [row % 3 if row < 600 else str(row % 3) for row in range(len(data))]
+    with pytest.raises(UserError, match="group holds 0 as a number and as text"):
+        log_binomial(data.assign(group=group), formula, **COUNTS)
+
+
 @pytest.mark.parametrize("name", ["clicks", "industry"])
 def test_a_name_of_two_columns_is_refused_where_it_is_needed(data, name):
     with pytest.raises(UserError, match=f"More than one column is called {name}"):

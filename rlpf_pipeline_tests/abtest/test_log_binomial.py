@@ -227,6 +227,26 @@ def test_clusters_that_cannot_be_told_apart_are_refused(data):
         log_binomial(data.assign(group=[[1]] * len(data)), "~ treatment", **COUNTS, cluster="group")
 
 
+def test_clusters_named_by_a_number_and_by_text_are_refused(data):
+    """pandas.read_csv gives such a column where only some of the file's chunks hold a name that is no number."""
+    names = [week if row % 2 else str(week) for row, week in enumerate(data.index % 37)]
+    with pytest.raises(UserError, match=r"group holds \d+ as a number and as text"):
+        log_binomial(data.assign(group=names), "~ treatment", **COUNTS, cluster="group")
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, math.nan])
+def test_a_level_that_is_none_is_told(data, level):
+    fit = log_binomial(data, "~ treatment", **COUNTS)
+    with pytest.raises(UserError, match="lies between 0 and 1"):
+        relative_risk(fit, "treatment", level=level)
+
+
+def test_columns_of_several_levels_are_told(data):
+    totals = data.groupby(["treatment", "industry"])[["clicks", "impressions"]].agg(["sum"])
+    with pytest.raises(UserError, match="names of several levels"):
+        log_binomial(totals, "~ 1", **COUNTS)
+
+
 def test_breast_cancer_as_published_by_spiegelman_and_hertzmark():
     """American Journal of Epidemiology 162 (2005): relative risks and intervals by SAS's GENMOD, which inverts the
     observed information, sum x x' (n - k) mu / (1 - mu)^2."""

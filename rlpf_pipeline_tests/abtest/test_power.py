@@ -127,6 +127,12 @@ def test_a_plan_from_a_database_names_what_can_be_read(tmp_path):
     assert "--query" not in str(refused.value)
 
 
+@pytest.mark.parametrize("power", [0.001, 0.05])
+def test_a_power_that_no_effect_has_too_is_refused(power):
+    with pytest.raises(UserError, match=r"rejects with probability 0\.05\. Ask for more power"):
+        plan(0.05, 0.03, 10_000, power=power)
+
+
 def test_a_plan_scales_with_the_root_of_advertisers():
     curve = plan(0.05, 0.03, 10_000).curve
     assert [point.advertisers for point in curve] == [2500, 5000, 10_000, 20_000, 40_000]
@@ -143,6 +149,7 @@ def test_a_plan_scales_with_the_root_of_advertisers():
         {"standard_error": math.nan},
         {"level": 1 - 1e-16},
         {"power": 1.0},
+        {"power": 0.0},
         {"treatment_share": 3.0},
     ],
 )

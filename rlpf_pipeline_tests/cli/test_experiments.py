@@ -48,6 +48,16 @@ def test_ab_power_from_an_error_and_from_data(
     assert "--standard-error" in capsys.readouterr().err
 
 
+def test_ab_power_tells_what_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--effect", "0.0125", "--power", "0.995", "--standard-error", "0.0299", "--advertisers", "34849")
+    assert rlpf(monkeypatch, "ab-power", *asked) == 0
+    told = capsys.readouterr().out
+    assert "advertisers find +1.25 % with 99.5 % probability." in told
+    assert "found with 99.5 %" in told
+
+
 def test_ab_power_does_not_write_over_its_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
