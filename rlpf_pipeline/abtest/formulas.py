@@ -27,6 +27,8 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
     import formulaic  # heavy, and not needed by `estimate`
     from formulaic.errors import FormulaicError
 
+    if not isinstance(formula, str):
+        raise UserError(f"The formula is a text such as '~ treatment + C(industry)', not a {type(formula).__name__}.")
     meant = {"__formulaic_variables_available__": [name for name in frame.columns if name not in counted]}
     try:
         parsed = formulaic.Formula(formula, _context=meant)
@@ -43,7 +45,7 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
         matrix = formulaic.model_matrix(parsed, known, context={}, na_action="raise", output="numpy")
     except (FormulaicError, SyntaxError, ValueError, LookupError, AttributeError) as error:
         said, _, _ = str(error).partition("\n")  # what follows is the formula, with codes for a terminal's colours
-        advice = formula_advice(frame, str(formula), said)
+        advice = formula_advice(frame, formula, said)
         raise UserError(f"The formula '{formula}' does not fit the table: {said.rstrip('.')}.{advice}") from error
     except TypeError as error:
         dates = ", ".join(map(str, frame.select_dtypes(["datetime", "datetimetz", "timedelta"])))

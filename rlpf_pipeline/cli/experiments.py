@@ -82,9 +82,9 @@ def ab_power(
         raise UserError(f"The output {output} is the data. Choose another name.")
     if output:
         require_writable(output)
-    if data is not None:
+    if data is not None and standard_error is None and advertisers is None:
         standard_error, advertisers = planned_from(data, treatment_share)
-    if standard_error is None or advertisers is None:
+    elif data is not None or standard_error is None or advertisers is None:
         raise UserError("Either --data, or --standard-error and --advertisers of an experiment to go by, are needed.")
     planned = plan(effect, standard_error, advertisers, power, level, treatment_share)
     Console().print(power_table(planned))

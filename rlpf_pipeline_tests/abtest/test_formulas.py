@@ -40,6 +40,12 @@ def test_a_formula_that_does_not_fit_is_told_in_words(data, change, formula, mes
         log_binomial(data.assign(**change), formula, **COUNTS)
 
 
+def test_a_list_of_terms_is_no_formula(data):
+    """Formulaic would leave out the intercept."""
+    with pytest.raises(UserError, match=r"a text such as .*, not a list"):
+        log_binomial(data, ["treatment", "industry"], **COUNTS)
+
+
 def test_a_column_named_by_a_number_is_told(data):
     with pytest.raises(UserError, match=r"evaluation context\.\]\. Columns named by numbers .* by text: 7\.$"):
         log_binomial(data.rename(columns={"account_age_years": 7}), "~ treatment + `7`", **COUNTS)

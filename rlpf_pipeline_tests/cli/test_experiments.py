@@ -44,8 +44,9 @@ def test_ab_power_from_an_error_and_from_data(
     experiment(300, seed=1).to_parquet(tmp_path / "past.parquet")
     assert rlpf(monkeypatch, "ab-power", "--data", str(tmp_path / "past.parquet")) == 0
     assert "advertisers" in capsys.readouterr().out
-    assert rlpf(monkeypatch, "ab-power") == 2
-    assert "--standard-error" in capsys.readouterr().err
+    for neither_or_both in ((), (*known, "--data", str(tmp_path / "past.parquet"))):
+        assert rlpf(monkeypatch, "ab-power", *neither_or_both) == 2
+        assert "Either --data, or --standard-error" in capsys.readouterr().err
 
 
 def test_ab_power_tells_what_it_was_asked_for(
