@@ -67,7 +67,7 @@ def require_single(frame: pd.DataFrame, columns: Iterable[str]) -> None:
 
 
 def require_one_type_of_names(column: pd.Series[Any]) -> None:
-    """Raise UserError when a category or cluster is named by a number and by text, as pandas.read_csv makes of a column
+    """Raise UserError when a category or cluster is named by numbers and by text, as pandas.read_csv makes of a column
     where only some of a file's chunks hold words: it would count as two, and a design has one name for both."""
     import pandas as pd
 
@@ -76,10 +76,11 @@ def require_one_type_of_names(column: pd.Series[Any]) -> None:
         return
     named = levels.dropna().unique()
     texts = {name for name in named if isinstance(name, str)}
-    if twice := [name for name in named if not isinstance(name, str) and str(name) in texts]:
+    read = set(pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce"))
+    if twice := [name for name in named if not isinstance(name, str) and (str(name) in texts or name in read)]:
         raise UserError(
-            f"{column.name} holds {twice[0]} as a number and as text, which would count as two. Make the column text: "
-            f"data['{column.name}'] = data['{column.name}'].astype(str)."
+            f"{column.name} holds {twice[0]} also as text, which would count as two. Make the column one type: "
+            f"pandas.read_csv(…, dtype={{{str(column.name)!r}: str}}) reads text alone."
         )
 
 

@@ -55,7 +55,7 @@ def test_a_column_named_by_a_number_is_told(data):
 def test_a_level_held_as_number_and_as_text_is_refused(data, formula):
     """Of the two estimates under one name, one was lost."""
     group = [row % 3 if row < 600 else str(row % 3) for row in range(len(data))]
-    with pytest.raises(UserError, match="group holds 0 as a number and as text"):
+    with pytest.raises(UserError, match="group holds 0 also as text"):
         log_binomial(data.assign(group=group), formula, **COUNTS)
 
 

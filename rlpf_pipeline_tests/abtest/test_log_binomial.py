@@ -227,10 +227,11 @@ def test_clusters_that_cannot_be_told_apart_are_refused(data):
         log_binomial(data.assign(group=[[1]] * len(data)), "~ treatment", **COUNTS, cluster="group")
 
 
-def test_clusters_named_by_a_number_and_by_text_are_refused(data):
+@pytest.mark.parametrize("number", [int, float])
+def test_clusters_named_by_a_number_and_by_text_are_refused(data, number):
     """pandas.read_csv gives such a column where only some of the file's chunks hold a name that is no number."""
-    names = [week if row % 2 else str(week) for row, week in enumerate(data.index % 37)]
-    with pytest.raises(UserError, match=r"group holds \d+ as a number and as text"):
+    names = [number(week) if row % 2 else str(week) for row, week in enumerate(data.index % 37)]
+    with pytest.raises(UserError, match=r"group holds \S+ also as text.* dtype=\{'group': str\}"):
         log_binomial(data.assign(group=names), "~ treatment", **COUNTS, cluster="group")
 
 
