@@ -11,11 +11,14 @@ import pytest
 
 from rlpf_pipeline.artifacts import Manifest, Recipe
 from rlpf_pipeline.definitions import defs
+from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.checks import raw_multitext_ads__rows_conserved, table_checks
 from rlpf_pipeline.defs.resources import PipelineSettings
 from rlpf_pipeline.defs.stages import STAGES
 from rlpf_pipeline.digests import file_digest
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.profiles import load_settings
+from rlpf_pipeline.settings import MarketSettings
 
 EXPECTED = """
 data team:data raw_multitext_ads
@@ -111,6 +114,17 @@ def test_checks_of_what_was_never_made_or_is_gone_say_so_and_leave_no_warehouse(
     with pytest.raises(UserError, match="Materialise it first"):
         dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
     assert not (tmp_path / "tiny" / "warehouse.duckdb").exists()
+
+
+def test_checks_of_rows_whose_file_is_gone_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    settings = load_settings("tiny").model_copy(update={"market": MarketSettings(advertisers=9)})
+    steps.raw_multitext_ads(settings)
+    steps.variant_performance(settings)
+    (tmp_path / "tiny" / "raw" / "multitext_ads.parquet").unlink()
+    made = [dg.asset(lambda: None, name="variant_performance"), table_checks("variant_performance")]
+    with pytest.raises(UserError, match=r"multitext_ads\.parquet is missing.*make it again"):
+        dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
 
 
 def test_every_sql_check_is_a_blocking_asset_check() -> None:

@@ -46,7 +46,8 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
         selected = sorted(key.name for key in context.selected_asset_check_keys)
         with alone_with_warehouse(settings) as path:
             manifest_of(asset, settings)
-            with Warehouse(path) as warehouse:
+            raw = folder_of("raw_multitext_ads", settings)  # a view shows it
+            with explained(settings.home, (raw,)), Warehouse(path) as warehouse:
                 for name in selected:
                     yield result_of(warehouse.check(name), name, asset)
 

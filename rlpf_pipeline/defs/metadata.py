@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from rlpf_pipeline.artifacts import Metric
+from rlpf_pipeline.artifacts import Metric, explained
 from rlpf_pipeline.contracts import Column, Table
 from rlpf_pipeline.defs.building import Outcome
 from rlpf_pipeline.defs.tracking import Tracking
@@ -50,18 +50,16 @@ def lineage(name: str) -> Metadata:
 
 
 def result_of(outcome: Outcome, settings: Settings) -> dg.MaterializeResult:
-    """The asset's materialisation: its data version is the manifest's digest."""
+    """The asset's materialisation: its data version is the manifest's digest. Raises UserError where a file that it
+    shows is not what was written."""
     metadata: Metadata = {
         "profile": settings.profile,
         "reused": outcome.reused,
         "path": dg.MetadataValue.path(str(outcome.folder)),
     }
     metadata |= {name: shown(value) for name, value in outcome.manifest.metrics.items()}
-    metadata |= row_count(outcome)
-    metadata |= {page.stem: dg.MetadataValue.md(with_pictures(page)) for page in sorted(outcome.folder.glob("*.md"))}
-    metadata |= {
-        image.stem: dg.MetadataValue.md(f"![{image.stem}]({embedded(image)})") for image in images_in(outcome.folder)
-    }
+    with explained(settings.home, (outcome.folder,)):
+        metadata |= row_count(outcome) | pages_and_plots(outcome.folder)
     if outcome.stage.job:
         metadata |= tracked(outcome, settings)
     metadata["versions"] = dg.MetadataValue.json(outcome.manifest.versions)
@@ -84,6 +82,12 @@ def row_count(outcome: Outcome) -> Metadata:
         return {"dagster/row_count": pq.read_metadata(outcome.folder / file).num_rows}
     counted = {"variant_performance": "variants", "preference_pairs": "pairs"}.get(outcome.stage.name)
     return {"dagster/row_count": outcome.manifest.metrics[counted]} if counted else {}
+
+
+def pages_and_plots(folder: Path) -> Metadata:
+    pages = {page.stem: with_pictures(page) for page in sorted(folder.glob("*.md"))}
+    plots = {image.stem: f"![{image.stem}]({embedded(image)})" for image in images_in(folder)}
+    return {name: dg.MetadataValue.md(text) for name, text in (pages | plots).items()}
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlpf_pipeline.artifacts import Metrics, read_manifest, whole
+from rlpf_pipeline.artifacts import Metrics, read_manifest, require_as_written, whole
 from rlpf_pipeline.defs.building import Outcome, alone, alone_with_warehouse, build, build_table, outcome_of
 from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, is_still, manifest_of
 from rlpf_pipeline.errors import UserError
@@ -151,6 +151,7 @@ def ab_report(settings: Settings) -> Outcome:
 
     def work(folder: Path) -> Metrics:
         experiment = folder_of("ab_experiment", settings)
+        require_as_written(experiment)
         return report_on(
             experiment / "advertisers.parquet",
             folder,

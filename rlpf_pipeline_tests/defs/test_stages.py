@@ -201,3 +201,13 @@ def test_a_report_on_real_ads_promises_no_experiment(settings: Settings) -> None
     real = settings.model_copy(update={"source": "generic"})
     with pytest.raises(UserError, match=r"no click truth is planted.*rlpf ab-report --data"):
         steps.ab_report(real)
+
+
+def test_a_report_whose_experiment_lacks_its_file_says_what_to_do(everything_built: Settings) -> None:
+    experiment = folder_of("ab_experiment", everything_built)
+    with publish(experiment, recipe_of("ab_experiment", everything_built)) as (building, _):
+        (building / "advertisers.parquet").write_bytes(b"rows")
+        (building / "planted_truth.json").write_text("{}")
+    (experiment / "advertisers.parquet").unlink()
+    with pytest.raises(UserError, match=r"advertisers\.parquet is missing.*make it again"):
+        steps.ab_report(everything_built)
