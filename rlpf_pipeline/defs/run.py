@@ -77,8 +77,7 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
     """
     home = settings.instance / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(home).free < ROOM:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    require_room(home)
     write_atomically(home / "dagster.yaml", DAGSTER_SETTINGS.read_text(encoding="utf-8"))
     os.environ["DAGSTER_HOME"] = str(home)
     try:
@@ -87,10 +86,16 @@ def open_instance(settings: Settings) -> Iterator[DagsterInstance]:
     except DatabaseError as error:
         if tells_of_full_disk(error):
             raise
+        require_room(home)
         raise UserError(
             f"Dagster's record of runs in {home} cannot be used: {error.orig}. Close what else has it open; where it "
             "is damaged, move the folder away and run again: a new one is made, and only the history of runs is lost."
         ) from error
+
+
+def require_room(home: Path) -> None:
+    if shutil.disk_usage(home).free < ROOM:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def only_run(settings: Settings) -> AbstractContextManager[None]:

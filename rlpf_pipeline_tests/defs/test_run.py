@@ -1,13 +1,18 @@
 """`rlpf run` in process: what it says, what it skips, and how it recovers from a run that was killed."""
 
+import errno
+import os
 import signal
+import sqlite3
 import uuid
 from pathlib import Path
+from unittest.mock import Mock
 
 import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from sqlalchemy.exc import OperationalError
 
 from rlpf_pipeline.defs import steps
 from rlpf_pipeline.defs.assets.experiment import ab_experiment, ab_report
@@ -98,6 +103,18 @@ def test_a_damaged_record_of_runs_is_told_with_what_to_do(settings: Settings) ->
         database.write_bytes(b"x" * 5000)
     with pytest.raises(UserError, match=r"dagster cannot be used: .*move the folder away and run again"):
         run_everything(settings, lambda line: None)
+
+
+def test_a_record_of_runs_on_a_disk_that_fills_up_is_no_damaged_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SQLite cannot make its journal longer it says the same as of a broken disk."""
+    error = OperationalError("INSERT", {}, sqlite3.OperationalError("disk I/O error"))
+    with pytest.raises(UserError, match="cannot be used: disk I/O error"), open_instance(settings):
+        raise error
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)), open_instance(settings):  # noqa: PT012
+        monkeypatch.setattr("shutil.disk_usage", lambda _: Mock(free=0))
+        raise error
 
 
 def test_a_mistake_of_the_users_is_told_not_what_led_to_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
