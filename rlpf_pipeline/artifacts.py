@@ -119,7 +119,7 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, Metrics]]:
 
     On an exception nothing appears under the final name and the former content stays.
     """
-    building = folder.with_name(f".{folder.name}.building")
+    building = building_of(folder)
     remove(building)
     building.mkdir(parents=True)
     metrics: Metrics = {}
@@ -170,6 +170,10 @@ def whole(folder: Path) -> Path:
     """Where the last content published as `folder` is."""
     former = former_of(folder)
     return former if former.is_dir() and not folder.is_dir() else folder
+
+
+def building_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.building")
 
 
 def former_of(folder: Path) -> Path:

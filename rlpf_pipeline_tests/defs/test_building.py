@@ -9,6 +9,7 @@ import pytest
 from rlpf_pipeline.artifacts import publish
 from rlpf_pipeline.defs.building import build, build_table
 from rlpf_pipeline.defs.stages import folder_of, manifest_of, recipe_of
+from rlpf_pipeline.defs.steps import variant_performance
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import Settings
 
@@ -24,6 +25,19 @@ def test_a_stage_is_built_once(settings: Settings) -> None:
     first, second = build("raw_multitext_ads", settings, work), build("raw_multitext_ads", settings, fails)
     assert (first.reused, second.reused) == (False, True)
     assert second.manifest.metrics == {"rows": 1}
+
+
+def test_what_a_killed_process_was_building_goes_also_where_nothing_is_built_anew(everything_built: Settings) -> None:
+    """An ingest that was killed may have spilled more to the disk than the raw table has."""
+    left = folder_of("raw_multitext_ads", everything_built).with_name(".raw.building")
+    left.mkdir()
+    (left / "spilled").write_text("rows")
+    build("raw_multitext_ads", everything_built, lambda _: {"rows": 1})
+    assert not left.exists()
+    left.mkdir()
+    everything_built.warehouse.touch()
+    assert variant_performance(everything_built).reused
+    assert not left.exists()
 
 
 def test_while_a_table_is_built_it_has_no_manifest_and_a_failure_brings_the_former_back(
