@@ -25,10 +25,10 @@ from typing import Any, NamedTuple, Self
 
 import duckdb
 
-from rlpf_pipeline.artifacts import Recipe, publish, require_as_written
+from rlpf_pipeline.artifacts import Recipe, building_of, publish, require_as_written
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.package import SQL
-from rlpf_pipeline.whole_files import link_or_copy
+from rlpf_pipeline.whole_files import link_or_copy, remove
 
 IDENTIFIER = re.compile(r"[a-z_]+")
 PARAMETER = re.compile(r"\$([a-z_]+)")
@@ -180,7 +180,7 @@ class Warehouse:
 
                 yield write
         finally:
-            shutil.rmtree(folder.with_name(f".{folder.name}.building"), ignore_errors=True)
+            remove(building_of(folder))
             self.connection.execute("SET preserve_insertion_order = false")
         self.view_parquet(Path(name).name, folder / "*.parquet")
 

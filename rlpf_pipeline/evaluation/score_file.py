@@ -36,6 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rlpf_pipeline.artifacts import building_of
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_table
@@ -120,7 +121,7 @@ def score_file(
 @contextmanager
 def scratch_beside(output: Path) -> Iterator[Path]:
     """A folder on the output's disk that is gone afterwards; what a killed run left there goes first."""
-    scratch = output.with_name(f".{output.name}.building")
+    scratch = building_of(output)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
