@@ -23,7 +23,6 @@ p_best is left out.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -42,7 +41,7 @@ from rlpf_pipeline.evaluation.input_rows import load_rows, require_columns
 from rlpf_pipeline.evaluation.output_file import require_table
 from rlpf_pipeline.evaluation.split import Ads
 from rlpf_pipeline.warehouse import Config, connect, files_of, quoted, read_sql
-from rlpf_pipeline.whole_files import move_into_place
+from rlpf_pipeline.whole_files import move_into_place, remove
 
 MEMORY_LIMIT = "1GB"
 CHUNK = 8192
@@ -122,12 +121,12 @@ def score_file(
 def scratch_beside(output: Path) -> Iterator[Path]:
     """A folder on the output's disk that is gone afterwards; what a killed run left there goes first."""
     scratch = building_of(output)
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove(scratch)
     scratch.mkdir()
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
 
 
 def connect_in(scratch: Path) -> duckdb.DuckDBPyConnection:
