@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from decimal import Decimal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import statsmodels.api as sm
 
@@ -100,12 +98,6 @@ def test_clustered_panel_equals_robust_errors_of_the_totals(data):
     assert weeks.standard_errors["cluster"] == pytest.approx(totals.standard_errors["hc0"], rel=1e-7)
 
 
-def test_pyarrow_gives_what_pandas_gives(data):
-    assert log_binomial(pa.Table.from_pandas(data), "~ treatment", **COUNTS) == log_binomial(
-        data, "~ treatment", **COUNTS
-    )
-
-
 def test_trials_of_one_a_row_give_the_aggregate_estimate():
     rows = pd.DataFrame(
         {"treatment": [0] * 40 + [1] * 40, "clicks": [1] * 8 + [0] * 32 + [1] * 12 + [0] * 28, "shown": 1}
@@ -189,63 +181,11 @@ def test_what_cannot_be_fitted_is_said(data, change, formula, message):
         log_binomial(data.assign(**change), formula, **COUNTS)
 
 
-def test_decimals_are_numbers(data):
-    years = [Decimal(int(days)) / 8 for days in data["account_age_years"] * 365]
-    fit = log_binomial(data.assign(years=years), "~ treatment + years", **COUNTS)
-    assert fit == log_binomial(data.assign(years=np.array(years, dtype=float)), "~ treatment + years", **COUNTS)
-
-
-@pytest.mark.parametrize(
-    "dtype",
-    ["string", "string[pyarrow]", pd.ArrowDtype(pa.string()), pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))],
-    ids=str,
-)
-def test_text_is_a_category_in_every_type_that_holds_it(data, dtype):
-    levels = data["industry"].sort_values()  # a dictionary's words come in the order of the rows
-    rows = data.loc[levels.index]
-    fit = log_binomial(rows.assign(industry=levels.astype(dtype)), "~ treatment + industry", **COUNTS)
-    assert fit == log_binomial(rows, "~ treatment + industry", **COUNTS)
-
-
-def test_numbers_held_as_objects_are_numbers(data):
-    years = data["account_age_years"].round()
-    fit = log_binomial(data.assign(years=years.astype(int).astype(object)), "~ treatment + years", **COUNTS)
-    assert fit == log_binomial(data.assign(years=years), "~ treatment + years", **COUNTS)
-
-
-def test_clusters_named_by_long_decimals_are_kept_apart(data):
-    """As floats, 10^17 + 1 and 10^17 + 2 are the same number."""
-    rows = data.assign(group=data.index % 37)
-    long = rows.assign(group=[Decimal(10**17 + int(group)) for group in rows["group"]])
-    assert log_binomial(long, "~ treatment", **COUNTS, cluster="group") == log_binomial(
-        rows, "~ treatment", **COUNTS, cluster="group"
-    )
-
-
-def test_clusters_that_cannot_be_told_apart_are_refused(data):
-    with pytest.raises(UserError, match="group holds unhashable type: 'list'"):
-        log_binomial(data.assign(group=[[1]] * len(data)), "~ treatment", **COUNTS, cluster="group")
-
-
-@pytest.mark.parametrize("number", [int, float])
-def test_clusters_named_by_a_number_and_by_text_are_refused(data, number):
-    """pandas.read_csv gives such a column where only some of the file's chunks hold a name that is no number."""
-    names = [number(week) if row % 2 else str(week) for row, week in enumerate(data.index % 37)]
-    with pytest.raises(UserError, match=r"group holds \S+ also as text.* dtype=\{'group': str\}"):
-        log_binomial(data.assign(group=names), "~ treatment", **COUNTS, cluster="group")
-
-
 @pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, math.nan])
 def test_a_level_that_is_none_is_told(data, level):
     fit = log_binomial(data, "~ treatment", **COUNTS)
     with pytest.raises(UserError, match="lies between 0 and 1"):
         relative_risk(fit, "treatment", level=level)
-
-
-def test_columns_of_several_levels_are_told(data):
-    totals = data.groupby(["treatment", "industry"])[["clicks", "impressions"]].agg(["sum"])
-    with pytest.raises(UserError, match="names of several levels"):
-        log_binomial(totals, "~ 1", **COUNTS)
 
 
 def test_breast_cancer_as_published_by_spiegelman_and_hertzmark():
@@ -303,12 +243,6 @@ def test_such_a_table_may_lie_on_the_boundary():
 def test_one_cluster_for_all_rows_is_refused(data):
     with pytest.raises(UserError, match="All rows have the same week: errors by cluster need several"):
         log_binomial(data.assign(week=7), "~ treatment", **COUNTS, cluster="week")
-
-
-@pytest.mark.parametrize("given", [["industry"], np.arange(3), pd.Series(["a"])])
-def test_a_cluster_that_is_no_name_is_told(data, given):
-    with pytest.raises(UserError, match=f"`cluster` is the name of one column, not a {type(given).__name__}"):
-        log_binomial(data, "~ treatment", **COUNTS, cluster=given)
 
 
 @pytest.mark.parametrize("empty", ["food", "travel"])
