@@ -188,28 +188,6 @@ def test_a_level_that_is_none_is_told(data, level):
         relative_risk(fit, "treatment", level=level)
 
 
-def test_breast_cancer_as_published_by_spiegelman_and_hertzmark():
-    """American Journal of Epidemiology 162 (2005): relative risks and intervals by SAS's GENMOD, which inverts the
-    observed information, sum x x' (n - k) mu / (1 - mu)^2."""
-    rows = pd.DataFrame(
-        {
-            "receptor": ["high"] * 3 + ["low"] * 3,
-            "stage": ["I", "II", "III"] * 2,
-            "deaths": [5, 17, 9, 2, 9, 12],
-            "patients": [55, 74, 15, 12, 22, 14],
-        }
-    )
-    fit = log_binomial(rows, "~ receptor + stage", successes="deaths", trials="patients")
-    beta = np.array(list(fit.coefficients.values()))
-    x = np.column_stack([np.ones(6), rows["receptor"] == "low", rows["stage"] == "II", rows["stage"] == "III"])
-    mean = np.exp(x @ beta)
-    weight = (rows["patients"] - rows["deaths"]).to_numpy() * mean / (1 - mean) ** 2
-    reach = 1.959964 * np.sqrt(np.diag(np.linalg.inv(x.T @ np.diag(weight) @ x)))
-    assert np.exp(beta[1:]) == pytest.approx([1.5583, 2.5382, 5.8680], abs=5e-5)
-    assert np.exp(beta - reach)[1:] == pytest.approx([1.0487, 1.1734, 2.7458], abs=5.1e-5)
-    assert np.exp(beta + reach)[1:] == pytest.approx([2.3155, 5.4903, 12.5406], abs=5.1e-5)
-
-
 def test_the_relative_risk_of_a_clustered_fit_has_the_clustered_error(data):
     """Twice the same rows: one advertiser's two rows carry what one does, of which rows as units know nothing."""
     twice = log_binomial(pd.concat([data, data]), "~ treatment", **COUNTS, cluster="advertiser_id")
