@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlpf_pipeline.abtest.frames import require_one_type_of_names, require_single
+from rlpf_pipeline.abtest.frames import LARGEST, require_one_type_of_names, require_single
 from rlpf_pipeline.abtest.maximum import Array
 from rlpf_pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LARGEST_VALUE = 1e100
-"""Of a column of the design; squares of more, summed, would overflow, and those of its inverse vanish."""
 
 
 def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -> tuple[Array, list[str]]:
@@ -54,6 +51,10 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
     names = [str(name) for name in matrix.model_spec.column_names]
     if not names:
         raise UserError(f"The formula '{formula}' has no column, not even an intercept. Write '~ treatment + …'.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(
+            f"The formula '{formula}' has two columns of the name {', '.join(twice)}. Rename the table's own."
+        )
     design = np.asarray(matrix, dtype=np.float64)
     if len(design) < len(names):
         raise UserError(f"{len(design)} rows cannot carry {len(names)} columns ({formula}). Use fewer covariates.")
@@ -61,7 +62,7 @@ def design_matrix(frame: pd.DataFrame, formula: str, counted: tuple[str, ...]) -
         column = names[int((~np.isfinite(design)).any(axis=0).argmax())]
         raise UserError(f"The column {column} of the formula '{formula}' has values that are not finite.")
     largest = np.maximum(design.max(axis=0), -design.min(axis=0))
-    if (extreme := (largest > LARGEST_VALUE) | ((largest > 0) & (largest < 1 / LARGEST_VALUE))).any():
+    if (extreme := (largest > LARGEST) | ((largest > 0) & (largest < 1 / LARGEST))).any():
         column, value = names[int(extreme.argmax())], largest[extreme.argmax()]
         raise UserError(f"The column {column} of the formula '{formula}' has values up to {value:.0e}. Rescale it.")
     return design, names

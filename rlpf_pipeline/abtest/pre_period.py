@@ -17,7 +17,7 @@ SELECT count(*) OVER (), advertiser_id, impressions, clicks
 FROM source
 WHERE (
     advertiser_id IS NOT NULL
-    AND isfinite(TRY_CAST(impressions AS DOUBLE))
+    AND isfinite(TRY_CAST(impressions AS DOUBLE)) AND isfinite(TRY_CAST(clicks AS DOUBLE))
     AND TRY_CAST(clicks AS DOUBLE) BETWEEN 0 AND TRY_CAST(impressions AS DOUBLE)
 ) IS NOT TRUE
 ORDER BY ALL

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rlpf_pipeline.abtest.frames import LARGEST
 from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.warehouse import literal, quoted
@@ -14,8 +15,6 @@ from rlpf_pipeline.warehouse import literal, quoted
 NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
 WHOLE = ("impressions", "clicks", "ads", "variations")
-LARGEST = 1e100
-"""Of a number, whose square is to be one too."""
 DIGITS = "YYYYMMDD"
 """In place of the type of a date's whole numbers, where 20240131 is the last of January (panel.are_written_dates)."""
 
@@ -98,7 +97,7 @@ def row_tests(
     for name, value in plain.items():
         kind, said = kinds[spec.source_of(name)], f"{spec.source_of(name)} is not a finite number (below {LARGEST:g})"
         if not is_whole(kind):
-            tests.append((f"NOT isfinite({value})" if name in counted else f"abs({value}) > {LARGEST}", said))
+            tests.append((f"abs({value}) > {LARGEST} AND NOT {is_nan(value)}", said))  # NaN is a missing value
             if kind not in FLOATS:
                 tests.append((f"{is_given(*column_of(name, spec, kinds))} AND {value} IS NULL", said))
     never_negative = [*counted, *(c.name for c in covariates if c.form in ("rate", "count"))]
@@ -124,8 +123,13 @@ def is_missing(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[
 
 
 def is_given(column: str, kind: str) -> str:
-    missing = {"VARCHAR": f"lower(trim({column})) IN ('', 'nan')"} | dict.fromkeys(FLOATS, f"isnan({column})")
+    missing = {"VARCHAR": f"lower(trim({column})) IN ('', 'nan')"} | dict.fromkeys(FLOATS, is_nan(column))
     return f"({column} IS NOT NULL{f' AND NOT {missing[kind]}' if kind in missing else ''})"
+
+
+def is_nan(value: str) -> str:
+    """Not `isnan`, which DuckDB takes for false where a Parquet file's statistics, which know no NaN, have an end."""
+    return f"(NOT isfinite({value}) AND NOT isinf({value}))"
 
 
 def is_whole(kind: str) -> bool:
@@ -149,7 +153,7 @@ def number(column: str, kind: str) -> str:
     if is_whole(kind):
         return f"{column}::DOUBLE"
     value = f"TRY_CAST({column} AS DOUBLE)"
-    return f"CASE WHEN NOT isnan({value}) THEN {value} END"
+    return f"CASE WHEN NOT {is_nan(value)} THEN {value} END"
 
 
 def comparable(column: str, kind: str) -> str:

@@ -29,6 +29,7 @@ def data() -> pd.DataFrame:
         ({"past ctr": 0.1}, "~ treatment + past ctr", r"`past` and `ctr`\. .* stand in backticks: `past ctr`\.$"),
         ({"age": None}, "~ treatment + age", "Fill them in or leave those rows out"),
         ({"class": "a"}, "~ treatment + C(class)", r"is written Q\('class'\)\.$"),
+        ({"industry[T.games]": 1.0}, "~ treatment + industry + .", r"two columns of the name industry\[T\.games\]"),
         ({"log": 1.0}, "~ treatment + log(log)", r"stand for functions; rename the columns: log\.$"),
         ({}, "~ C(industry, Treatment)", r"Treatment is written with the level"),
         ({}, "~ treatment + np.exp(20 * account_age_years)", "has values up to .*Rescale it"),

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlpf_pipeline.abtest.headline import headline_of
@@ -118,9 +119,11 @@ def test_missing_covariates_stay_null(data):
     assert found["lifetime_ctr"].isna().sum() == 5
 
 
-def test_nan_is_a_missing_value_also_in_flags_and_categories(data):
-    """As a flag it would be true, as a category a level of that name."""
+def test_nan_is_a_missing_value_of_every_covariate(data, tmp_path):
+    """As a flag it would be true, as a category a level of that name, as a number larger than any; and DuckDB takes a
+    Parquet file for free of it where the file's statistics, which leave it out, have an end."""
     numbers = {"new_advertiser": data.index % 2, "industry": data.index % 3}
+    numbers |= {name: data[name].to_numpy() for name in ("account_age_years", "lifetime_ctr")}
     gaps = np.asarray(data.index < 30)
     rest = pa.Table.from_pandas(data.drop(columns=list(numbers)), preserve_index=False)
     nan, null = rest, rest
@@ -130,6 +133,10 @@ def test_nan_is_a_missing_value_also_in_flags_and_categories(data):
     pd.testing.assert_frame_equal(load_experiment(nan).advertisers, load_experiment(null).advertisers)
     assert load_experiment(nan).advertisers["industry"].isna().sum() == 30
     assert headline_of(nan) == headline_of(null)
+    file = tmp_path / "nan.parquet"
+    pq.write_table(nan, file)
+    pd.testing.assert_frame_equal(load_experiment(file).advertisers, load_experiment(null).advertisers)
+    assert headline_of(file) == headline_of(null)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +158,7 @@ def test_nan_is_a_missing_value_also_in_flags_and_categories(data):
         (lambda d: d.assign(new_advertiser="maybe"), "not true or false"),
         (lambda d: d.assign(new_advertiser=1 + d["new_advertiser"]), "not true or false"),
         (lambda d: d.assign(account_age_years=1e200), "not a finite number"),
+        (lambda d: d.assign(impressions=1e200), "not a finite number"),
         (lambda d: d.assign(impressions="many"), "not a finite number"),
         (lambda d: d.assign(account_age_years=np.inf), "not a finite number"),
         (lambda d: d.assign(impressions=d["impressions"] + 0.5), "impressions counts whole things"),

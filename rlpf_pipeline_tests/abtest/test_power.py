@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tea_tasting as tt
 
@@ -112,6 +114,15 @@ def test_rows_that_are_no_counts_are_refused_though_their_advertisers_have_other
     pd.concat([frame, frame.head(7).assign(**broken)]).to_csv(tmp_path / "past.csv", index=False, na_rep="")
     with pytest.raises(UserError, match=message):
         planned_from(tmp_path / "past.csv")
+
+
+def test_clicks_that_are_nan_are_refused_though_a_files_statistics_do_not_know_them(tmp_path):
+    clicks = np.where(np.arange(200) == 7, np.nan, 5.0)
+    names = [f"a{i}" for i in range(200)]
+    past = pa.table({"advertiser_id": names, "impressions": np.full(200, 1000.0), "clicks": clicks})
+    pq.write_table(past, tmp_path / "past.parquet")
+    with pytest.raises(UserError, match=r"^1 row.*advertiser a7: impressions 1000\.0, clicks nan"):
+        planned_from(tmp_path / "past.parquet")
 
 
 def test_a_broken_row_far_down_is_the_users_mistake(tmp_path):
