@@ -5,6 +5,7 @@ Next in the flow: panel.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -19,6 +20,7 @@ from rlpf_pipeline.warehouse import ending_of, files_of, literal, quoted, reason
 
 DATABASES = (".duckdb", ".db")
 NOT_READ = (".json", ".jsonl", ".ndjson", ".xls", ".xlsx")
+DAY_OR_MONTH_FIRST = re.compile(r"\s*\d\d?[/-]\d\d?[/-]\d\d")
 UNREADABLE = (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.IOException)
 """What DuckDB raises where rows turn out to be broken."""
 
@@ -53,17 +55,36 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
     if ending_of(path) in NOT_READ:
         raise UserError(f"{path} is no table that is read here: write it as CSV or Parquet, or into DuckDB.")
-    # Folders called `arm=treatment` are no columns: what stands in the files is analysed.
-    file = f"{literal(escape(str(path)) if path.is_file() else files_of(path))}, hive_partitioning = false"
+    # Folders called `arm=treatment` are no columns: what stands in the files is analysed. A column is of the type that
+    # holds the values of all files, and not of the first one's, to which DuckDB would round those of the others.
+    file = literal(escape(str(path)) if path.is_file() else files_of(path))
+    file = f"{file}, hive_partitioning = false, union_by_name = true"
     if path.suffix == ".parquet":
         connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({file})")
         return
+    file = f"{file}, comment = ''"  # or a row whose name begins with # may be taken for one
     # A table: text is parsed for every query anew, and looked through for its types before.
     words = [spec.source_of(name) for name in ("advertiser_id", "arm")]
     columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM read_csv({file})").fetchall()]
     types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in words if name in columns)
     options = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"
     connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
+    if spec.date is not None and spec.date in columns:
+        require_plain_days(connection, f"read_csv({file}, all_varchar = true, filename = 'rlpf_file')", spec.date)
+
+
+def require_plain_days(connection: duckdb.DuckDBPyConnection, rows: str, date: str) -> None:
+    """Raise UserError where days of a CSV file may be its months too, as those of 02/01/2024: DuckDB guesses then."""
+    days = f"SELECT rlpf_file, {quoted(date)} AS day FROM {rows} WHERE {quoted(date)} IS NOT NULL"  # noqa: S608
+    first = connection.execute(f"{days} LIMIT 1").fetchall()
+    if not any(DAY_OR_MONTH_FIRST.match(day) for _, day in first):
+        return
+    parts = "TRY_CAST(regexp_extract_all(day, '[0-9]+')[:2] AS INTEGER[])"
+    for file, day in connection.execute(
+        f"""SELECT rlpf_file, min(day) FROM ({days}) GROUP BY rlpf_file
+        HAVING max(list_max({parts})) <= 12 ORDER BY rlpf_file LIMIT 1"""  # noqa: S608
+    ).fetchall():
+        raise UserError(f"{file}: the days of {date} may be its months, such as {day}. Write them like 2024-05-31.")
 
 
 def create_from_database(connection: duckdb.DuckDBPyConnection, query: str) -> None:

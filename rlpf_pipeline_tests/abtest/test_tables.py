@@ -48,6 +48,43 @@ def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_columns_of_several_files_hold_the_values_of_all(data, tmp_path, kind, whole_first):
+    """pandas writes whole numbers where no value of a file is missing or broken, which DuckDB took for all files."""
+    parts = [data.head(100).assign(lifetime_ctr=0, account_age_years=3), data.tail(200).drop(columns="industry")]
+    for number, rows in enumerate(parts if whole_first else parts[::-1]):
+        path = tmp_path / f"part-{number}.{kind}"
+        rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    together = pd.concat(parts)
+    found, expected = load_experiment(tmp_path / f"*.{kind}"), load_experiment(together)
+    for name in ("lifetime_ctr", "account_age_years", "industry"):
+        assert found.advertisers[name].tolist() == pytest.approx(expected.advertisers[name].tolist(), nan_ok=True)
+    assert headline_of(tmp_path / f"*.{kind}").risk == pytest.approx(headline_of(together).risk, rel=1e-9)
+
+
+def test_a_row_of_a_csv_whose_name_begins_with_a_hash_is_no_comment(data, tmp_path):
+    named = data.assign(advertiser_id=[*range(len(data) - 1), "#1"])
+    named.to_csv(tmp_path / "data.csv", index=False)
+    assert load_experiment(tmp_path / "data.csv").rows == len(data)
+
+
+@pytest.mark.parametrize("written", ["%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%y"])
+def test_days_of_a_csv_that_may_be_months_are_refused(data, tmp_path, written):
+    """02/01/2024 is the second of January or the first of February, until a day after the twelfth tells."""
+    date = ExperimentSpec(date="day")
+    days = panel_of(data, days=14)
+    days["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(days["day"] - days["day"].min(), "D")
+    early = days[days["day"] <= pd.Timestamp("2024-01-12")]
+    for name, rows in (("early", early), ("all", days)):
+        rows.assign(day=rows["day"].dt.strftime(written)).to_csv(tmp_path / f"{name}.csv", index=False)
+    with pytest.raises(UserError, match=r"early\.csv.*2024-05-31"):
+        load_experiment(tmp_path / "early.csv", date)
+    pd.testing.assert_frame_equal(
+        load_experiment(tmp_path / "all.csv", date).periods, load_experiment(days, date).periods
+    )
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_file_whose_name_reads_as_a_pattern_is_that_file(data, tmp_path, kind):
     for name, rows in (("results[1]", data), ("results1", data.head(100))):
         path = tmp_path / f"{name}.{kind}"
