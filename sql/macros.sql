@@ -68,6 +68,14 @@ CREATE OR REPLACE TEMP MACRO whole_number(value) AS
             THEN try_cast(replace(split_part(trim(value), '.', 1), ',', '') AS BIGINT)
     END;
 
+-- An id by itself: 120, also where a column that lacks some is one of floats (120.0, and nan for those it lacks). From 16
+-- digits on a float may be another number than was meant, and stays as it is.
+CREATE OR REPLACE TEMP MACRO plain_id(id) AS
+    CASE
+        WHEN ends_with(trim(id), '.0') AND regexp_full_match(trim(id), '[0-9]{1,15}\.0') THEN split_part(trim(id), '.', 1)
+        WHEN lower(trim(id)) NOT IN ('', 'nan') THEN trim(id)
+    END;
+
 -- A period with a day named in one way only: 2024-03-01, not its midnight (2024-03-01 00:00:00) or its window
 -- (2024-03-01/2024-03-01).
 CREATE OR REPLACE TEMP MACRO one_day(period) AS

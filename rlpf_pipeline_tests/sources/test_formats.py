@@ -234,6 +234,12 @@ def test_google_reports_of_the_web_interface_have_titles_above_and_totals_below(
     ]
 
 
+def test_google_ids_that_a_table_of_floats_has_changed_are_the_same(tmp_path):
+    header = "Ad group ID,Ad ID,Asset type,Asset,Impr.,Clicks\n"
+    accepted, _ = ingested(tmp_path, "floats.csv", f"{header}55.0,9.0,Headline,Fresh bread,100,3\n", "google-ads")
+    assert [row["ad_id"] for row in accepted] == ["9:55:headline"]
+
+
 def test_google_reports_without_the_ad_group_tell_ads_apart_by_their_own_id(tmp_path):
     content = (
         "Ad ID,Asset,Asset type,Impr.,Clicks\n"
@@ -276,6 +282,35 @@ def test_a_column_map_renames_the_columns_of_any_file(tmp_path, name):
         ("a", "Text 1", 101, 1),
         ("a", "Text 2", 102, 2),
     ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_ids_that_are_floats_where_some_are_missing_are_those_of_other_files(tmp_path, kind):
+    """120.0 is the ad 120, and not another one; its first day is in both files, and counts once."""
+    ids = {"ad_id": [120, 120, 121], "advertiser_id": [7, 7, 8], "variant_id": [1, 2, 1]}
+    counts = {"impressions": [100, 90, 80], "clicks": [3, 2, 1], "text": ["Fresh bread", "Warm rolls", "Cold milk"]}
+    complete = pa.table(ids | counts | {"period": ["2024-03-01"] * 3})
+    floats = {name: pa.array([*map(float, values[:2]), values[2]], pa.float64()) for name, values in ids.items()}
+    floats["advertiser_id"] = pa.array([7.0, 7.0, float("nan") if kind == "parquet" else None])
+    partial = pa.table(floats | counts | {"period": ["2024-03-01", "2024-03-02", "2024-03-02"]})
+    paths = [tmp_path / f"{name}.{kind}" for name in ("complete", "partial")]
+    for path, table in zip(paths, (complete, partial), strict=True):
+        if kind == "parquet":
+            pq.write_table(table, path)
+        elif kind == "csv":
+            table.to_pandas().to_csv(path, index=False)
+        else:
+            table.to_pandas().to_json(path, orient="records", lines=True)
+    assert ingest(paths, "generic", tmp_path) == (6, 5, 1)
+    accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+    assert {(row["ad_id"], row["advertiser_id"], row["variant_id"]) for row in accepted} == {
+        ("120", "7", "1"),
+        ("120", "7", "2"),
+        ("121", "8", "1"),
+        ("121", None, "1"),
+    }
+    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert reject["reason"].startswith("duplicate variant: same ad, text and period as row 1")
 
 
 @pytest.mark.parametrize("name", ["ads.csv", "ads.jsonl", "ads.parquet"])

@@ -36,6 +36,11 @@ def ingested(tmp_path, content, name="ads.csv", source="generic"):
         (b",v,x,100,3,1", "missing ad_id"),
         (b"1.2021E+17,v,x,100,3,1", "ad_id is a rounded number: format the column as text before the file is saved"),
         (b"1E+11,v,x,100,3,1", "ad_id is a rounded number: format the column as text before the file is saved"),
+        (
+            b"120210000000000020.0,v,x,9,3,1",
+            "ad_id is a rounded number: format the column as text before the file is saved",
+        ),
+        (b"nan,v,x,100,3,1", "missing ad_id"),
         (b"a,v,x,many,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.7,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.000,3,1", "impressions is not a whole number"),

@@ -38,6 +38,6 @@ SELECT
     impressions,
     clicks,
     period,
-    coalesce(nullif(trim(variant_id), ''), text) AS duplicate_key,
+    coalesce(plain_id(variant_id), text) AS duplicate_key,
     NULL::VARCHAR AS exclusion
 FROM named

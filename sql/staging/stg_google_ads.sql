@@ -43,7 +43,7 @@ SELECT
     row_number,
     $source::VARCHAR AS source,
     -- The web interface writes -- where there is nothing, as in its lines of totals.
-    nullif(nullif(trim(ad), ''), '--') || coalesce(':' || nullif(trim(ad_group), ''), '') || ':' || field_type AS ad_id,
+    nullif(plain_id(ad), '--') || coalesce(':' || plain_id(ad_group), '') || ':' || field_type AS ad_id,
     advertiser_id,
     'Field: ' || field_type AS context,
     NULL::VARCHAR AS variant_id,

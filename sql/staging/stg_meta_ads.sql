@@ -41,6 +41,6 @@ SELECT
     impressions,
     clicks,
     coalesce(day, CASE WHEN starts = stops THEN starts ELSE starts || '/' || stops END) AS period,
-    coalesce(variant_id, text) AS duplicate_key,
+    coalesce(plain_id(variant_id), text) AS duplicate_key,
     NULL::VARCHAR AS exclusion
 FROM named

@@ -5,8 +5,9 @@ SELECT
     CASE
         WHEN text IS NULL THEN 'missing text'
         WHEN ad_id IS NULL THEN 'missing ad_id'
-        -- A spreadsheet shows 120210000000000017 as 1.2021E+17, and all ads of an account become one.
-        WHEN regexp_matches(ad_id, '^[0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{2}(:|$)')
+        -- A spreadsheet shows 120210000000000017 as 1.2021E+17, a column of floats as 120210000000000020.0, and several ads
+        -- of an account become one.
+        WHEN regexp_matches(ad_id, '^([0-9]([.,][0-9]+[eE][+]?|[eE][+])[0-9]{2}|[0-9]{16,}\.0)(:|$)')
             THEN 'ad_id is a rounded number: format the column as text before the file is saved'
         WHEN impressions IS NULL THEN 'impressions is not a whole number'
         WHEN clicks IS NULL THEN 'clicks is not a whole number'
@@ -20,10 +21,10 @@ FROM (
     SELECT
         * REPLACE (
             nullif(trim(source), '') AS source,
-            nullif(trim(ad_id), '') AS ad_id,
-            nullif(trim(advertiser_id), '') AS advertiser_id,
+            plain_id(ad_id) AS ad_id,
+            plain_id(advertiser_id) AS advertiser_id,
             clean_text(context) AS context,
-            nullif(trim(variant_id), '') AS variant_id,
+            plain_id(variant_id) AS variant_id,
             clean_text(text) AS text,
             plain_period(nullif(trim(period), '')) AS period,
             whole_number(impressions) AS impressions,
