@@ -15,6 +15,8 @@ from rlpf_pipeline.warehouse import literal, quoted
 NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
 WHOLE = ("impressions", "clicks", "ads", "variations")
+ROUNDED = "^([0-9]([.,][0-9]+)?[eE][+][0-9]{2}|[0-9]{16,}[.]0)$"
+"""An id that was too long for a spreadsheet (1.2021E+17) or a column of floats; as in ab_advertiser.sql."""
 DIGITS = "YYYYMMDD"
 """In place of the type of a date's whole numbers, where 20240131 is the last of January (panel.are_written_dates)."""
 
@@ -45,7 +47,11 @@ def row_queries(
         f"coalesce(lower({fields['advertiser_id']}) IN ('', 'nan'), true)",
         f"missing value in {spec.source_of('advertiser_id')}",
     )
-    tests = [unnamed, is_missing("arm", spec, kinds), *tests]
+    rounded = (
+        f"regexp_matches({fields['advertiser_id']}, {literal(ROUNDED)})",
+        f"{spec.source_of('advertiser_id')} is a rounded number, that of several: hold it as a whole number or as text",
+    )
+    tests = [unnamed, rounded, is_missing("arm", spec, kinds), *tests]
     described = {name: fields[name] for name in ("advertiser_id", "given_day")}
     described |= {c.name: quoted(spec.source_of(c.name)) for c in covariates}
     problem = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(said)}' for wrong, said in tests)} END"

@@ -68,6 +68,15 @@ def test_a_row_of_a_csv_whose_name_begins_with_a_hash_is_no_comment(data, tmp_pa
     assert load_experiment(tmp_path / "data.csv").rows == len(data)
 
 
+@pytest.mark.parametrize("first", [9_007_199_254_740_993, 120_210_000_000_000_017])
+def test_advertisers_whose_numbers_floats_have_rounded_are_refused(data, first):
+    numbered = data.assign(advertiser_id=[first + 4 * i for i in range(len(data))])
+    assert len(load_experiment(numbered).advertisers) == len(data)
+    for read in (load_experiment, headline_of):
+        with pytest.raises(UserError, match="advertiser_id is a rounded number"):
+            read(numbered.astype({"advertiser_id": float}))
+
+
 @pytest.mark.parametrize("written", ["%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%y"])
 def test_days_of_a_csv_that_may_be_months_are_refused(data, tmp_path, written):
     """02/01/2024 is the second of January or the first of February, until a day after the twelfth tells."""

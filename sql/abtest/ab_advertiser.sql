@@ -1,5 +1,5 @@
 -- One row per advertiser of an experiment, from ab_rows (one row per advertiser, or per advertiser and day).
--- wrong: whether one of its rows is, or it has no name. Counts are sums. days: how many distinct ones it has, by a bit for
+-- wrong: whether one of its rows is, or it has no name, or a rounded number for one. Counts are sums. days: how many distinct ones it has, by a bit for
 -- each day from $first to $last, those of the experiment (of as small a whole number as is enough, which is faster); fewer
 -- than row_count where a day is repeated. flawed: cannot be analysed, for one of these reasons.
 -- What describes the advertiser (ab_descriptions, by row) is that of its first day, before the treatment could change it:
@@ -10,7 +10,10 @@
 WITH totals AS (
     SELECT
         advertiser_id,
-        bool_or(wrong) OR coalesce(lower(advertiser_id) IN ('', 'nan'), true) AS wrong,
+        bool_or(wrong)
+        OR coalesce(lower(advertiser_id) IN ('', 'nan'), true)
+        OR CASE WHEN ends_with(advertiser_id, '.0') OR contains(advertiser_id, '+')
+            THEN regexp_matches(advertiser_id, '^([0-9]([.,][0-9]+)?[eE][+][0-9]{2}|[0-9]{16,}[.]0)$') ELSE false END AS wrong,
         min(arm) AS arm,
         min(arm) <> max(arm) AS crossed,
         count(*) AS row_count,
