@@ -82,7 +82,7 @@ def exposed_numbers(table: Opened) -> Numbers:
     found = table.connection.execute(
         f"""SELECT flawed, hash(advertiser_id) AS advertiser_id, {selected(columns)}
         FROM ({table.advertisers(number_of)}) WHERE impressions > 0 OR flawed""",  # noqa: S608 (names are quoted)
-        table.days,
+        table.parameters,
     ).fetchnumpy()
     order = np.argsort(found.pop("advertiser_id"))  # threads return them in any order; a hash is sorted fast
     arrays = {name: np.asarray(column, dtype=np.float64)[order] for name, column in found.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
-from rlpf_pipeline.abtest.rows import DIGITS, RowQueries, day_of, is_whole, row_queries, value_of
+from rlpf_pipeline.abtest.rows import DIGITS, ROUNDED, RowQueries, day_of, is_whole, row_queries, value_of
 from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.abtest.tables import open_source, readable_to_its_end
 from rlpf_pipeline.contracts import ARMS
@@ -105,8 +105,8 @@ class Opened(NamedTuple):
         return f"WITH ab_rows AS ({queries.typed}), ab_descriptions AS ({queries.descriptions}) FROM ({select})"
 
     def advertisers(self, value: Callable[[Form, str, str], str] = value_of) -> str:
-        """The SELECT of one row per advertiser (ab_advertiser.sql), with the parameters `days`. value: of a covariate
-        of some form, from how it was given and that type."""
+        """The SELECT of one row per advertiser (ab_advertiser.sql), with `parameters`. value: of a covariate of
+        some form, from how it was given and that type."""
         values = [
             f"{value(c.form, quoted(c.name), self.kinds[self.spec.source_of(c.name)])} AS {quoted(c.name)}"
             for c in self.covariates
@@ -115,8 +115,9 @@ class Opened(NamedTuple):
         return self.from_rows(f"SELECT *{replaced} FROM ({read_sql('abtest/ab_advertiser')})")  # noqa: S608
 
     @property
-    def days(self) -> dict[str, int]:
-        return {"first": self.first, "last": self.last}
+    def parameters(self) -> dict[str, object]:
+        """Of the SELECT of advertisers."""
+        return {"first": self.first, "last": self.last, "rounded": ROUNDED}
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def opened(source: Any, spec: ExperimentSpec, query: str | None, headline: bool 
 
 def make_advertisers(table: Opened) -> None:
     """Make the table `advertisers`, one row each. Raises UserError as `load_experiment` for what cannot be analysed."""
-    table.connection.execute(f"CREATE TEMP TABLE advertisers AS {table.advertisers()}", table.days)
+    table.connection.execute(f"CREATE TEMP TABLE advertisers AS {table.advertisers()}", table.parameters)
     require_sound_rows(table)
     require_assignment(table.connection)
     require_distinct_days(table)

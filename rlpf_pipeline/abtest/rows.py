@@ -16,7 +16,7 @@ NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
 WHOLE = ("impressions", "clicks", "ads", "variations")
 ROUNDED = "^([0-9]([.,][0-9]+)?[eE][+][0-9]{2}|[0-9]{16,}[.]0)$"
-"""An id that was too long for a spreadsheet (1.2021E+17) or a column of floats; as in ab_advertiser.sql."""
+"""An id that was too long for a spreadsheet (1.2021E+17) or a column of floats."""
 DIGITS = "YYYYMMDD"
 """In place of the type of a date's whole numbers, where 20240131 is the last of January (panel.are_written_dates)."""
 

@@ -59,8 +59,8 @@ class Tracking(NamedTuple):
             store = self.settings.instance / "mlflow.db"
             print(
                 f"MLflow's store {store} takes no run, so {name} goes on without: {root_of(error)}. "
-                "Close what else has it open; where it is damaged, move it away and the next run makes a new one; where "
-                f"it is of an older MLflow, `mlflow db upgrade {self.settings.mlflow_uri}` renews it.",
+                "Close what else has it open; where it is damaged, move it away and the next run makes a new one; "
+                f"where it is of an older MLflow, `mlflow db upgrade {self.settings.mlflow_uri}` renews it.",
                 file=sys.stderr,
                 flush=True,
             )

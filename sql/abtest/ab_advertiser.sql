@@ -1,7 +1,8 @@
 -- One row per advertiser of an experiment, from ab_rows (one row per advertiser, or per advertiser and day).
--- wrong: whether one of its rows is, or it has no name, or a rounded number for one. Counts are sums. days: how many distinct ones it has, by a bit for
--- each day from $first to $last, those of the experiment (of as small a whole number as is enough, which is faster); fewer
--- than row_count where a day is repeated. flawed: cannot be analysed, for one of these reasons.
+-- wrong: whether one of its rows is, or it has no name, or one like $rounded (rows.ROUNDED). Counts are sums. days: how many
+-- distinct ones it has, by a bit for each day from $first to $last, those of the experiment (of as small a whole number as
+-- is enough, which is faster); fewer than row_count where a day is repeated. flawed: cannot be analysed, for one of these
+-- reasons.
 -- What describes the advertiser (ab_descriptions, by row) is that of its first day, before the treatment could change it:
 -- looked up there, which is faster than to carry it along from row to row, the more so as DuckDB reads no further than the
 -- last first day. Without a flaw there is one row of that day.
@@ -12,8 +13,10 @@ WITH totals AS (
         advertiser_id,
         bool_or(wrong)
         OR coalesce(lower(advertiser_id) IN ('', 'nan'), true)
-        OR CASE WHEN ends_with(advertiser_id, '.0') OR contains(advertiser_id, '+')
-            THEN regexp_matches(advertiser_id, '^([0-9]([.,][0-9]+)?[eE][+][0-9]{2}|[0-9]{16,}[.]0)$') ELSE false END AS wrong,
+        OR CASE
+            WHEN ends_with(advertiser_id, '.0') OR contains(advertiser_id, '+') THEN regexp_matches(advertiser_id, $rounded)
+            ELSE false
+        END AS wrong,
         min(arm) AS arm,
         min(arm) <> max(arm) AS crossed,
         count(*) AS row_count,
