@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MINIMUM_ADVERTISERS = 10
 LARGEST = 1e100
 """Of a number: squares of more, summed, would overflow."""
+LARGEST_COUNT = 2**53
+"""Up to it a float tells whole numbers apart."""
 NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 """What pandas calls columns of objects that are numbers."""
 
@@ -106,7 +108,7 @@ def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 
 def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
-    """Raise UserError unless 0 <= successes <= trials <= LARGEST in every row."""
+    """Raise UserError unless 0 <= successes <= trials <= LARGEST_COUNT in every row."""
     try:
         k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
     except (TypeError, ValueError) as error:
@@ -114,7 +116,7 @@ def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
             f"{successes} and {trials} are to hold numbers: {error}. Correct them at their source."
         ) from error
     for wrong, problem in (
-        (~((k <= LARGEST) & (n <= LARGEST)), f"is not a finite number (below {LARGEST:g})"),
+        (~((k <= LARGEST_COUNT) & (n <= LARGEST_COUNT)), f"is not a finite number (up to {LARGEST_COUNT:g})"),
         ((k < 0) | (n < 0), "is negative"),
         (k > n, f"has more {successes} than {trials}"),
     ):

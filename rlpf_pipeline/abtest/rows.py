@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rlpf_pipeline.abtest.frames import LARGEST
+from rlpf_pipeline.abtest.frames import LARGEST, LARGEST_COUNT
 from rlpf_pipeline.abtest.spec import OUTCOMES, Covariate, ExperimentSpec, Form
 from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.warehouse import literal, quoted
@@ -101,11 +101,14 @@ def row_tests(
     numbers = [*counted, *(c.name for c in covariates if c.form in NUMBER_FORMS)]
     plain = {name: comparable(*column_of(name, spec, kinds)) for name in numbers}
     for name, value in plain.items():
-        kind, said = kinds[spec.source_of(name)], f"{spec.source_of(name)} is not a finite number (below {LARGEST:g})"
+        kind, largest = kinds[spec.source_of(name)], LARGEST_COUNT if name in WHOLE else LARGEST
+        said = f"{spec.source_of(name)} is not a finite number (up to {largest:g})"
         if not is_whole(kind):
-            tests.append((f"abs({value}) > {LARGEST} AND NOT {is_nan(value)}", said))  # NaN is a missing value
+            tests.append((f"abs({value}) > {largest} AND NOT {is_nan(value)}", said))  # NaN is a missing value
             if kind not in FLOATS:
                 tests.append((f"{is_given(*column_of(name, spec, kinds))} AND {value} IS NULL", said))
+        elif name in WHOLE:
+            tests.append((f"{value} > {largest}", said))
     never_negative = [*counted, *(c.name for c in covariates if c.form in ("rate", "count"))]
     tests += [(f"{plain[name]} < 0", f"{spec.source_of(name)} is negative") for name in never_negative]
     whole = [n for n in WHOLE if n in counted and not is_whole(kinds[spec.source_of(n)])]

@@ -170,7 +170,7 @@ def test_naive_errors_reject_far_too_often_where_robust_ones_do_not():
     [
         ({"clicks": 10**9}, "~ treatment", "more clicks than impressions"),
         ({"clicks": -1}, "~ treatment", "negative"),
-        ({"impressions": 1e200}, "~ treatment", r"not a finite number \(below 1e\+100\)"),
+        ({"impressions": 1e21}, "~ treatment", r"not a finite number \(up to 9\.0072e\+15\)"),
         ({"clicks": None}, "~ treatment", "Missing values in clicks"),
         ({"one": 1.0}, "~ treatment + one", "collinear columns: one"),
         ({"clicks": "few"}, "~ treatment", "clicks and impressions are to hold numbers.*'few'"),
