@@ -21,7 +21,7 @@ import duckdb
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES, collect_refused, stream_of
-from rlpf_pipeline.warehouse import ending_of, reason_of
+from rlpf_pipeline.warehouse import ending_of, quoted, reason_of
 
 DELIMITERS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 """What may stand between the fields, the usual first; spreadsheets of many countries write semicolons."""
@@ -138,9 +138,8 @@ FROM (
 SCAN_PARQUET = """
 CREATE TEMP TABLE scanned AS
 SELECT to_json(row)::VARCHAR AS raw_row
-FROM read_parquet($path, binary_as_string = true, hive_partitioning = false) AS row
+FROM (SELECT * {bytes_as_text} FROM read_parquet($path, hive_partitioning = false)) AS row
 """
-
 
 FIND_BLANK_LINE = """
 SELECT 1
@@ -203,8 +202,9 @@ def read_file(
             connection.execute(SCAN_DOCUMENT, source | {"max_bytes": MAX_DOCUMENT_BYTES, "fields": fields})
         else:
             described = connection.execute("DESCRIBE FROM read_parquet($path, hive_partitioning = false)", source)
-            require_columns(path, [str(name) for name, *_ in described.fetchall()], required)
-            connection.execute(SCAN_PARQUET, source)
+            kinds = {str(name): str(kind) for name, kind, *_ in described.fetchall()}
+            require_columns(path, list(kinds), required)
+            connection.execute(SCAN_PARQUET.format(bytes_as_text=bytes_as_text(kinds, required)), source)
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
         raise UserError(
             f"{path} cannot be read: {reason_of(error)} Check that the file is complete, that its ending "
@@ -217,6 +217,20 @@ def read_file(
         connection.execute(FLAG_INVALID_JSON, {"file_index": file_index})
         if keys := json_keys(connection, file_index):  # none in an API's last page, which may be empty
             require_columns(path, keys, required)
+
+
+def bytes_as_text(kinds: dict[str, str], required: tuple[Required, ...]) -> str:
+    """What a SELECT replaces in a Parquet file's columns (of these types): texts that are held as bytes by the texts.
+
+    Of what is not needed, such as images, some may be no text: it is kept as base64.
+    """
+    needed = {name for column in required for name in column.names}
+    values = []
+    for name in (name for name, kind in kinds.items() if kind == "BLOB"):
+        text = f"decode({quoted(name)})"
+        value = text if name in needed else f"coalesce(TRY({text}), base64({quoted(name)}))"
+        values.append(f"{value} AS {quoted(name)}")
+    return f"REPLACE ({', '.join(values)})" if values else ""
 
 
 def append_scanned(connection: duckdb.DuckDBPyConnection, path: Path, file_index: int, header_rows: int) -> None:

@@ -350,6 +350,25 @@ def test_binary_texts_of_parquet_are_texts(tmp_path):
     assert [row["text"] for row in accepted] == ["café"]
 
 
+def test_bytes_beside_the_texts_of_parquet_are_kept_with_a_reject(tmp_path):
+    """A picture in each row refused the whole file. As the text itself, bytes that are no text are the file's fault."""
+    picture = pa.array([b"\xff\xd8\xff\xe0", None], pa.binary())
+    rows = {
+        "ad_id": ["a", None],
+        "text": ["One", "Two"],
+        "impressions": [9, 9],
+        "clicks": [1, 1],
+        'a "picture"': picture,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "in.parquet")
+    counts, _, (reject,) = ingested(tmp_path, (tmp_path / "in.parquet").read_bytes(), "ads.parquet")
+    assert counts == (2, 1, 1)
+    assert json.loads(reject["raw_row"])['a "picture"'] is None
+    pq.write_table(pa.table(rows | {"text": picture}), tmp_path / "in.parquet")
+    with pytest.raises(UserError, match=r"ads\.parquet cannot be read: .*UTF"):
+        ingested(tmp_path, (tmp_path / "in.parquet").read_bytes(), "ads.parquet")
+
+
 def test_a_long_text_near_the_top_does_not_refuse_the_file(tmp_path):
     counts, *_ = ingested(tmp_path, HEADER + b"a,v," + b"long " * 30_000 + b",100,3,1\n" + GOOD)
     assert counts == (2, 2, 0)
