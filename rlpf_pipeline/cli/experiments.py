@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ def ab_report(
     from rlpf_pipeline.defs.steps import report_on
     from rlpf_pipeline.whole_files import require_writable
 
+    require_beside_data(output, data)
     require_writable(output / "report.html")
     options = {"--data": data, "--output": output, "--spec": spec, "--query": query}
     words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -93,6 +95,18 @@ def ab_power(
     )
     if output:
         write_atomically(output, json.dumps(plain(planned), indent=2, sort_keys=True) + "\n")
+
+
+def require_beside_data(output: Path, data: Path) -> None:
+    """Raises UserError where a file of the report would replace the data, or be among them the next time."""
+    from rlpf_pipeline.report.write import FILES
+    from rlpf_pipeline.whole_files import is_same
+
+    for name in FILES:
+        if is_same(output / name, data):
+            raise UserError(f"The report's {name} would replace the data {data}. Choose another --output.")
+        if "*" in data.name and is_same(output, data.parent) and fnmatchcase(name, data.name):
+            raise UserError(f"The report's {name} would be among the data {data}. Choose another --output.")
 
 
 def digest_of_files(path: Path) -> str:

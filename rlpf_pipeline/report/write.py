@@ -32,6 +32,8 @@ from rlpf_pipeline.whole_files import written_whole
 PACKAGES = ("numpy", "scipy", "pandas", "duckdb", "formulaic", "statsmodels")
 STANDALONE = ("forest", "over_time", "segments")
 """Plots that are written as files too."""
+FILES = ("report.html", "report.md", "results.json", "effects.csv", "forest.png", *(f"{n}.svg" for n in STANDALONE))
+"""All that a report may have."""
 
 
 class Truth(NamedTuple):

@@ -27,6 +27,21 @@ def test_a_folder_in_the_output_s_place_is_told(
         assert capsys.readouterr() == ("", f"rlpf: The output {folder} is a folder. Choose another name.\n")
 
 
+def test_a_report_is_not_written_over_its_data_or_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = Path("effects.csv")
+    experiment(20, seed=1).to_csv(data, index=False)
+    before = data.read_bytes()
+    for given, output in (("effects.csv", "."), (str(tmp_path / "effects.csv"), ""), ("*.csv", str(tmp_path))):
+        assert rlpf(monkeypatch, "ab-report", "--data", given, "--output", output) == 2
+        what = "among the data *.csv" if "*" in given else f"replace the data {given}"
+        said = f"rlpf: The report's effects.csv would {'be ' if '*' in given else ''}{what}. Choose another --output.\n"
+        assert capsys.readouterr() == ("", said)
+    assert data.read_bytes() == before
+
+
 @pytest.mark.parametrize("folder", ["/proc/x", "/proc"])
 def test_a_place_where_nothing_can_be_made_is_told(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
