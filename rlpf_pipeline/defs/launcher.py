@@ -125,10 +125,11 @@ def launch(module: str, run_config: Path, environment: Mapping[str, str]) -> Non
     variables[EXPECTS_RANKS] = str(content_of(config).get("num_processes", 1))
     with process_group(command, variables) as process:
         code = as_in_shells(process.wait())
+    if code == 0:
+        return  # a reason that lies there is of a job that was refused meanwhile
     if mistakes := left_by_ranks(MISTAKE, folder):
         raise UserError(mistakes[0].read_text(encoding="utf-8"))
-    if code != 0:
-        raise JobFailed(f"{reason(folder, code)}\nTo repeat it: {shlex.join(command)}")
+    raise JobFailed(f"{reason(folder, code)}\nTo repeat it: {shlex.join(command)}")
 
 
 def left_by_ranks(file: str, folder: Path) -> list[Path]:

@@ -32,5 +32,7 @@ with publish(output, config.recipe) as (folder, metrics):
     if config.options["end"] == "is mistaken":
         (path.parent / MISTAKE.format(rank=0)).write_text("No ad has two texts.")
         sys.exit(2)
+    if config.options["end"] == "well, beside another that is refused":
+        (path.parent / MISTAKE.format(rank=0)).write_text("Another job is writing the output.")
     (folder / "weights.txt").write_text("whole")
     metrics |= {"accuracy": 0.75, "expects_gpu": EXPECTS_GPU in os.environ, "expects_ranks": os.environ[EXPECTS_RANKS]}

@@ -61,6 +61,12 @@ def test_what_the_user_can_mend_is_told_as_that(tmp_path: Path) -> None:
         launch(FAKE_JOB, run_config(tmp_path, "is mistaken"), {"PYTHONPATH": REPOSITORY})
 
 
+def test_a_job_that_ends_well_is_not_told_what_another_with_its_run_json_was_refused_for(tmp_path: Path) -> None:
+    launch(FAKE_JOB, run_config(tmp_path, "well, beside another that is refused"), {"PYTHONPATH": REPOSITORY})
+    assert (tmp_path / MISTAKE.format(rank=0)).is_file()
+    assert (tmp_path / "model" / "weights.txt").read_text() == "whole"
+
+
 def test_a_killed_job_leaves_nothing_under_its_final_name(tmp_path: Path) -> None:
     for file in (CRASH, MISTAKE):
         (tmp_path / file.format(rank=0)).write_text("Of a run before.")
