@@ -13,7 +13,7 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 from pydantic import Field
 
 from rlpf_pipeline.artifacts import explained, is_current
-from rlpf_pipeline.defs.building import Outcome, only_job, outcome_of
+from rlpf_pipeline.defs.building import Outcome, alone, only_job, outcome_of
 from rlpf_pipeline.defs.launcher import launch, write_run_config
 from rlpf_pipeline.defs.stages import STAGES, folder_of, recipe_of
 from rlpf_pipeline.defs.tracking import Tracking
@@ -56,9 +56,12 @@ class TrainingLauncher(dg.ConfigurableResource):
     dagster_ui: str = "http://127.0.0.1:3000"
 
     def build(self, context: dg.AssetExecutionContext, settings: Settings, name: str) -> Outcome:
-        """Run the job unless the stage is up to date. Raises dagster.Failure with what it said, or its UserError."""
+        """Run the job unless the stage is up to date, which an `rlpf train` of it may make it: that is waited for.
+        Raises dagster.Failure with what the job said, or its UserError."""
         with only_job(settings), explained(settings.home, ()):
-            if is_current(folder_of(name, settings), recipe_of(name, settings)):
+            with alone(folder_of(name, settings)) as folder:
+                current = is_current(folder, recipe_of(name, settings))
+            if current:
                 return outcome_of(name, settings, reused=True)
             self._run(context, settings, name)
         return outcome_of(name, settings, reused=False)

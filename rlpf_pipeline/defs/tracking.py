@@ -49,7 +49,7 @@ class Tracking(NamedTuple):
         """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none,
         and restores an experiment that was deleted. None, with a word, where the store takes no run.
 
-        One job of a stage runs at a time, so its runs that are still RUNNING were killed, and are marked so.
+        One job runs at a time (`only_job`), so runs of jobs that are still RUNNING were killed, and are marked so.
         """
         try:
             return self._made(name, tags)
@@ -76,7 +76,7 @@ class Tracking(NamedTuple):
             experiment_id = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(experiment_id)
-        abandoned = f"attributes.status = 'RUNNING' AND tags.`dagster.asset_key` = '{name}'"
+        abandoned = "attributes.status = 'RUNNING' AND tags.`dagster.asset_key` LIKE '%'"
         for run in client.search_runs([experiment_id], abandoned):
             client.set_terminated(run.info.run_id, "KILLED")
         run = client.create_run(experiment_id, run_name=name, tags=tags)

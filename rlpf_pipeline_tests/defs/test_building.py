@@ -4,10 +4,12 @@ import errno
 import os
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from rlpf_pipeline.artifacts import publish
 from rlpf_pipeline.defs.building import build, build_table
+from rlpf_pipeline.defs.resources import TrainingLauncher
 from rlpf_pipeline.defs.stages import folder_of, manifest_of, recipe_of
 from rlpf_pipeline.defs.steps import variant_performance
 from rlpf_pipeline.errors import UserError
@@ -37,6 +39,15 @@ def test_what_a_killed_process_was_building_goes_also_where_nothing_is_built_ane
     left.mkdir()
     everything_built.warehouse.touch()
     assert variant_performance(everything_built).reused
+    assert not left.exists()
+
+
+def test_what_a_killed_job_of_other_settings_was_building_goes_once_they_are_edited_back(
+    everything_built: Settings,
+) -> None:
+    left = folder_of("adllama", everything_built).with_name(".adllama.building")
+    left.mkdir(parents=True)
+    assert TrainingLauncher().build(dg.build_asset_context(), everything_built, "adllama").reused
     assert not left.exists()
 
 

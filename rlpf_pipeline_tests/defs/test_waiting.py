@@ -16,6 +16,7 @@ HOLDS = """
 import sys, time
 from pathlib import Path
 from rlpf_pipeline.defs.building import alone, only_job
+from rlpf_pipeline.defs.stages import folder_of
 from rlpf_pipeline.profiles import load_settings
 
 settings = load_settings("tiny", (), Path(sys.argv[1]))
@@ -41,6 +42,7 @@ def check(settings: Settings) -> None:
     ("what", "step", "says"),
     [
         ("only_job(settings)", train, "Waiting for a job of another run to end"),
+        ('alone(folder_of("reward_model", settings))', train, "Waiting for another process that makes"),
         ("alone(settings.warehouse)", check, "Waiting for another process that makes"),
     ],
 )
