@@ -33,7 +33,8 @@ SHOWN = 200
 
 
 class Answers:
-    """Answers by the digest of their request, in memory and, each flushed at once, in a file."""
+    """Answers by the digest of their request, in memory and, each flushed at once, in a file. Raises UserError where a
+    line of that is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, Lock()
@@ -43,7 +44,15 @@ class Answers:
         whole = written[: written.rfind(b"\n") + 1]
         if whole != written:
             os.truncate(path, len(whole))
-        self.by_request: dict[str, str] = dict(json.loads(line) for line in whole.splitlines())
+        self.by_request: dict[str, str] = {}
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            try:
+                self.by_request |= [json.loads(line)]
+            except (ValueError, TypeError):
+                raise UserError(
+                    f"Line {number} of {path}, the teacher's answers so far, is damaged: {line[:SHOWN]!r}. Remove that "
+                    "line: what it answered is asked for again."
+                ) from None
 
     def add(self, request: str, answer: str) -> None:
         with self.lock, self.path.open("a", encoding="utf-8") as file:

@@ -152,6 +152,16 @@ def test_no_answer_is_paid_for_twice(serving: Callable[[Reply], Server], tmp_pat
     assert len(server.bodies) == 2
 
 
+@pytest.mark.parametrize("line", ['["torn["whole", "an answer"]', "\0\0\0", "[1]", "7"])
+def test_a_damaged_line_of_the_answers_is_named(line: str, serving: Callable[[Reply], Server], tmp_path: Path) -> None:
+    """As where the file was cut short while another answer came, or by a power cut."""
+    server, path = serving(echo), tmp_path / "answers.jsonl"
+    ask(server, path, ["Sofas for every room"])
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(UserError, match=rf"^Line 2 of {path}, .* is damaged: .*Remove that line: .* asked for again"):
+        ask(server, path, ["Sofas for every room"])
+
+
 def test_answers_that_were_known_are_told_before_any_is_asked(
     serving: Callable[[Reply], Server], tmp_path: Path
 ) -> None:
