@@ -48,6 +48,9 @@ FULL = (
 )
 """What the system, SQLite, Python's tempfile and DuckDB say of a full disk, whichever library passes it on."""
 
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says of a place that this account may not use."""
+
 Metric = float | int | str | bool | None
 Metrics = dict[str, Metric]
 
@@ -132,8 +135,8 @@ def publish(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, Metrics]]:
 
 @contextmanager
 def explained(home: Path, inputs: Iterable[Path]) -> Iterator[None]:
-    """Turns what is no fault of a stage, whichever library passes it on, into a UserError: a full disk, and an input
-    that is not what was written."""
+    """Turns what is no fault of a stage, whichever library passes it on, into a UserError: a full disk, a home of
+    another account, and an input that is not what was written."""
     try:
         yield
     except Exception as error:
@@ -144,6 +147,11 @@ def explained(home: Path, inputs: Iterable[Path]) -> Iterator[None]:
                 f"The disk of {home} is full, or that of temporary files (TMPDIR). What was complete is as it was "
                 "before. Free some space, or set RLPF_HOME (or TMPDIR) to a larger disk, and run again."
             ) from error
+        if denied := denied_place(error, home.parent):
+            raise UserError(
+                f"This account may not use {denied}. Give it the right to read and write all of {home.parent} (chown, "
+                "where another account made it), or set RLPF_HOME to a folder of its own."
+            ) from error
         if not isinstance(error, UserError):
             for folder in inputs:
                 require_as_written(folder)
@@ -152,6 +160,13 @@ def explained(home: Path, inputs: Iterable[Path]) -> Iterator[None]:
 
 def tells_of_full_disk(error: Exception) -> bool:
     return any(words in str(error) for words in FULL)
+
+
+def denied_place(error: Exception, instance: Path) -> str | None:
+    """The place below `instance` that this account may not use, where the error tells of one."""
+    if not isinstance(error, OSError) or error.errno not in DENIED or not error.filename:
+        return None
+    return str(error.filename) if Path(error.filename).is_relative_to(instance) else None
 
 
 def swap_into_place(building: Path, folder: Path) -> None:

@@ -81,6 +81,21 @@ def test_a_full_disk_is_explained_whoever_says_it(everything_built: Settings, ki
         build("reward_model", everything_built.model_copy(update={"seed": 99}), fail)
 
 
+def test_a_home_of_another_account_is_told_with_what_to_do_and_a_file_of_the_user_s_is_not(
+    everything_built: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings, said = everything_built.model_copy(update={"seed": 99}), os.strerror(errno.EACCES)
+    own = tmp_path_factory.mktemp("elsewhere") / "july.csv"
+
+    def fail(place: Path) -> dict[str, int]:
+        raise PermissionError(errno.EACCES, said, str(place))
+
+    with pytest.raises(UserError, match=rf"may not use .*\.building\. Give it .* all of {settings.instance} "):
+        build("reward_model", settings, fail)
+    with pytest.raises(PermissionError, match=rf"{said}: '{own}'$"):
+        build("reward_model", settings, lambda _: fail(own))
+
+
 def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(everything_built: Settings) -> None:
     """A library says what it could not read; only the manifest knows that the file was another one."""
     settings = everything_built
