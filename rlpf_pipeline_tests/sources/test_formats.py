@@ -149,8 +149,7 @@ def test_a_day_is_one_period_however_it_is_written_and_wherever_it_is_read(tmp_p
     accepted = [row["period"] for row in pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()]
     assert accepted == ["2024-03-01", "2024-03-01 13:00:00", "2024-03-05", "2024-03-06", "3/3"]
     reasons = [row["reason"] for row in pq.read_table(tmp_path / "rejects.parquet").to_pylist()]
-    same = "duplicate variant: same ad, text and period as row 1"
-    assert reasons == [same, *[f"{same} of {files[0]}"] * 2]
+    assert reasons == [f"duplicate variant: same ad, text and period as row 1 of {files[-1]}"] * 3
 
 
 def test_windows_of_other_ads_and_texts_do_not_overlap(tmp_path):

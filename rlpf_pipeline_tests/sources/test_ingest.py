@@ -102,14 +102,23 @@ def test_blank_lines_are_no_rows_and_beside_a_malformed_row_numbers_are_left_out
     }
 
 
-def test_a_variant_may_occur_in_several_periods_and_across_files_only_once(tmp_path):
-    first, second = tmp_path / "1.csv", tmp_path / "2.csv"
-    first.write_bytes(HEADER + GOOD + b"good,v,A text,100,3,2\n")
-    second.write_bytes(HEADER + GOOD + b"good,w,B text,100,3,2\n")
-    assert ingest([first, second], "generic", tmp_path) == (4, 3, 1)
-    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
-    assert reject["source_file"] == str(second)
-    assert reject["reason"].endswith(f"as row 1 of {first}")
+def test_a_variant_may_occur_in_several_periods_and_of_several_files_the_last_counts(tmp_path):
+    """A day that was exported before its end is exported again: of one file the first row counts."""
+    files = [tmp_path / f"{number}.csv" for number in (3, 1, 2)]
+    for file, day in zip(files, (b"40,1,d1\n", b"90,2,d1\n", b"100,3,d1\ngood,v,A text,999,9,d1\n"), strict=True):
+        file.write_bytes(HEADER + b"good,v,A text," + day)
+    with files[0].open("ab") as first:
+        first.write(b"good,v,A text,200,5,d0\n")
+    assert ingest(files, "generic", tmp_path) == (5, 2, 3)
+    accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+    assert {(row["period"], row["impressions"], row["clicks"]) for row in accepted} == {("d0", 200, 5), ("d1", 100, 3)}
+    rejects = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    same = "duplicate variant: same ad, text and period as row 1"
+    assert {(row["source_file"], row["row_number"]): row["reason"] for row in rejects} == {
+        (str(files[0]), 1): f"{same} of {files[2]}",
+        (str(files[1]), 1): f"{same} of {files[2]}",
+        (str(files[2]), 2): same,
+    }
 
 
 def test_an_id_that_several_sources_use_is_an_ad_of_each(tmp_path):

@@ -30,10 +30,11 @@ told AS (
 compared AS (
     SELECT *, first_value(place) OVER by_key AS place_of_key, row_number() OVER by_key > 1 AS key_is_taken
     FROM told
-    -- The first valid row of a key and period, among those of the variant's own text, says its counts. Keys are compared as
-    -- they stand in the file: texts that are equal only when normalised are merged later.
+    -- Of a key and period, among rows of the variant's own text, the last file's first row says the counts: a day that is
+    -- exported again is complete, or corrected. Keys are compared as they stand in the file: texts that are equal only when
+    -- normalised are merged later.
     WINDOW by_key AS (
-        PARTITION BY ad_id, duplicate_key, period, text = text_of_id ORDER BY file_index, position
+        PARTITION BY ad_id, duplicate_key, period, text = text_of_id ORDER BY file_index DESC, position
     )
 ),
 
