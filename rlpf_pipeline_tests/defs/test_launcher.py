@@ -1,5 +1,6 @@
 """The launcher: a job's output appears whole or not at all, its reason reaches us, and nothing outlives us."""
 
+import time
 from pathlib import Path
 
 import joblib
@@ -118,8 +119,13 @@ def two_ranks(folder: Path, distributed_type: str) -> Path:
 
 
 def processes_naming(folder: Path) -> list[Path]:
-    """Command lines of living processes that the folder stands in."""
-    return [file for file in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in content_of(file)]
+    """Command lines of processes that the folder stands in and that live on: one that was killed may take a moment."""
+    for _ in range(100):
+        living = [file for file in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in content_of(file)]
+        if not living:
+            break
+        time.sleep(0.1)
+    return living
 
 
 def content_of(file: Path) -> bytes:
