@@ -69,12 +69,15 @@ CREATE OR REPLACE TEMP MACRO whole_number(value) AS
     END;
 
 -- An id by itself: 120, also where a column that lacks some is one of floats (120.0, and nan for those it lacks). From 16
--- digits on a float may be another number than was meant, and stays as it is.
-CREATE OR REPLACE TEMP MACRO plain_id(id) AS
+-- digits on a float may be another number than was meant, and stays as it is. Most are none of these, which is seen first.
+CREATE OR REPLACE TEMP MACRO id_without_spaces(id) AS
     CASE
-        WHEN ends_with(trim(id), '.0') AND regexp_full_match(trim(id), '[0-9]{1,15}\.0') THEN split_part(trim(id), '.', 1)
-        WHEN lower(trim(id)) NOT IN ('', 'nan') THEN trim(id)
+        WHEN strlen(id) NOT IN (0, 3) AND NOT ends_with(id, '.0') THEN id
+        WHEN regexp_full_match(id, '[0-9]{1,15}\.0') THEN split_part(id, '.', 1)
+        WHEN lower(id) NOT IN ('', 'nan') THEN id
     END;
+
+CREATE OR REPLACE TEMP MACRO plain_id(id) AS id_without_spaces(without_spaces_around(id));
 
 -- A period with a day named in one way only: 2024-03-01, not its midnight (2024-03-01 00:00:00) or its window
 -- (2024-03-01/2024-03-01).
