@@ -36,6 +36,8 @@ MOST_DAYS = 3653
 DAYS_OF_WEEK = 7
 LAST_WEEK = 53
 """Of a year, as ISO 8601 numbers weeks."""
+SHOWN = 60
+"""Characters of a wrong value."""
 LONGEST_BY_DAY = 21
 """Experiments of more days are shown by week."""
 
@@ -204,11 +206,16 @@ def require_sound_rows(table: Opened) -> None:
     """Raise UserError where a row is wrong."""
     if not table.connection.sql("SELECT bool_or(wrong) FROM advertisers").fetchall()[0][0]:
         return
-    problem, rows, named = table.connection.sql(
-        f"""SELECT problem, count(*) AS rows, min(advertiser_id) FROM ({table.queries.problems})
-        WHERE problem IS NOT NULL GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"""  # noqa: S608
+    problems = f"({table.queries.problems}) WHERE problem IS NOT NULL"
+    problem, rows = table.connection.sql(
+        f"SELECT problem, count(*) AS rows FROM {problems} GROUP BY problem ORDER BY rows DESC, problem LIMIT 1"  # noqa: S608
+    ).fetchall()[0]
+    named, given = table.connection.execute(
+        f"SELECT advertiser_id, left(given, {SHOWN}) FROM {problems} AND problem = $problem ORDER BY ALL LIMIT 1",  # noqa: S608
+        {"problem": problem},
     ).fetchall()[0]
     where = f"for example advertiser {named}" if named is not None else "the advertiser's name is missing there"
+    where += f" ({given})" if given else ""
     raise UserError(f"{rows} row(s): {problem}; {where}. Correct them at their source, the same way in both arms.")
 
 

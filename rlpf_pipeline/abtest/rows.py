@@ -30,7 +30,18 @@ class RowQueries(NamedTuple):
     """Every row's advertiser_id, given_day and covariates, as they were given (`value_of`): those of first days are
     looked at."""
     problems: str
-    """Every row's advertiser_id and `problem`: what is wrong in words, which costs more than whether."""
+    """Every row's advertiser_id, `problem` and `given`: what is wrong in words, which costs more than whether, and what
+    the row holds there."""
+
+
+class RowTest(NamedTuple):
+    """What a row must not be, and how to say it."""
+
+    wrong: str
+    """SQL"""
+    said: str
+    given: str = "NULL"
+    """SQL, of what the row holds instead."""
 
 
 def row_queries(
@@ -42,24 +53,26 @@ def row_queries(
     fields |= {"day": day_of(spec.date, kinds), "given_day": given_day(spec.date, kinds)}
     tests = row_tests(spec, covariates, outcomes, fields, kinds)
     # An arm that is missing is none of the two; whether advertisers have names is asked once for each (ab_advertiser).
-    fields["wrong"] = " OR ".join(wrong for wrong, _ in tests)
-    unnamed = (
+    fields["wrong"] = " OR ".join(test.wrong for test in tests)
+    unnamed = RowTest(
         f"coalesce(lower({fields['advertiser_id']}) IN ('', 'nan'), true)",
         f"missing value in {spec.source_of('advertiser_id')}",
     )
-    rounded = (
+    rounded = RowTest(
         f"regexp_matches({fields['advertiser_id']}, {literal(ROUNDED)})",
         f"{spec.source_of('advertiser_id')} is a rounded number, that of several: hold it as a whole number or as text",
     )
     tests = [unnamed, rounded, is_missing("arm", spec, kinds), *tests]
     described = {name: fields[name] for name in ("advertiser_id", "given_day")}
     described |= {c.name: quoted(spec.source_of(c.name)) for c in covariates}
-    problem = f"CASE {' '.join(f'WHEN {wrong} THEN {literal(said)}' for wrong, said in tests)} END"
+    problem = f"CASE {' '.join(f'WHEN {test.wrong} THEN {literal(test.said)}' for test in tests)} END"
+    given = f"CASE {' '.join(f'WHEN {test.wrong} THEN ({test.given})::VARCHAR' for test in tests)} END"
+    problems = {"advertiser_id": fields["advertiser_id"], "problem": problem, "given": given}
     # Names are quoted, and words are literals.
     return RowQueries(
         typed=f"SELECT {selected(fields)} FROM source",  # noqa: S608
         descriptions=f"SELECT {selected(described)} FROM source",  # noqa: S608
-        problems=f"SELECT {fields['advertiser_id']} AS advertiser_id, {problem} AS problem FROM source",  # noqa: S608
+        problems=f"SELECT {selected(problems)} FROM source",  # noqa: S608
     )
 
 
@@ -87,48 +100,53 @@ def row_tests(
     outcomes: tuple[str, ...],
     fields: dict[str, str],
     kinds: dict[str, str],
-) -> list[tuple[str, str]]:
-    """What a row must not be, and how to say it; in the order in which problems are told."""
+) -> list[RowTest]:
+    """In the order in which problems are told."""
     counted = ("impressions", "clicks", *outcomes)
     tests = [is_missing(name, spec, kinds) for name in counted]
     known = f"{spec.arms.control} and {spec.arms.treatment}"
     tests.append(
-        (
+        RowTest(
             f"{fields['arm']} IS NULL",
             f"{spec.source_of('arm')} is not one of {known} (a spec names the arms, if they are called otherwise)",
+            quoted(spec.source_of("arm")),
         )
     )
     numbers = [*counted, *(c.name for c in covariates if c.form in NUMBER_FORMS)]
+    given = {name: quoted(spec.source_of(name)) for name in numbers}
     plain = {name: comparable(*column_of(name, spec, kinds)) for name in numbers}
     for name, value in plain.items():
         kind, largest = kinds[spec.source_of(name)], LARGEST_COUNT if name in WHOLE else LARGEST
         said = f"{spec.source_of(name)} is not a finite number (up to {largest:g})"
         if not is_whole(kind):
-            tests.append((f"abs({value}) > {largest} AND NOT {is_nan(value)}", said))  # NaN is a missing value
+            beyond = f"abs({value}) > {largest} AND NOT {is_nan(value)}"  # NaN is a missing value
+            tests.append(RowTest(beyond, said, given[name]))
             if kind not in FLOATS:
-                tests.append((f"{is_given(*column_of(name, spec, kinds))} AND {value} IS NULL", said))
+                tests.append(RowTest(f"{is_given(given[name], kind)} AND {value} IS NULL", said, given[name]))
         elif name in WHOLE:
-            tests.append((f"{value} > {largest}", said))
+            tests.append(RowTest(f"{value} > {largest}", said, given[name]))
     never_negative = [*counted, *(c.name for c in covariates if c.form in ("rate", "count"))]
-    tests += [(f"{plain[name]} < 0", f"{spec.source_of(name)} is negative") for name in never_negative]
+    tests += [RowTest(f"{plain[n]} < 0", f"{spec.source_of(n)} is negative", given[n]) for n in never_negative]
     whole = [n for n in WHOLE if n in counted and not is_whole(kinds[spec.source_of(n)])]
-    tests += [(f"{plain[n]} <> floor({plain[n]})", f"{spec.source_of(n)} counts whole things") for n in whole]
+    tests += [
+        RowTest(f"{plain[n]} <> floor({plain[n]})", f"{spec.source_of(n)} counts whole things", given[n]) for n in whole
+    ]
     more = f"{plain['clicks']} > {plain['impressions']}"
-    tests.append((more, f"more {spec.source_of('clicks')} than {spec.source_of('impressions')}"))
+    both = f"{given['clicks']} || ' of ' || {given['impressions']}"
+    tests.append(RowTest(more, f"more {spec.source_of('clicks')} than {spec.source_of('impressions')}", both))
     for name in (c.name for c in covariates if c.form == "flag" and kinds[spec.source_of(c.name)] != "BOOLEAN"):
         column = column_of(name, spec, kinds)
-        tests.append(
-            (f"{is_given(*column)} AND {flag(*column)} IS NULL", f"{spec.source_of(name)} is not true or false")
-        )
+        neither = f"{is_given(*column)} AND {flag(*column)} IS NULL"
+        tests.append(RowTest(neither, f"{spec.source_of(name)} is not true or false", column[0]))
     if spec.date is not None:
         kind = kinds[spec.date]
         else_whole = "" if kind == DIGITS else f" such as 2024-05-31, nor of a type of whole numbers (it is {kind})"
-        tests.append((f"({fields['day']}) IS NULL", f"{spec.date} is not a date{else_whole}"))
+        tests.append(RowTest(f"({fields['day']}) IS NULL", f"{spec.date} is not a date{else_whole}", quoted(spec.date)))
     return tests
 
 
-def is_missing(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> tuple[str, str]:
-    return f"NOT {is_given(*column_of(name, spec, kinds))}", f"missing value in {spec.source_of(name)}"
+def is_missing(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> RowTest:
+    return RowTest(f"NOT {is_given(*column_of(name, spec, kinds))}", f"missing value in {spec.source_of(name)}")
 
 
 def is_given(column: str, kind: str) -> str:
