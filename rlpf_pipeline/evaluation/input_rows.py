@@ -17,16 +17,8 @@ import pyarrow.parquet as pq
 from duckdb.sqltypes import VARCHAR, DuckDBPyType
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import (
-    DELIMITERS,
-    JSON_LINES,
-    READ_JSON_LINES,
-    TEXT_TYPES,
-    file_kind,
-    first_records,
-    refuse_keys_alike,
-    refuse_no_objects,
-)
+from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind, first_records
+from rlpf_pipeline.sources.json_lines import READ_JSON_LINES, TEXT_TYPES, refuse_keys_alike, refuse_no_objects
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.warehouse import reason_of
 

@@ -9,14 +9,8 @@ import duckdb
 import pandas as pd
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import (
-    JSON_LINES,
-    READ_JSON_LINES,
-    TEXT_TYPES,
-    file_kind,
-    refuse_keys_alike,
-    refuse_no_objects,
-)
+from rlpf_pipeline.sources.files import JSON_LINES, file_kind
+from rlpf_pipeline.sources.json_lines import READ_JSON_LINES, TEXT_TYPES, refuse_keys_alike, refuse_no_objects
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.training.example_filter import reason_to_refuse
 from rlpf_pipeline.training.prompts import cleaned
