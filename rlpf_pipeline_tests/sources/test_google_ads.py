@@ -1,0 +1,95 @@
+"""Asset reports of responsive search ads, written here as the API and the web interface write them."""
+
+import json
+
+from rlpf_pipeline_tests.sources.ingesting import ingested
+
+
+def asset_view(field, text, impressions, clicks):
+    metrics = {"impressions": impressions} | ({"clicks": clicks} if clicks else {})
+    return {
+        "customer": {"id": "9"},
+        "adGroup": {"id": "5"},
+        "adGroupAd": {"ad": {"id": "1"}},
+        "asset": {"textAsset": {"text": text}},
+        "adGroupAdAssetView": {"fieldType": field, "performanceLabel": "GOOD"},
+        "metrics": metrics,
+        "segments": {"date": "2025-03-01"},
+    }
+
+
+EXPECTED_ASSETS = [
+    ("1:5:description", "We deliver.", 800, 0, "Field: description"),
+    ("1:5:headline", "Fresh bread", 900, 12, "Field: headline"),
+    ("1:5:headline", "Warm bread", 700, 14, "Field: headline"),
+]
+
+
+def assets_of(accepted):
+    rows = [tuple(row[c] for c in ("ad_id", "text", "impressions", "clicks", "context")) for row in accepted]
+    return sorted(rows)
+
+
+def test_google_asset_views_from_the_api(tmp_path):
+    rows = [
+        asset_view("HEADLINE", "Fresh bread", "900", "12"),
+        asset_view("HEADLINE", "Warm bread", "700", "14"),
+        asset_view("DESCRIPTION", "We deliver.", "800", None),
+    ]
+    content = json.dumps([{"results": rows[:2], "fieldMask": "…"}, {"results": rows[2:]}])
+    accepted, rejects = ingested(tmp_path, "stream.json", content, "google-ads")
+    assert assets_of(accepted) == EXPECTED_ASSETS
+    assert {(row["advertiser_id"], row["period"]) for row in accepted} == {("9", "2025-03-01")}
+    assert rejects == []
+
+
+def test_google_asset_views_as_csv_of_the_query_language(tmp_path):
+    content = (
+        "ad_group.id,ad_group_ad.ad.id,ad_group_ad_asset_view.field_type,asset.text_asset.text,metrics.impressions,"
+        "metrics.clicks\n"
+        "5,1,HEADLINE,Fresh bread,900,12\n5,1,HEADLINE,Warm bread,700,14\n5,1,DESCRIPTION,We deliver.,800,0\n"
+    )
+    accepted, _ = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert assets_of(accepted) == EXPECTED_ASSETS
+
+
+def test_google_reports_of_the_web_interface_have_titles_above_and_totals_below(tmp_path):
+    content = (
+        "Asset details report\n"
+        '"March 1, 2025 - March 31, 2025"\n'
+        "Ad group ID,Ad ID,Asset,Asset type,Performance,Impr.,Clicks\n"
+        "5,1,Fresh bread,Headline,Good,900,12\n"
+        "5,1,Warm bread,Headline,Best,700,14\n"
+        "5,1,We deliver.,Description,--,800,0\n"
+        "5,1,No data yet,Headline,--,--,--\n"
+        "Total: Account,,,,,2400,26\n"
+        " --, --,Total: Assets,  --,,2400,26\n"
+    )
+    accepted, rejects = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert assets_of(accepted) == EXPECTED_ASSETS
+    assert sorted((row["row_number"], row["reason"]) for row in rejects) == [
+        (4, "impressions is not a whole number"),
+        (5, "missing text"),
+        (6, "missing ad_id"),
+    ]
+
+
+def test_google_ids_that_a_table_of_floats_has_changed_are_the_same(tmp_path):
+    header = "Ad group ID,Ad ID,Asset type,Asset,Impr.,Clicks\n"
+    accepted, _ = ingested(tmp_path, "floats.csv", f"{header}55.0,9.0,Headline,Fresh bread,100,3\n", "google-ads")
+    assert [row["ad_id"] for row in accepted] == ["9:55:headline"]
+
+
+def test_google_reports_without_the_ad_group_tell_ads_apart_by_their_own_id(tmp_path):
+    content = (
+        "Ad ID,Asset,Asset type,Impr.,Clicks\n"
+        "1,Fresh bread,Headline,900,12\n1,Warm bread,Headline,700,14\n2,Warm bread,Headline,800,0\n"
+        ",No ad,Headline,1,0\n"
+    )
+    accepted, rejects = ingested(tmp_path, "report.csv", content, "google-ads")
+    assert [(row["ad_id"], row["text"]) for row in accepted] == [
+        ("1:headline", "Fresh bread"),
+        ("1:headline", "Warm bread"),
+        ("2:headline", "Warm bread"),
+    ]
+    assert [row["reason"] for row in rejects] == ["missing ad_id"]
