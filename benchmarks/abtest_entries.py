@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.memory import host_mib
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPEATS = 5
 BIG = 20_000_000
@@ -93,30 +96,62 @@ def our_panel(path: Path, timed: Timer = once) -> Result:
 
 
 def statsmodels_panel(path: Path, timed: Timer = once) -> Result:
-    import formulaic
+    import formulaic  # noqa: F401 (imports are not timed)
+    import pandas as pd
+    import statsmodels.api  # noqa: F401
+
+    imports = host_mib()
+    return {**timed(lambda: clustered_by_statsmodels(with_logs(pd.read_parquet(path)))), "imports_mib": imports}
+
+
+def our_rows(path: Path) -> Result:
+    import pandas as pd
+
+    from benchmarks.study_shape import FORMULA
+    from rlpf_pipeline.abtest import log_binomial
+
+    frame = with_logs(pd.read_parquet(path))
+    imports = host_mib()
+
+    def work() -> Result:
+        fit = log_binomial(frame, FORMULA, successes="clicks", trials="impressions", cluster="advertiser_id")
+        return {"estimate": fit.coefficients["treatment"], "error": fit.standard_errors["cluster"]["treatment"]}
+
+    return {**median_seconds(work), "imports_mib": imports}
+
+
+def statsmodels_rows(path: Path) -> Result:
+    import pandas as pd
+
+    frame = with_logs(pd.read_parquet(path))
+    imports = host_mib()
+    return {**median_seconds(lambda: clustered_by_statsmodels(frame)), "imports_mib": imports}
+
+
+def with_logs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a panel with impressions, and what FORMULA names."""
     import numpy as np
+
+    return frame[frame["impressions"] > 0].assign(
+        treatment=lambda f: (f["arm"] == "treatment").astype(float),
+        log_lifetime_ctr=lambda f: np.log(f["lifetime_ctr"] + 0.001),
+        log_ads_before=lambda f: np.log1p(f["ads_before"]),
+    )
+
+
+def clustered_by_statsmodels(frame: pd.DataFrame) -> Result:
+    import formulaic
     import pandas as pd
     import statsmodels.api as sm
 
     from benchmarks.study_shape import FORMULA
 
-    imports = host_mib()
-
-    def work() -> Result:
-        frame = pd.read_parquet(path)
-        frame = frame[frame["impressions"] > 0].assign(
-            treatment=lambda f: (f["arm"] == "treatment").astype(float),
-            log_lifetime_ctr=lambda f: np.log(f["lifetime_ctr"] + 0.001),
-            log_ads_before=lambda f: np.log1p(f["ads_before"]),
-        )
-        design = formulaic.model_matrix(FORMULA, frame)
-        n, family = frame["impressions"].to_numpy(float), sm.families.Binomial(sm.families.links.Log())
-        model = sm.GLM(frame["clicks"].to_numpy() / n, design, family, var_weights=n)
-        groups = {"groups": pd.factorize(frame["advertiser_id"])[0], "use_correction": False}
-        fit = model.fit(cov_type="cluster", cov_kwds=groups)
-        return {"estimate": float(fit.params["treatment"]), "error": float(fit.bse["treatment"])}
-
-    return {**timed(work), "imports_mib": imports}
+    design = formulaic.model_matrix(FORMULA, frame)
+    n, family = frame["impressions"].to_numpy(float), sm.families.Binomial(sm.families.links.Log())
+    model = sm.GLM(frame["clicks"].to_numpy() / n, design, family, var_weights=n)
+    groups = {"groups": pd.factorize(frame["advertiser_id"])[0], "use_correction": False}
+    fit = model.fit(cov_type="cluster", cov_kwds=groups)
+    return {"estimate": float(fit.params["treatment"]), "error": float(fit.bse["treatment"])}
 
 
 def write_advertisers(path: Path) -> Result:
@@ -144,6 +179,8 @@ ENTRIES: dict[str, Callable[[Path], Result]] = {
     "statsmodels fit": statsmodels_fit,
     "our panel": our_panel,
     "statsmodels panel": statsmodels_panel,
+    "our rows": our_rows,
+    "statsmodels rows": statsmodels_rows,
     "our panel, again": partial(our_panel, timed=median_seconds),
     "statsmodels panel, again": partial(statsmodels_panel, timed=median_seconds),
 }

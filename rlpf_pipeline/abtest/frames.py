@@ -23,29 +23,26 @@ NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 """What pandas calls columns of objects that are numbers."""
 
 
-def as_frame(data: Any, identifier: str | None) -> pd.DataFrame:
-    """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table, in types that formulaic knows:
-    it takes text in pandas' or Arrow's own types for numbers, and numbers held as objects (as Decimals are) for a level
-    each. The identifier's column stays as it is: as floats, long numbers would be the same."""
+def as_frame(data: Any) -> pd.DataFrame:
+    """A new pandas frame with a fresh index from a pandas.DataFrame or a pyarrow.Table; no column is copied."""
     import pandas as pd  # heavy, and not needed where DuckDB sums the rows
 
     if not isinstance(data, pd.DataFrame) and not hasattr(data, "to_pandas"):
         raise UserError(f"Expected a pandas.DataFrame or a pyarrow.Table, got {type(data).__name__}.")
-    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data.to_pandas())
+    frame = data.copy(deep=False) if isinstance(data, pd.DataFrame) else pd.DataFrame(data.to_pandas())
     if frame.columns.nlevels > 1:
         raise UserError(
             "The table's columns have names of several levels, which a formula cannot tell. Make each one text first: "
             "data.columns = ['_'.join(map(str, name)) for name in data.columns]."
         )
-    frame = frame.reset_index(drop=True)
-    for name in frame.columns.difference([*named_twice(frame), identifier], sort=False):
-        if (known := plain(column := frame[name])) is not column:
-            frame[name] = known
+    frame.index = pd.RangeIndex(len(frame))
     return frame
 
 
 def plain(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Texts as objects, categories as pandas', numbers as numbers."""
+    """In a type that formulaic knows: texts as objects, categories as pandas' without levels that no row has, numbers
+    as numbers. It takes text in pandas' or Arrow's own types for numbers, and numbers held as objects (as Decimals are)
+    for a level each."""
     import pandas as pd
     from pandas.api.types import infer_dtype
 
@@ -56,7 +53,7 @@ def plain(column: pd.Series[Any]) -> pd.Series[Any]:
     if column.dtype == object and infer_dtype(column) in NUMBERS:
         column = column.infer_objects()
         return column.astype(float) if column.dtype == object else column
-    return column
+    return column.cat.remove_unused_categories() if isinstance(column.dtype, pd.CategoricalDtype) else column
 
 
 def named_twice(frame: pd.DataFrame) -> list[Any]:
@@ -74,9 +71,10 @@ def require_one_type_of_names(column: pd.Series[Any]) -> None:
     """Raise UserError when a category or cluster is named by numbers and by text, as pandas.read_csv makes of a column
     where only some of a file's chunks hold words: it would count as two, and a design has one name for both."""
     import pandas as pd
+    from pandas.api.types import infer_dtype
 
     levels = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-    if levels.dtype != object:
+    if levels.dtype != object or infer_dtype(levels) == "string":
         return
     named = levels.dropna().unique()
     texts = {name for name in named if isinstance(name, str)}
@@ -89,7 +87,7 @@ def require_one_type_of_names(column: pd.Series[Any]) -> None:
 
 
 def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
-    """Raise UserError when one of `columns` is absent or has a missing value."""
+    """Raise UserError when one of `columns` is absent, or there are two of its name."""
     absent = [name for name in columns if name not in frame.columns]
     if absent:
         raise UserError(
@@ -97,6 +95,10 @@ def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
             f"{', '.join(map(str, frame.columns))}. Rename or add the columns."
         )
     require_single(frame, columns)
+
+
+def require_values(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    """Raise UserError when one of `columns` has a missing value."""
     missing = {name: int(frame[name].isna().sum()) for name in columns if frame[name].isna().any()}
     if missing:
         first = int(frame[list(missing)].isna().any(axis=1).to_numpy().argmax()) + 1
@@ -109,6 +111,7 @@ def require_columns(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
 
 def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
     """Raise UserError unless 0 <= successes <= trials <= LARGEST_COUNT in every row."""
+    require_values(frame, (successes, trials))
     try:
         k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
     except (TypeError, ValueError) as error:

@@ -22,13 +22,14 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
+from rlpf_pipeline.abtest.cells import Numbers, Rows, sums_by
 from rlpf_pipeline.abtest.formulas import design_matrix
 from rlpf_pipeline.abtest.frames import (
     as_frame,
-    named_twice,
     require_columns,
     require_counts,
     require_one_type_of_names,
+    require_values,
 )
 from rlpf_pipeline.abtest.maximum import (
     SCORE_TOLERANCE,
@@ -112,7 +113,7 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     for role, name in (("successes", successes), ("trials", trials), ("cluster", cluster)):
         if not isinstance(name, Hashable):
             raise UserError(f"`{role}` is the name of one column, not a {type(name).__name__}. Add it to the data.")
-    frame = as_frame(data, identifier=cluster)
+    frame = as_frame(data)
     counted = (successes, trials, *([cluster] if cluster else []))
     require_columns(frame, counted)
     require_counts(frame, successes, trials)
@@ -121,15 +122,14 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
         frame = frame[shown].reset_index(drop=True)
     if frame.empty:
         raise UserError(f"No row has {trials} above 0. Check the column of trials.")
-    twice = named_twice(frame)
-    categories = [name for name in frame.select_dtypes("category") if name not in twice]
-    frame = frame.assign(**{str(name): frame[name].cat.remove_unused_categories() for name in categories})
-    design, names = design_matrix(frame, formula, counted)
-    counts = Counts(design, frame[successes].to_numpy(float), frame[trials].to_numpy(float))
-    clusters = numbered(frame[cluster]) if cluster else None
-    if clusters is not None and not clusters.any():
-        raise UserError(f"All rows have the same {cluster}: errors by cluster need several. Leave out `cluster`.")
-    fit = estimate(counts, names, clusters)
+    clusters = numbered(frame, cluster) if cluster else None
+    design, names, cells = design_matrix(frame, formula, counted, clusters)
+    k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
+    if clusters is None or cells is None:
+        fit = estimate(Counts(design, k, n), names, Rows(k, n, clusters=clusters))
+    else:
+        sums = Counts(design, sums_by(cells.cell, k), sums_by(cells.cell, n))
+        fit = estimate(sums, names, Rows(k, n, cells.cell, clusters[cells.shown]))
     return LogBinomialFit(
         coefficients=dict(zip(names, fit.beta.tolist(), strict=True)),
         standard_errors={
@@ -143,19 +143,25 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     )
 
 
-def numbered(identifiers: pd.Series[Any]) -> npt.NDArray[np.intp]:
-    """Each row's cluster as a number from 0. Raises UserError where they cannot be told apart."""
+def numbered(frame: pd.DataFrame, cluster: str) -> Numbers:
+    """Each row's cluster as a number from 0. Raises UserError where they cannot be told apart, are one or missing."""
     import pandas as pd  # heavy, and not needed by `estimate`
 
     try:
-        require_one_type_of_names(identifiers)
-        return pd.factorize(identifiers)[0]
+        require_one_type_of_names(frame[cluster])
+        clusters = pd.factorize(frame[cluster])[0]
     except TypeError as error:
-        raise UserError(f"{identifiers.name} holds {error}: name each cluster by a number or a text.") from error
+        raise UserError(f"{cluster} holds {error}: name each cluster by a number or a text.") from error
+    if clusters.min() < 0:
+        require_values(frame, (cluster,))
+    if not clusters.any():
+        raise UserError(f"All rows have the same {cluster}: errors by cluster need several. Leave out `cluster`.")
+    return clusters
 
 
-def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | None = None) -> Estimate:
-    """Fit a design. The columns are orthonormalised for the solver, and coefficients turned back.
+def estimate(counts: Counts, names: list[str], rows: Rows | None = None) -> Estimate:
+    """Fit a design. The columns are orthonormalised for the solver, and coefficients turned back. rows: those that
+    counts sum by cell, where these are not the rows themselves.
 
     Raises UserError where the design is not of full rank, or an estimate does not exist.
     """
@@ -172,7 +178,8 @@ def estimate(counts: Counts, names: list[str], clusters: npt.NDArray[np.intp] | 
         found = maximise(turned)
         status: Status = "modified-poisson" if found is None else "converged" if found.free is None else "boundary"
         found = found or poisson_maximum(turned)
-        matrices = covariances(turned, found, back, poisson=status == "modified-poisson", clusters=clusters)
+        rows = rows or Rows(counts.k, counts.n)
+        matrices = covariances(turned, rows, found, back, poisson=status == "modified-poisson")
         return Estimate(
             beta=back @ found.beta,
             covariances=matrices,

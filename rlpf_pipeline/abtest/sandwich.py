@@ -26,8 +26,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from rlpf_pipeline.abtest.cells import Rows, sums_by
 from rlpf_pipeline.abtest.maximum import Array, Counts, Maximum, blocks
 
 HEADLINE = "hc3"
@@ -43,83 +43,78 @@ square of an error would hide it, as rounding of a sum of squares is of their si
 
 
 class Parts(NamedTuple):
-    """Of some rows, by row: the score per unit of the design, the weight of the expected information, and the variance
-    of the successes."""
+    """Of a trial, by cell: what a residual is multiplied with in the score, the weight of the expected information, and
+    the variance of a success."""
 
     score: Array
     expected: Array
     variance: Array
-    residual: Array
 
 
-def binomial_parts(mean: Array, k: Array, n: Array) -> Parts:
-    residual = k - n * mean
+def binomial_parts(mean: Array) -> Parts:
     free = 1 / np.where(mean < 1, 1 - mean, np.inf)
-    weight = n * mean * free
-    return Parts(score=residual * free, expected=weight, variance=n * mean * (1 - mean), residual=residual)
+    return Parts(score=free, expected=mean * free, variance=mean * (1 - mean))
 
 
-def poisson_parts(mean: Array, k: Array, n: Array) -> Parts:
-    weight = n * mean
-    return Parts(score=k - weight, expected=weight, variance=weight, residual=k - weight)
+def poisson_parts(mean: Array) -> Parts:
+    return Parts(score=np.ones_like(mean), expected=mean, variance=mean)
 
 
-def covariances(
-    counts: Counts, found: Maximum, back: Array, *, poisson: bool, clusters: npt.NDArray[np.intp] | None = None
-) -> dict[str, Array]:
-    """Covariance matrices (columns, columns) of back @ coefficients by kind; `cluster` only with `clusters` (rows,),
-    their numbers, and of a saturated design `naive` alone."""
-    parts_of = poisson_parts if poisson else binomial_parts
-    beta, free = found.beta, found.free
-    basis = np.eye(len(beta)) if free is None else free
-    rows, columns = counts.x.shape
-
-    def block(part: slice) -> tuple[Array, Parts]:
-        x = counts.x[part]
-        mean = np.exp(x @ beta)
-        if free is not None:
-            held = (counts.k[part] == counts.n[part]) & (mean > 1 - 1e-9)
-            mean = np.where(held, 1.0, mean)
-            x = np.where(held[:, None], 0.0, x @ basis)
-        return x, parts_of(mean, counts.k[part], counts.n[part])
-
-    size = basis.shape[1]
-    expected, meat, pearson = np.zeros((size, size)), np.zeros((size, size)), 0.0
-    for part in blocks(rows):
-        x, parts = block(part)
-        half, scores = x * np.sqrt(parts.expected)[:, None], x * parts.score[:, None]
-        expected += half.T @ half
-        meat += scores.T @ scores
-        pearson += float((parts.residual[parts.variance > 0] ** 2 / parts.variance[parts.variance > 0]).sum())
-    naive = np.asarray(np.linalg.inv(expected), dtype=np.float64)
+def covariances(counts: Counts, rows: Rows, found: Maximum, back: Array, *, poisson: bool) -> dict[str, Array]:
+    """Covariance matrices (columns, columns) of back @ coefficients by kind; `cluster` only where rows have clusters,
+    and of a saturated design `naive` alone. counts: the rows' sums by cell. N, residuals and leverages are of rows."""
+    number, columns = len(rows.k), counts.x.shape[1]
+    basis = np.eye(columns) if found.free is None else found.free
+    x, mean = free_of_held(counts, found)
+    parts = poisson_parts(mean) if poisson else binomial_parts(mean)
+    naive = np.asarray(np.linalg.inv(products(x, counts.n * parts.expected)), dtype=np.float64)
     directions = without_rounding(back @ basis, back)
-    if rows == columns:
+    if number == columns:
         return {"naive": in_coefficients(naive, directions)}
 
     bread = np.linalg.inv(found.local.information)
-    meat3 = np.zeros((size, size))
-    totals = np.zeros((size, int(clusters.max()) + 1)) if clusters is not None else None
-    for part in blocks(rows):
-        x, parts = block(part)
-        leverage = parts.expected * np.einsum("ij,ij->i", x @ naive, x)
-        adjusted = parts.score / np.where(1 - leverage > OWN_LEVEL, 1 - leverage, np.inf)
-        scores = x * adjusted[:, None]
-        meat3 += scores.T @ scores
-        if clusters is not None and totals is not None:
-            for j in range(size):
-                totals[j] += np.bincount(clusters[part], x[:, j] * parts.score, totals.shape[1])
-
-    hc0 = bread @ meat @ bread
+    residual = rows.k - rows.n * rows.spread(mean)
+    left = 1 - rows.n * rows.spread(parts.expected * quadratic(x, naive))  # 1 - leverage
+    adjusted = residual / np.where(left > OWN_LEVEL, left, np.inf)
+    squared = parts.score**2
+    varying = parts.variance > 0
+    pearson = float((rows.summed(residual**2 / rows.n)[varying] / parts.variance[varying]).sum())
+    hc0 = bread @ products(x, squared * rows.summed(residual**2)) @ bread
     matrices = {
         "naive": naive,
-        "quasi": naive * (pearson / (rows - columns)),
+        "quasi": naive * (pearson / (number - columns)),
         "hc0": hc0,
-        "hc1": hc0 * (rows / (rows - columns)),
-        "hc3": bread @ meat3 @ bread,
+        "hc1": hc0 * (number / (number - columns)),
+        "hc3": bread @ products(x, squared * rows.summed(adjusted**2)) @ bread,
     }
-    if totals is not None:
+    if rows.clusters is not None:
+        score = parts.score * (counts.k - counts.n * mean)
+        totals = np.array([sums_by(rows.clusters, column * score) for column in x.T])
         matrices["cluster"] = bread @ (totals @ totals.T) @ bread
     return {kind: in_coefficients(matrix, directions) for kind, matrix in matrices.items()}
+
+
+def free_of_held(counts: Counts, found: Maximum) -> tuple[Array, Array]:
+    """The design in the free directions, zero where the mean is held at 1; the means."""
+    mean = np.exp(counts.x @ found.beta)
+    if found.free is None:
+        return counts.x, mean
+    held = (counts.k == counts.n) & (mean > 1 - 1e-9)
+    return np.where(held[:, None], 0.0, counts.x @ found.free), np.where(held, 1.0, mean)
+
+
+def products(x: Array, weight: Array) -> Array:
+    """sum x_i x_i' w_i"""
+    total, root = np.zeros((x.shape[1], x.shape[1])), np.sqrt(weight)
+    for part in blocks(len(x)):
+        half = x[part] * root[part, None]
+        total += half.T @ half
+    return total
+
+
+def quadratic(x: Array, matrix: Array) -> Array:
+    """x_i'Mx_i of each row."""
+    return np.concatenate([np.einsum("ij,ij->i", x[part] @ matrix, x[part]) for part in blocks(len(x))])
 
 
 def in_coefficients(matrix: Array, directions: Array) -> Array:
