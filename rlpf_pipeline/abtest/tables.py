@@ -55,22 +55,50 @@ def open_file(connection: duckdb.DuckDBPyConnection, path: Path, spec: Experimen
         raise UserError("--query is for DuckDB files; CSV and Parquet files hold one table.")
     if ending_of(path) in NOT_READ:
         raise UserError(f"{path} is no table that is read here: write it as CSV or Parquet, or into DuckDB.")
+    pattern = literal(escape(str(path)) if path.is_file() else files_of(path))
     # Folders called `arm=treatment` are no columns: what stands in the files is analysed. A column is of the type that
     # holds the values of all files, and not of the first one's, to which DuckDB would round those of the others.
-    file = literal(escape(str(path)) if path.is_file() else files_of(path))
-    file = f"{file}, hive_partitioning = false, union_by_name = true"
+    options = "hive_partitioning = false, union_by_name = true"
     if path.suffix == ".parquet":
-        connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({file})")
-        return
-    file = f"{file}, comment = ''"  # or a row whose name begins with # may be taken for one
-    # A table: text is parsed for every query anew, and looked through for its types before.
+        connection.execute(f"CREATE TEMP VIEW source AS FROM read_parquet({pattern}, {options})")
+    else:
+        open_csv(connection, pattern, options, spec)
+
+
+def open_csv(connection: duckdb.DuckDBPyConnection, pattern: str, options: str, spec: ExperimentSpec) -> None:
+    """As a table: text is parsed for every query anew, and looked through for its types before."""
+    file = f"{pattern}, {options}, comment = ''"  # or a row whose name begins with # may be taken for one
     words = [spec.source_of(name) for name in ("advertiser_id", "arm")]
     columns = [name for name, *_ in connection.execute(f"DESCRIBE FROM read_csv({file})").fetchall()]
+    if len(columns) == 1:
+        name_the_ragged_row(connection, pattern, columns[0])
     types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in words if name in columns)
-    options = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"
-    connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {options})")
+    sample = f"sample_size = 100_000{f', types = {{{types}}}' if types else ''}"
+    connection.execute(f"CREATE TEMP TABLE source AS FROM read_csv({file}, {sample})")
+    if words[0] in columns:
+        join_names_of_floats(connection, quoted(words[0]))
     if spec.date is not None and spec.date in columns:
         require_plain_days(connection, f"read_csv({file}, all_varchar = true, filename = 'rlpf_file')", spec.date)
+
+
+def join_names_of_floats(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Call an advertiser 120 whom one file calls so and another 120.0, as pandas writes where a column lacks some. Of
+    more than 15 digits 120.0 may be rounded, and is left to be refused."""
+    (both,) = connection.execute(
+        f"SELECT bool_or(ends_with({name}, '.0')) AND NOT bool_and(ends_with({name}, '.0')) FROM source"  # noqa: S608
+    ).fetchall()[0]
+    if both:
+        written = r"\s*[0-9]{1,15}\.0\s*"
+        connection.execute(f"UPDATE source SET {name} = split({name}, '.')[1] WHERE {name} SIMILAR TO '{written}'")  # noqa: S608
+
+
+def name_the_ragged_row(connection: duckdb.DuckDBPyConnection, pattern: str, header: str) -> None:
+    """Let DuckDB say which row has a field too many or too few: looking for a dialect, it takes such a file for one
+    column of lines."""
+    for mark in filter(header.__contains__, ",;\t|"):
+        columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in header.split(mark))
+        dialect = f"auto_detect = false, header = true, delim = {literal(mark)}, quote = '\"', escape = '\"'"
+        connection.execute(f"SELECT count(COLUMNS(*)) FROM read_csv({pattern}, {dialect}, columns = {{{columns}}})")  # noqa: S608
 
 
 def require_plain_days(connection: duckdb.DuckDBPyConnection, rows: str, date: str) -> None:

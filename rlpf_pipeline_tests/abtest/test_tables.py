@@ -47,6 +47,29 @@ def test_every_source_gives_the_same_experiment(data, tmp_path, kind):
     assert headline_of(source, query=query).risk == pytest.approx(headline_of(data).risk, rel=1e-9)
 
 
+def test_a_row_with_a_field_too_many_or_too_few_is_named(data, tmp_path):
+    """DuckDB took such a file for one column of lines, and the columns for missing."""
+    path = tmp_path / "data.csv"
+    lines = data[["advertiser_id", "arm", "impressions", "clicks"]].to_csv(index=False).splitlines()
+    for row, odd in ((2, lines[2] + ",extra"), (150, "adv-000149,control")):
+        for mark in (",", ";", "\t"):
+            path.write_text("\n".join([*lines[:row], odd, *lines[row + 1 :]]).replace(",", mark))
+            with pytest.raises(UserError, match=rf"CSV Error on Line: {row + 1} .* Expected Number of Columns: 4"):
+                load_experiment(path)
+
+
+def test_an_advertiser_that_one_file_writes_as_a_float_is_one(data, tmp_path):
+    """pandas writes whole numbers as floats where the column lacks some."""
+    numbered = data.assign(advertiser_id=range(1200, 1200 + len(data)))
+    days = panel_of(numbered, days=2)
+    for day, rows in days.groupby("day"):
+        ids = rows["advertiser_id"].astype(float if day == days["day"].max() else int)
+        rows.assign(advertiser_id=ids).to_csv(tmp_path / f"{day:%d}.csv", index=False)
+    found = load_experiment(tmp_path / "*.csv", ExperimentSpec(date="day"))
+    assert sorted(found.advertisers["advertiser_id"]) == sorted(map(str, numbered["advertiser_id"]))
+    assert found.advertisers["clicks"].sum() == data["clicks"].sum()
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("whole_first", [True, False])
 def test_columns_of_several_files_hold_the_values_of_all(data, tmp_path, kind, whole_first):
