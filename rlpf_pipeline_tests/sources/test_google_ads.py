@@ -2,6 +2,9 @@
 
 import json
 
+import pyarrow.parquet as pq
+
+from rlpf_pipeline.sources.ingest import ingest
 from rlpf_pipeline_tests.sources.ingesting import ingested
 
 
@@ -93,3 +96,33 @@ def test_google_reports_without_the_ad_group_tell_ads_apart_by_their_own_id(tmp_
         ("2:headline", "Warm bread"),
     ]
     assert [row["reason"] for row in rejects] == ["missing ad_id"]
+
+
+def test_an_account_and_a_field_are_the_same_from_the_api_and_the_web_interface(tmp_path):
+    """Of a day in both the last file's counts are taken."""
+    api = asset_view("LONG_HEADLINE", "Bread as it was", "100", "3") | {"customer": {"id": "1234567890"}}
+    (tmp_path / "api.jsonl").write_text(json.dumps(api))
+    (tmp_path / "web.csv").write_text(
+        "Customer ID,Ad group ID,Ad ID,Asset,Asset type,Impr.,Clicks,Day\n"
+        "123-456-7890,5,1,Bread as it was,Long headline,120,4,2025-03-01\n9,5,2,Warm bread,Headline,80,2,2025-03-01\n"
+    )
+    ingest([tmp_path / "api.jsonl", tmp_path / "web.csv"], "google-ads", tmp_path)
+    accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+    assert [(row["ad_id"], row["advertiser_id"], row["impressions"]) for row in accepted] == [
+        ("1:5:long_headline", "1234567890", 120),
+        ("2:5:headline", "9", 80),
+    ]
+
+
+def test_reports_of_two_months_that_do_not_say_which_are_told(tmp_path):
+    for month, impressions in (("March", 900), ("April", 700)):
+        (tmp_path / f"{month}.csv").write_text(
+            f'Asset details report\n"{month} 1, 2025 - {month} 30, 2025"\n'
+            "Ad group ID,Ad ID,Asset,Asset type,Impr.,Clicks\n"
+            f"5,1,Fresh bread,Headline,{impressions},12\n"
+        )
+    counts = ingest([tmp_path / "March.csv", tmp_path / "April.csv"], "google-ads", tmp_path)
+    assert counts == (2, 1, 1)
+    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    told = f"duplicate variant: same ad and text, and no period, as row 1 of {tmp_path / 'April.csv'}"
+    assert reject["reason"] == told

@@ -143,6 +143,27 @@ def test_a_day_is_one_period_however_it_is_written_and_wherever_it_is_read(tmp_p
     assert reasons == [f"duplicate variant: same ad, text and period as row 1 of {files[-1]}"] * 3
 
 
+def test_a_day_from_the_api_and_from_the_ads_manager_counts_once(tmp_path):
+    """The API names assets by ids, the Ads Manager by their texts; in files that name them by ids, two ids are two."""
+    (tmp_path / "api.json").write_text(
+        json.dumps([insight("1", "11", "Buy now\nHere", "100", "3"), insight("1", "12", "Buy today", "90", "2")])
+    )
+    (tmp_path / "twin.json").write_text(json.dumps([insight("1", "13", "Buy today", "50", "1")]))
+    header = "Ad ID,Body text,Impressions,Link clicks,Day\n"
+    (tmp_path / "manager.csv").write_text(f"{header}1,Buy now  Here,120,4,2025-03-01\n")
+    files = {name: tmp_path / name for name in ("api.json", "twin.json", "manager.csv")}
+    for order, counted in (
+        (["api.json", "twin.json", "manager.csv"], {("Buy now Here", 120), ("Buy today", 90), ("Buy today", 50)}),
+        (["manager.csv", "api.json", "twin.json"], {("Buy now Here", 100), ("Buy today", 90), ("Buy today", 50)}),
+    ):
+        assert ingest([files[name] for name in order], "meta-ads", tmp_path) == (4, 3, 1)
+        accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+        assert {(row["text"], row["impressions"]) for row in accepted} == counted
+        (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+        last = files["manager.csv" if order[-1] == "manager.csv" else "api.json"]
+        assert reject["reason"] == f"duplicate variant: same ad, text and period as a row of {last}"
+
+
 def test_windows_of_other_ads_and_texts_do_not_overlap(tmp_path):
     rows = [
         insight("1", "11", "Buy now", "100", "3", "2024-03-01", date_stop="2024-03-10"),

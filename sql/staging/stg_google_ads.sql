@@ -25,9 +25,10 @@ named AS (
         *,
         coalesce(found[1], found[2], found[3]) AS ad_group,
         coalesce(found[4], found[5], found[6]) AS ad,
-        lower(coalesce(found[7], found[8], found[9])) AS field_type,
+        -- The web interface writes Long headline and 123-456-7890, the API LONG_HEADLINE and 1234567890.
+        replace(lower(coalesce(found[7], found[8], found[9])), ' ', '_') AS field_type,
         coalesce(found[10], found[11], CASE WHEN types[1] = 'VARCHAR' THEN found[12] END) AS text,
-        coalesce(found[13], found[14], found[15]) AS advertiser_id,
+        regexp_replace(coalesce(found[13], found[14], found[15]), '^(\d{3})-(\d{3})-(\d{4})$', '\1\2\3') AS advertiser_id,
         -- The API leaves out a count that is zero.
         if(types[2] = 'OBJECT', '0', NULL) AS absent,
         coalesce(found[16], found[17], found[18], absent) AS impressions,

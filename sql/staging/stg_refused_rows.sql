@@ -2,8 +2,8 @@
 -- or it says again, or otherwise, what another row says. Reads source_rows and understood_rows.
 WITH valid AS NOT MATERIALIZED (FROM understood_rows WHERE own_reason IS NULL),
 
--- Few rows need to be compared with others: those whose variant_id stands beside several texts, whose key stands there
--- twice, or whose ad's text has a window of several days. Hashes find them: should two meet by chance, a row too many is
+-- Few rows need to be compared with others: those whose variant_id stands beside several texts, whose ad's text stands there
+-- twice in a period, or has a window of several days. Hashes find them: should two meet by chance, a row too many is
 -- compared.
 told AS (
     SELECT
@@ -12,14 +12,17 @@ told AS (
         first_value(text) OVER by_variant_id AS text_of_id,
         first_value(place) OVER by_variant_id AS place_of_id
     FROM (
-        SELECT *, {'file': source_file, 'row': coalesce('row ' || row_number, 'an earlier row')} AS place
+        SELECT
+            *,
+            clean_text(duplicate_key) = text AS known_by_text,
+            {'file': source_file, 'row': coalesce('row ' || row_number, 'an earlier row')} AS place
         FROM valid
         WHERE
             hash(ad_id, variant_id) IN (
                 SELECT hash(ad_id, variant_id) AS id FROM valid GROUP BY id HAVING min(hash(text)) <> max(hash(text))
             )
-            OR hash(ad_id, duplicate_key, period) IN (
-                SELECT hash(ad_id, duplicate_key, period) AS key FROM valid GROUP BY key HAVING count(*) > 1
+            OR hash(ad_id, text, period) IN (
+                SELECT hash(ad_id, text, period) AS key FROM valid GROUP BY key HAVING count(*) > 1
             )
             OR hash(ad_id, text) IN (SELECT DISTINCT hash(ad_id, text) FROM valid WHERE contains(period, '/'))
     )
@@ -27,15 +30,28 @@ told AS (
     WINDOW by_variant_id AS (PARTITION BY ad_id, variant_id ORDER BY file_index, position)
 ),
 
+-- Of a key and period, among rows of the variant's own text, the last file's first row says the counts: a day that is
+-- exported again is complete, or corrected. In one file keys are compared as they stand there: texts that are equal only when
+-- normalised are merged later. Of several files one may name variants by ids that another lacks: their texts are compared.
 compared AS (
-    SELECT *, first_value(place) OVER by_key AS place_of_key, row_number() OVER by_key > 1 AS key_is_taken
+    SELECT
+        *,
+        first_value(place) OVER by_key AS place_of_key,
+        row_number() OVER by_key > 1 AS key_is_taken,
+        CASE WHEN known_by_text THEN max(file_index) OVER by_text
+            ELSE max(CASE WHEN known_by_text THEN file_index END) OVER by_text END AS last_file
     FROM told
-    -- Of a key and period, among rows of the variant's own text, the last file's first row says the counts: a day that is
-    -- exported again is complete, or corrected. Keys are compared as they stand in the file: texts that are equal only when
-    -- normalised are merged later.
-    WINDOW by_key AS (
-        PARTITION BY ad_id, duplicate_key, period, text = text_of_id ORDER BY file_index DESC, position
-    )
+    WINDOW
+        by_key AS (PARTITION BY ad_id, duplicate_key, period, text = text_of_id ORDER BY file_index DESC, position),
+        by_text AS (PARTITION BY ad_id, text, period, text = text_of_id)
+),
+
+counting AS (
+    SELECT
+        *,
+        CASE WHEN key_is_taken THEN place_of_key WHEN last_file > file_index THEN {'file': path, 'row': 'a row'} END AS same
+    FROM compared
+    LEFT JOIN (SELECT DISTINCT file_index AS last_file, source_file AS path FROM source_rows) USING (last_file)
 ),
 
 -- Per text the longest window counts, of equal ones the latest, then the next that overlaps none that counts. Only a
@@ -61,14 +77,16 @@ SELECT
         WHEN text_of_id <> text
             THEN 'variant_id used for another text of this ad: ' || place_of_id.row
                 || if(place_of_id.file = source_file, '', ' of ' || place_of_id.file)
-        WHEN key_is_taken
-            THEN 'duplicate variant: same ad, text and period as ' || place_of_key.row
-                || if(place_of_key.file = source_file, '', ' of ' || place_of_key.file)
+        WHEN same IS NOT NULL
+            THEN 'duplicate variant: same ad'
+                || if(period IS NULL AND same.file <> source_file, ' and text, and no period, as ', ', text and period as ')
+                || same.row
+                || if(same.file = source_file, '', ' of ' || same.file)
         WHEN overlapping(counted, days)[1] <> days
             THEN 'period overlaps one of the same ad and text that counts: '
                 || overlapping(counted, days)[1].first || '/' || overlapping(counted, days)[1].last
     END AS reason
-FROM compared
+FROM counting
 LEFT JOIN counted_windows USING (ad_id, text)
 WHERE reason IS NOT NULL
 UNION ALL
