@@ -1,5 +1,10 @@
 """What the command line says without a traceback."""
 
+from collections.abc import Iterable
+from itertools import islice
+
+MOST_NAMED = 10
+
 
 class UserError(Exception):
     """A mistake in the input, the settings or the surroundings that the user can mend.
@@ -10,6 +15,13 @@ class UserError(Exception):
 
 class JobFailed(Exception):
     """A training job ended without success; its message holds what the job said, or what is known of its end."""
+
+
+def listed(things: Iterable[object]) -> str:
+    """Their names for a message: of many the first, and how many more there are."""
+    names = iter(things)
+    first, more = [str(name) for name in islice(names, MOST_NAMED)], sum(1 for _ in names)
+    return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
 INTERRUPTED = 130

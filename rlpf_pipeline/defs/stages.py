@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlpf_pipeline.artifacts import Manifest, Recipe, read_manifest, subset
-from rlpf_pipeline.digests import file_digest, source_digest
+from rlpf_pipeline.digests import digest_of, file_digest, source_digest
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.settings import IngestSettings, Settings
 from rlpf_pipeline.training.run_config import named_in_settings
@@ -219,10 +219,11 @@ def recipe_of(name: str, settings: Settings) -> Recipe:
     if name == "raw_multitext_ads":
         inputs = files_to_ingest(settings)
         sections = ("source", "ingest") if inputs else ("source", "market")
+    own = dict(subset(settings, *sections))
+    if name == "raw_multitext_ads" and inputs:
+        own["files_in_order"] = digest_of(list(inputs))  # of counts that several have, the last file's are taken
     inputs |= named_in_settings(name, sections, settings)
-    return Recipe(
-        stage=name, settings=dict(subset(settings, *sections)), inputs=inputs, code=source_digest(*stage.code)
-    )
+    return Recipe(stage=name, settings=own, inputs=inputs, code=source_digest(*stage.code))
 
 
 def files_to_ingest(settings: Settings) -> dict[str, str]:

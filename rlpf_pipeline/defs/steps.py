@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from rlpf_pipeline.artifacts import Metrics, read_manifest, require_as_written, whole
 from rlpf_pipeline.defs.building import Outcome, alone, alone_with_warehouse, build, build_table, outcome_of
 from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, is_still, manifest_of
-from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.errors import UserError, listed
 from rlpf_pipeline.settings import Settings
 
 NO_EXPERIMENT = "The ads are real: no click truth is planted there to simulate an experiment with, so it is skipped."
@@ -36,9 +36,9 @@ def raw_multitext_ads(settings: Settings) -> Outcome:
         require_ingested(settings)
         return outcome_of("raw_multitext_ads", settings, reused=True)
     settings = settings.model_copy(update={"data": matching(str(path) for path in settings.data)})
-    missing = [str(path) for path in settings.data if not path.is_file()]
+    missing = [path for path in settings.data if not path.is_file()]
     if missing:
-        raise UserError(f"No such file: {', '.join(missing)}. Paths are relative to where the command is started.")
+        raise UserError(f"No such file: {listed(missing)}. Paths are relative to where the command is started.")
     return build("raw_multitext_ads", settings, lambda folder: ingest_into(folder, settings))
 
 
@@ -52,7 +52,7 @@ def require_ingested(settings: Settings) -> None:
     if gone:
         raise UserError(
             f"Missing of the raw table: {', '.join(gone)}. Put them back, or `rlpf ingest` once more one of the files "
-            f"it was made from, by which all are read anew: {', '.join(manifest.recipe.inputs)}."
+            f"it was made from, by which all are read anew: {listed(manifest.recipe.inputs)}."
         )
 
 
@@ -64,7 +64,7 @@ def ingest_into(folder: Path, settings: Settings) -> Metrics:
         gone = [path for path, digest in files.items() if not is_still(path, digest)]
         if gone:
             raise UserError(
-                f"Ingested before and gone or changed since: {', '.join(gone)}. The raw table is made anew from all "
+                f"Ingested before and gone or changed since: {listed(gone)}. The raw table is made anew from all "
                 "files and would lose those rows: put them back, name those that were moved or changed beside the new "
                 "ones, or name all files to keep with --replace."
             )

@@ -127,16 +127,26 @@ LIMIT 1
 def matching(patterns: Iterable[str]) -> tuple[Path, ...]:
     """Files that paths or patterns (`exports/*.csv`, `**` for any folders) name, absolute, each pattern's in order.
 
-    Raises UserError where a pattern names none.
+    Raises UserError where a pattern names none, and for a folder's path.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
+        if Path(pattern).is_dir():
+            raise UserError(
+                f"{pattern} is a folder. Name the files in it, such as '{Path(escape(pattern)) / '*.csv'}'."
+            )
         is_pattern = has_magic(pattern) and not Path(pattern).is_file()
-        names = sorted(glob(pattern, recursive=True)) if is_pattern else [pattern]  # noqa: PTH207 (patterns may be absolute)
+        names = files_matching(pattern) if is_pattern else [pattern]
         if not names:
-            raise UserError(f"No file matches '{pattern}'. Patterns are relative to {Path.cwd()}.")
+            as_names = pattern.replace("[", "[[]")
+            hint = f" Where brackets are part of a name, write '{as_names}'." if files_matching(as_names) else ""
+            raise UserError(f"No file matches '{pattern}'. Patterns are relative to {Path.cwd()}.{hint}")
         found |= dict.fromkeys(Path(name).resolve() for name in names)
     return tuple(found)
+
+
+def files_matching(pattern: str) -> list[str]:
+    return sorted(name for name in glob(pattern, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 (may be absolute)
 
 
 class Required(NamedTuple):

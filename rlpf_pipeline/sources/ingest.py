@@ -18,7 +18,7 @@ from typing import NamedTuple
 import duckdb
 
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS, REJECTS, Table
-from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.errors import UserError, listed
 from rlpf_pipeline.settings import IngestSettings
 from rlpf_pipeline.sources.files import CREATE_SOURCE_ROWS, read_file
 from rlpf_pipeline.sources.generic import GENERIC
@@ -119,11 +119,11 @@ def kinds_of_rejects(folder: Path) -> list[tuple[int, str]]:
 
 
 def nothing_accepted(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], read: int) -> str:
-    named = ", ".join(str(path) for path in files)
+    named = listed(files)
     if read == 0:
         return f"{named}: no data row below the header. Export the file again."
     reasons = connection.execute(
         "SELECT reason, count(*) AS rows FROM refused_rows GROUP BY reason ORDER BY rows DESC, reason LIMIT 5"
     ).fetchall()
-    listed = "; ".join(f"{reason} ({rows})" for reason, rows in reasons)
-    return f"{named}: none of the {read} rows can be used: {listed}. Correct the file, or choose the format it is in."
+    told = "; ".join(f"{reason} ({rows})" for reason, rows in reasons)
+    return f"{named}: none of the {read} rows can be used: {told}. Correct the file, or choose the format it is in."

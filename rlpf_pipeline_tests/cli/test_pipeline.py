@@ -140,6 +140,35 @@ def test_new_files_are_added_and_known_content_changes_nothing(
     assert rows_of(home) == ["First"]
 
 
+def test_files_named_in_another_order_with_replace_are_read_in_it(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, late = (tmp_path / name for name in ("early.csv", "late.csv"))
+    for path, clicks in ((early, 1), (late, 9)):
+        path.write_text(f"ad_id,text,impressions,clicks,period\na,Save,100,{clicks},2025-03-01\n")
+    for order, counted in (((late, early), 1), ((early, late), 9)):
+        assert rlpf(monkeypatch, "ingest", *map(str, order), "--format", "generic", "--replace") == 0
+        raw = pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet")
+        assert raw.clicks.tolist() == [counted]
+
+
+def test_of_many_files_that_are_gone_the_first_are_named(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = [tmp_path / f"day-{number:02}.csv" for number in range(1, 15)]
+    for number, path in enumerate(days):
+        path.write_text(f"ad_id,text,impressions,clicks\n{number},Save,100,1\n")
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "*.csv"), "--format", "generic") == 0
+    for path in days[:-1]:
+        path.unlink()
+    days[-1].write_text("ad_id,text,impressions,clicks\nx,Save,100,1\n")
+    capsys.readouterr()
+    assert rlpf(monkeypatch, "ingest", str(days[-1]), "--format", "generic") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "day-10.csv and 3 more. The raw table" in told
+    assert "day-11.csv" not in told
+
+
 def test_of_two_that_ingest_at_once_the_second_waits_and_adds_to_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,26 @@ def test_patterns_name_files_in_order_and_an_empty_one_is_an_error(tmp_path):
         matching([str(tmp_path / "*.parquet")])
 
 
+def test_a_pattern_names_no_folders_and_a_folder_is_told_as_that(tmp_path):
+    (tmp_path / "old.csv").mkdir()
+    (tmp_path / "new.csv").touch()
+    (tmp_path / "old.csv" / "a.csv").touch()
+    assert [path.name for path in matching([str(tmp_path / "*.csv")])] == ["new.csv"]
+    assert [path.name for path in matching([str(tmp_path / "**")])] == ["new.csv", "a.csv"]
+    with pytest.raises(UserError, match=r"old\.csv is a folder\. Name the files in it, such as '.*old\.csv/\*\.csv'"):
+        matching([str(tmp_path / "old.csv")])
+
+
+def test_brackets_of_a_folder_s_name_are_told_how_to_write(tmp_path, monkeypatch):
+    (tmp_path / "[2025] ads").mkdir()
+    (tmp_path / "[2025] ads" / "a.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="No file matches") as raised:
+        matching(["[2025] ads/*.csv"])
+    assert str(raised.value).endswith("Where brackets are part of a name, write '[[]2025] ads/*.csv'.")
+    assert [path.name for path in matching(["[[]2025] ads/*.csv"])] == ["a.csv"]
+
+
 def test_weeks_of_broken_randomisation_are_kept_on_request(tmp_path):
     header = "clickability_test_id,headline,lede,excerpt,impressions,clicks,test_week,eyecatcher_id\n"
     content = header + "t,One,l,e,100,3,201330,i\nt,Two,l,e,100,3,201330,i\nu,Three,l,e,100,3,201430,i\n"
