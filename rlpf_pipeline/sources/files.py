@@ -56,6 +56,13 @@ placed AS (
 SELECT $file_index, $source_file, position, CASE WHEN $numbered THEN position END, raw_row, problem FROM placed
 """
 
+# Of a file none of whose records can be refused.
+ADD_ALL_ROWS = """
+INSERT INTO source_rows
+SELECT $file_index, $source_file, row_number() OVER () AS position, position AS row_number, raw_row, NULL AS problem
+FROM scanned
+"""
+
 SCAN_DELIMITED = """
 CREATE TEMP TABLE scanned AS
 SELECT to_json(row)::VARCHAR AS raw_row
@@ -192,7 +199,11 @@ def read_file(
             f"{path} cannot be read: {reason_of(error)} Check that the file is complete, that its ending "
             "says what it is, and that all its lines end alike."
         ) from error
-    append_scanned(connection, path, file_index, title_lines + 1 if kind in DELIMITERS else 0)
+    if kind in DELIMITERS or kind in JSON_LINES:
+        append_scanned(connection, path, file_index, title_lines + 1 if kind in DELIMITERS else 0)
+    else:
+        connection.execute(ADD_ALL_ROWS, {"file_index": file_index, "source_file": str(path)})
+        connection.execute("DROP TABLE scanned")
     if kind in JSON_LINES:
         connection.execute(DROP_BLANK_LINES, {"file_index": file_index})
     if kind in (*JSON_LINES, JSON_DOCUMENT):
