@@ -95,6 +95,9 @@ def ingest(
 
     Example: rlpf ingest 'exports/*.csv.gz' --format generic --columns map.yaml
     """
+    from rich.console import Console
+    from rich.text import Text
+
     from rlpf_pipeline.defs.steps import raw_multitext_ads
     from rlpf_pipeline.sources.files import matching
     from rlpf_pipeline.sources.generic import read_column_map
@@ -110,7 +113,8 @@ def ingest(
     settings = load_settings(profile or ("upworthy" if format == "upworthy" else "production"), matching(files))
     options = settings.ingest.model_copy(update={name: value for name, value in given.items() if value is not None})
     settings = settings.model_copy(update={"source": format, "ingest": options, "keep_ingested": not replace})
-    outcome = raw_multitext_ads(settings)
+    with Console(stderr=True).status("looking at the files") as status:  # shown in a terminal alone
+        outcome = raw_multitext_ads(settings, lambda doing: status.update(Text(doing)))
     counts = outcome.manifest.metrics
     print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
     for rows, reason in kinds_of_rejects(outcome.folder):
@@ -125,11 +129,14 @@ def pairs(profile: Profile = None) -> None:
 
     Example: rlpf pairs --profile upworthy
     """
+    from rich.console import Console
+
     from rlpf_pipeline.defs import steps
 
     settings = load_settings(profile)
     for stage in (steps.variant_performance, steps.preference_pairs, steps.preference_snapshot):
-        outcome = stage(settings)
+        with Console(stderr=True).status(stage.__name__):
+            outcome = stage(settings)
         figures = ", ".join(f"{name} {value}" for name, value in outcome.manifest.metrics.items())
         print(f"{outcome.stage.name}: {'unchanged' if outcome.reused else 'built'} ({figures})")
     print(f"Snapshot: {outcome.folder}")

@@ -7,6 +7,7 @@ where they are used, so that Dagster's processes stay small.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +20,7 @@ from rlpf_pipeline.settings import Settings
 NO_EXPERIMENT = "The ads are real: no click truth is planted there to simulate an experiment with, so it is skipped."
 
 
-def raw_multitext_ads(settings: Settings) -> Outcome:
+def raw_multitext_ads(settings: Settings, on_progress: Callable[[str], None] = lambda doing: None) -> Outcome:
     """Ingest the user's files, or simulate the market's history.
 
     The settings' data may be patterns, read anew each time. Files ingested before stay: new ones are added to them.
@@ -39,7 +40,7 @@ def raw_multitext_ads(settings: Settings) -> Outcome:
     missing = [path for path in settings.data if not path.is_file()]
     if missing:
         raise UserError(f"No such file: {listed(missing)}. Paths are relative to where the command is started.")
-    return build("raw_multitext_ads", settings, lambda folder: ingest_into(folder, settings))
+    return build("raw_multitext_ads", settings, lambda folder: ingest_into(folder, settings, on_progress))
 
 
 def require_ingested(settings: Settings) -> None:
@@ -56,7 +57,7 @@ def require_ingested(settings: Settings) -> None:
         )
 
 
-def ingest_into(folder: Path, settings: Settings) -> Metrics:
+def ingest_into(folder: Path, settings: Settings, on_progress: Callable[[str], None]) -> Metrics:
     from rlpf_pipeline.sources.ingest import ingest
 
     if settings.source != "market":
@@ -68,7 +69,8 @@ def ingest_into(folder: Path, settings: Settings) -> Metrics:
                 "files and would lose those rows: put them back, name those that were moved or changed beside the new "
                 "ones, or name all files to keep with --replace."
             )
-        return ingest([Path(path) for path in files], settings.source, folder, settings.ingest)._asdict()
+        paths = [Path(path) for path in files]
+        return ingest(paths, settings.source, folder, settings.ingest, on_progress)._asdict()
     import pyarrow.parquet as pq
 
     from rlpf_pipeline.market.history import simulate_history

@@ -9,7 +9,7 @@ reason that applies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,11 +56,17 @@ class IngestCounts(NamedTuple):
     rejected: int
 
 
-def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSettings = DEFAULTS) -> IngestCounts:
+def ingest(
+    files: Sequence[Path],
+    source: str,
+    folder: Path,
+    settings: IngestSettings = DEFAULTS,
+    on_progress: Callable[[str], None] = lambda doing: None,
+) -> IngestCounts:
     """Write the accepted and the refused rows of `files` into the existing `folder`.
 
-    source: name of the format: upworthy, meta-ads, google-ads or generic. Bad rows become rejects. Raises UserError for
-    an unknown format, a fault of a whole file, or when no row at all was accepted.
+    source: name of the format: upworthy, meta-ads, google-ads or generic. on_progress: hears what is done now. Bad rows
+    become rejects. Raises UserError for an unknown format, a fault of a whole file, or when no row at all was accepted.
     """
     if source not in FORMATS:
         raise UserError(f"Unknown format '{source}'. Choose one of: {', '.join(FORMATS)}.")
@@ -74,7 +80,9 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
         connection.execute(read_sql("macros"))
         connection.execute(CREATE_SOURCE_ROWS)
         for file_index, path in enumerate(files):
+            on_progress(f"reading {path.name}, {file_index + 1} of {len(files)}")
             read_file(connection, path, file_index, source_format.required(settings))
+        on_progress("judging rows")
         parameters = {"source": source, **source_format.parameters(settings)}
         typed = f"WITH typed_rows AS ({read_sql(source_format.staging)}) {read_sql('staging/stg_understood_rows')}"
         connection.execute(f"CREATE TABLE understood_rows AS {typed}", parameters)
@@ -83,6 +91,7 @@ def ingest(files: Sequence[Path], source: str, folder: Path, settings: IngestSet
         read = count(connection, "FROM source_rows")
         if count(connection, "FROM refused_rows") == read:
             raise UserError(nothing_accepted(connection, files, read))
+        on_progress("writing")
         write(connection, REJECTS, "source_rows INNER JOIN refused_rows", folder / REJECTS_FILE)
         connection.execute("DROP TABLE source_rows")
         write(connection, RAW_MULTITEXT_ADS, "understood_rows ANTI JOIN refused_rows", folder / ACCEPTED_FILE)

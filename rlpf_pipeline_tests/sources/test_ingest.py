@@ -239,3 +239,11 @@ def test_a_row_is_no_duplicate_of_one_whose_text_is_refused(tmp_path):
         (2, "variant_id used for another text of this ad: row 1"),
         (4, "duplicate variant: same ad, text and period as row 3"),
     ]
+
+
+def test_what_ingest_is_at_is_told(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_bytes(HEADER + GOOD.replace(b"good", name.encode()))
+    heard: list[str] = []
+    ingest([tmp_path / "a.csv", tmp_path / "b.csv"], "generic", tmp_path, on_progress=heard.append)
+    assert heard == ["reading a.csv, 1 of 2", "reading b.csv, 2 of 2", "judging rows", "writing"]
