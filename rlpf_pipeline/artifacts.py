@@ -188,11 +188,24 @@ def whole(folder: Path) -> Path:
 
 
 def building_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.building")
+    return hidden_beside(folder, "building")
 
 
 def former_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.former")
+    return hidden_beside(folder, "former")
+
+
+def hidden_beside(folder: Path, what: str) -> Path:
+    """Of a folder that is hidden itself too: `.model.checkpoint` becomes `.model.checkpoint.former`, which goes with
+    all that a job kept beside its model."""
+    return folder.with_name(f".{folder.name.removeprefix('.')}.{what}")
+
+
+def clear(folder: Path) -> None:
+    """Remove what a killed process was building as `folder`, and what it had replaced and not yet removed."""
+    remove(building_of(folder))
+    if folder.exists():
+        remove(former_of(folder))
 
 
 def subset(model: BaseModel, *names: str) -> Mapping[str, object]:

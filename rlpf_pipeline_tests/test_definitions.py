@@ -127,6 +127,22 @@ def test_checks_of_rows_whose_file_is_gone_name_it(tmp_path: Path, monkeypatch: 
         dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
 
 
+def test_checks_of_a_table_beside_which_other_rows_were_ingested_say_so_and_find_no_rows_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLPF_HOME", str(tmp_path))
+    first, second = (
+        load_settings("tiny").model_copy(update={"market": MarketSettings(advertisers=advertisers)})
+        for advertisers in (9, 12)
+    )
+    steps.raw_multitext_ads(first)
+    steps.variant_performance(first)
+    steps.raw_multitext_ads(second)
+    made = [dg.asset(lambda: None, name="variant_performance"), table_checks("variant_performance")]
+    with pytest.raises(UserError, match="made from another raw_multitext_ads than is there now"):
+        dg.materialize(made, resources={"pipeline": PipelineSettings(profile="tiny")})
+
+
 def test_every_sql_check_is_a_blocking_asset_check() -> None:
     from rlpf_pipeline.warehouse import SQL
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from rlpf_pipeline.artifacts import Manifest, Metrics, building_of, explained, is_current, publish
+from rlpf_pipeline.artifacts import Manifest, Metrics, clear, explained, is_current, publish
 from rlpf_pipeline.defs.stages import STAGES, Stage, folder_of, inputs_of, manifest_of, recipe_of
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.whole_files import lock_of, locked, remove
@@ -53,9 +53,9 @@ def build_table(name: str, settings: Settings, work: Callable[[], Metrics]) -> O
 @contextmanager
 def alone(output: Path) -> Iterator[Path]:
     """Waits until no other process is here with the same output: what one adds, the next one finds. What a killed one
-    was building goes, also where nothing is built now."""
+    was building, or had replaced, goes, also where nothing is built now."""
     with locked(lock_of(output), f"Waiting for another process that makes {output} …", waits=True):
-        remove(building_of(output))
+        clear(output)
         yield output
 
 

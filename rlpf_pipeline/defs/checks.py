@@ -4,14 +4,15 @@ All block: training on rows that break one would be wrong.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from rlpf_pipeline.artifacts import explained
-from rlpf_pipeline.defs.building import alone_with_warehouse
+from rlpf_pipeline.defs.building import alone, alone_with_warehouse
 from rlpf_pipeline.defs.resources import PipelineSettings
-from rlpf_pipeline.defs.stages import folder_of, manifest_of
+from rlpf_pipeline.defs.stages import folder_of, manifest_of, require_made_from_what_is_there
 from rlpf_pipeline.package import SQL
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def table_checks(asset: str) -> dg.AssetChecksDefinition:
 
         settings = pipeline.load()
         selected = sorted(key.name for key in context.selected_asset_check_keys)
-        with alone_with_warehouse(settings) as path:
-            manifest_of(asset, settings)
-            raw = folder_of("raw_multitext_ads", settings)  # a view shows it
+        raw = folder_of("raw_multitext_ads", settings)  # a view shows it: no ingest may replace it meanwhile
+        with alone(raw) if asset == "variant_performance" else nullcontext(), alone_with_warehouse(settings) as path:
+            require_made_from_what_is_there(asset, settings)
             with explained(settings.home, (raw,)), Warehouse(path) as warehouse:
                 for name in selected:
                     yield result_of(warehouse.check(name), name, asset)
@@ -71,9 +72,8 @@ def raw_multitext_ads__rows_conserved(pipeline: PipelineSettings) -> dg.AssetChe
     from rlpf_pipeline.sources.ingest import ACCEPTED_FILE, REJECTS_FILE
 
     settings = pipeline.load()
-    folder = folder_of("raw_multitext_ads", settings)
-    read = manifest_of("raw_multitext_ads", settings).metrics["read"]
-    with explained(settings.home, (folder,)):
+    with alone(folder_of("raw_multitext_ads", settings)) as folder, explained(settings.home, (folder,)):
+        read = manifest_of("raw_multitext_ads", settings).metrics["read"]
         accepted, rejected = (pq.read_metadata(folder / file).num_rows for file in (ACCEPTED_FILE, REJECTS_FILE))
     return dg.AssetCheckResult(
         passed=read == accepted + rejected, metadata={"read": read, "accepted": accepted, "rejected": rejected}

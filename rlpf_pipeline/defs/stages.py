@@ -211,6 +211,19 @@ def manifest_of(name: str, settings: Settings) -> Manifest:
     return manifest
 
 
+def require_made_from_what_is_there(name: str, settings: Settings) -> None:
+    """Raises UserError where an input of the stage was made anew since: another ingest or run changed it meanwhile.
+
+    Tables hold the numbers of variants, which each variant_performance gives anew."""
+    made_from = manifest_of(name, settings).recipe.inputs
+    for needed in STAGES[name].inputs:
+        if made_from.get(needed) != manifest_of(needed, settings).digest:
+            raise UserError(
+                f"{name} was made from another {needed} than is there now. Materialise it first: "
+                f"`rlpf run --profile {settings.profile}` or `rlpf pairs --profile {settings.profile}` does."
+            )
+
+
 def recipe_of(name: str, settings: Settings) -> Recipe:
     """What determines the stage: its settings, the digests of its inputs, its code. Inputs must be built."""
     stage = STAGES[name]

@@ -13,7 +13,13 @@ from tempfile import TemporaryDirectory
 
 from rlpf_pipeline.artifacts import Metrics, read_manifest, require_as_written, whole
 from rlpf_pipeline.defs.building import Outcome, alone, alone_with_warehouse, build, build_table, outcome_of
-from rlpf_pipeline.defs.stages import files_to_ingest, folder_of, is_still, manifest_of
+from rlpf_pipeline.defs.stages import (
+    files_to_ingest,
+    folder_of,
+    is_still,
+    manifest_of,
+    require_made_from_what_is_there,
+)
 from rlpf_pipeline.errors import UserError, listed
 from rlpf_pipeline.settings import Settings
 
@@ -110,22 +116,12 @@ def preference_snapshot(settings: Settings) -> Outcome:
     from rlpf_pipeline.warehouse import Warehouse
 
     def work(folder: Path) -> Metrics:
-        require_pairs_of_these_variants(settings)
+        require_made_from_what_is_there("preference_pairs", settings)
         with Warehouse(settings.warehouse) as warehouse:
             return export_snapshot(warehouse, folder)
 
     with alone_with_warehouse(settings):
         return build("preference_snapshot", settings, work)
-
-
-def require_pairs_of_these_variants(settings: Settings) -> None:
-    """Pairs hold the numbers of variants, which each variant_performance gives anew."""
-    made_from = manifest_of("preference_pairs", settings).recipe.inputs.get("variant_performance")
-    if made_from != manifest_of("variant_performance", settings).digest:
-        raise UserError(
-            "preference_pairs was made from another variant_performance than is there now. Materialise it first: "
-            f"`rlpf run --profile {settings.profile}` or `rlpf pairs --profile {settings.profile}` does."
-        )
 
 
 def ab_experiment(settings: Settings) -> Outcome:

@@ -7,7 +7,6 @@ settings, data or code, and is not taken up.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlpf_pipeline.artifacts import swap_into_place, whole
+from rlpf_pipeline.artifacts import building_of, swap_into_place, whole
 from rlpf_pipeline.errors import UserError
+from rlpf_pipeline.whole_files import remove
 
 
 class Checkpoint(NamedTuple):
@@ -34,8 +34,8 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the former checkpoint; a kill on the way leaves that one, or the new one, whole."""
-        building = self.folder.with_name(f"{self.folder.name}.building")
-        shutil.rmtree(building, ignore_errors=True)
+        building = building_of(self.folder)
+        remove(building)
         building.mkdir(parents=True)
         save_file(
             {name: t.detach().contiguous().cpu() for name, t in checkpoint.tensors.items()},

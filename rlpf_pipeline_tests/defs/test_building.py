@@ -51,6 +51,29 @@ def test_what_a_killed_job_of_other_settings_was_building_goes_once_they_are_edi
     assert not left.exists()
 
 
+def test_what_a_killed_process_had_replaced_goes_where_its_successor_is_complete(everything_built: Settings) -> None:
+    """A kill before the former content was removed left it for good: nothing is published there again."""
+    former = folder_of("raw_multitext_ads", everything_built).with_name(".raw.former")
+    former.mkdir()
+    build("raw_multitext_ads", everything_built, lambda _: {"rows": 1})
+    assert not former.exists()
+
+
+def test_what_a_killed_process_had_replaced_stays_until_there_is_a_successor(settings: Settings) -> None:
+    def work(folder: Path) -> dict[str, int]:
+        (folder / "a.txt").write_text("a")
+        return {"rows": 1}
+
+    def fails(folder: Path) -> dict[str, int]:
+        raise RuntimeError("half way")
+
+    folder = build("raw_multitext_ads", settings, work).folder
+    folder.rename(folder.with_name(".raw.former"))
+    with pytest.raises(RuntimeError, match="half way"):
+        build("raw_multitext_ads", settings, fails)
+    assert manifest_of("raw_multitext_ads", settings).metrics == {"rows": 1}
+
+
 def test_while_a_table_is_built_it_has_no_manifest_and_a_failure_brings_the_former_back(
     everything_built: Settings,
 ) -> None:

@@ -21,6 +21,29 @@ def test_a_checkpoint_comes_back_for_its_own_recipe_only(tmp_path: Path) -> None
     assert Checkpoints(tmp_path / "nowhere", "this").load() is None
 
 
+@pytest.mark.parametrize("killed_at", [".building", ".checkpoint"])
+def test_what_a_kill_while_saving_leaves_is_among_what_goes_with_the_finished_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    """A job removes what it kept under `.<name of the output>.`; the name is that of the folder that is renamed when
+    the kill comes."""
+
+    def killed(folder: Path, target: Path) -> Path:
+        if folder.name.endswith(killed_at):
+            raise KeyboardInterrupt
+        return rename(folder, target)
+
+    rename = Path.rename
+    checkpoints = Checkpoints(tmp_path / ".model.checkpoint", "this")
+    checkpoints.save(SAVED)
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(SAVED)
+    monkeypatch.undo()
+    assert {*tmp_path.iterdir()} == {*tmp_path.glob(".model.*/")}
+    assert checkpoints.load() is not None
+
+
 @pytest.mark.parametrize("name", ["state.json", "tensors.safetensors"])
 @pytest.mark.parametrize("left", [0, 20])
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path, name: str, left: int) -> None:
