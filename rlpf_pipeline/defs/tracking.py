@@ -49,7 +49,8 @@ class Tracking(NamedTuple):
         """Make the run (RUNNING) in the experiment named like the profile; makes the store where there is none,
         and restores an experiment that was deleted. None, with a word, where the store takes no run.
 
-        One job runs at a time (`only_job`), so runs of jobs that are still RUNNING were killed, and are marked so.
+        One job runs at a time (`only_job`), of whichever profile, so runs of jobs that are still RUNNING were killed,
+        and are marked so.
         """
         try:
             return self._made(name, tags)
@@ -67,6 +68,8 @@ class Tracking(NamedTuple):
             return None
 
     def _made(self, name: str, tags: dict[str, str]) -> TrackedRun:
+        from mlflow.entities import ViewType
+
         client = self._client()
         experiment = client.get_experiment_by_name(self.settings.profile)
         if experiment is None:
@@ -77,7 +80,8 @@ class Tracking(NamedTuple):
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(experiment_id)
         abandoned = "attributes.status = 'RUNNING' AND tags.`dagster.asset_key` LIKE '%'"
-        for run in client.search_runs([experiment_id], abandoned):
+        profiles = [experiment.experiment_id for experiment in client.search_experiments(ViewType.ALL)]
+        for run in client.search_runs(profiles, abandoned):
             client.set_terminated(run.info.run_id, "KILLED")
         run = client.create_run(experiment_id, run_name=name, tags=tags)
         return TrackedRun(run_id=run.info.run_id, experiment_id=experiment_id)

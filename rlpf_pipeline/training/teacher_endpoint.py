@@ -38,7 +38,6 @@ class Answers:
 
     def __init__(self, path: Path) -> None:
         self.path, self.lock = path, Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
         written = path.read_bytes() if path.is_file() else b""
         # A kill while writing leaves a last line without its end.
         whole = written[: written.rfind(b"\n") + 1]
@@ -55,8 +54,10 @@ class Answers:
                 ) from None
 
     def add(self, request: str, answer: str) -> None:
-        with self.lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([request, answer]) + "\n")
+        with self.lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # a cache that was emptied meanwhile
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([request, answer]) + "\n")
             self.by_request[request] = answer
 
 

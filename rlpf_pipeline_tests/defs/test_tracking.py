@@ -42,22 +42,25 @@ def test_a_store_that_was_removed_does_not_hide_the_jobs_error(tmp_path: Path) -
     tracking.fail(gone)
 
 
-def test_the_runs_of_killed_jobs_are_marked_by_the_next_job_and_no_run_of_another_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("next_profile", ["tiny", "demo"])
+def test_the_runs_of_killed_jobs_are_marked_by_the_next_job_and_no_run_of_another_hand(
+    tmp_path: Path, next_profile: str
+) -> None:
     settings = load_settings("tiny", (), tmp_path)
     client = MlflowClient(tracking_uri=settings.mlflow_uri)
-    killed, own, next_one = (
-        Tracking(settings).start(name, tags)
-        for name, tags in (
-            ("adllama", {"dagster.asset_key": "adllama"}),
-            ("a notebook's", {}),
-            ("reward_model", {"dagster.asset_key": "reward_model"}),
+    own, killed, next_one = (
+        Tracking(load_settings(profile, (), tmp_path)).start(name, tags)
+        for profile, name, tags in (
+            ("tiny", "a notebook's", {}),
+            ("tiny", "adllama", {"dagster.asset_key": "adllama"}),
+            (next_profile, "reward_model", {"dagster.asset_key": "reward_model"}),
         )
     )
     assert killed
     assert own
     assert next_one
-    status = {run.run_id: client.get_run(run.run_id).info.status for run in (killed, own, next_one)}
-    assert list(status.values()) == ["KILLED", "RUNNING", "RUNNING"]
+    status = {run.run_id: client.get_run(run.run_id).info.status for run in (own, killed, next_one)}
+    assert list(status.values()) == ["RUNNING", "KILLED", "RUNNING"]
 
 
 def test_a_deleted_experiment_is_restored(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -150,6 +151,22 @@ def test_no_answer_is_paid_for_twice(serving: Callable[[Reply], Server], tmp_pat
     assert len(server.bodies) == 1
     assert ask(server, path, ["one"], temperature=0.1) == ["About: Shorten: one"]
     assert len(server.bodies) == 2
+
+
+def test_a_cache_that_is_emptied_while_the_teacher_answers_costs_no_answer_of_this_run(
+    serving: Callable[[Reply], Server], tmp_path: Path
+) -> None:
+    path, texts = tmp_path / "cache" / "a.jsonl", ["one", "two", "three"]
+
+    def emptied(number: int, body: dict[str, object]) -> tuple[int, dict[str, object]]:
+        if number == 1:
+            shutil.rmtree(path.parent)
+        return echo(number, body)
+
+    server = serving(emptied)
+    assert ask(server, path, texts, concurrency=1) == [f"About: Shorten: {text}" for text in texts]
+    assert len(path.read_text().splitlines()) == 2
+    assert len(server.bodies) == 3
 
 
 @pytest.mark.parametrize("line", ['["torn["whole", "an answer"]', "\0\0\0", "[1]", "7"])
