@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from rlpf_pipeline.artifacts import tells_of_full_disk
 from rlpf_pipeline.defs.launcher import run_folder
+from rlpf_pipeline.defs.stages import manifest_of
 from rlpf_pipeline.settings import Settings
 from rlpf_pipeline.training.reporter import root_of
 from rlpf_pipeline.whole_files import write_atomically
@@ -28,10 +29,11 @@ MLFLOW_SERVER = "http://127.0.0.1:5000"
 
 
 class TrackedRun(BaseModel):
-    """Where the run that made a stage's output lies in MLflow; kept beside its run.json."""
+    """Where the run that made a stage's output lies in MLflow; kept beside its run.json. made: digest of the output."""
 
     run_id: str
     experiment_id: str
+    made: str = ""
 
     @property
     def url(self) -> str:
@@ -99,16 +101,19 @@ class Tracking(NamedTuple):
     def keep(self, name: str, tracked: TrackedRun | None) -> None:
         """The run, or none, as the one that made the stage's output."""
         if tracked:
-            write_atomically(self._path(name), tracked.model_dump_json())
+            made = tracked.model_copy(update={"made": manifest_of(name, self.settings).digest})
+            write_atomically(self._path(name), made.model_dump_json())
         else:
             self._path(name).unlink(missing_ok=True)
 
     def last(self, name: str) -> TrackedRun | None:
-        """The run that was kept; none where its file is gone or damaged: it is a link and no more."""
+        """The run that was kept; none where its file is gone or damaged (it is a link and no more), or where the output
+        is no longer what it made: of a job that was killed before its run was kept, or by `rlpf train`."""
         try:
-            return TrackedRun.model_validate_json(self._path(name).read_bytes())
+            kept = TrackedRun.model_validate_json(self._path(name).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+        return kept if kept.made == manifest_of(name, self.settings).digest else None
 
     def _path(self, name: str) -> Path:
         return run_folder(name, self.settings) / "mlflow.json"

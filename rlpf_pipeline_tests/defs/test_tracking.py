@@ -109,6 +109,9 @@ def test_a_model_leads_to_the_run_that_made_it_not_to_a_later_one_that_failed(
         TrainingLauncher().build(context, settings.model_copy(update={"seed": 1}), "reward_model")
     assert TrainingLauncher().build(context, settings, "reward_model").reused
     assert Tracking(settings).last("reward_model") == made
+    with publish(folder, recipe_of("adllama", settings)):  # as by a job that was killed before its run was kept
+        pass
+    assert Tracking(settings).last("reward_model") is None
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "\N{REPLACEMENT CHARACTER}"])
