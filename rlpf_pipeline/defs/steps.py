@@ -92,11 +92,12 @@ def variant_performance(settings: Settings) -> Outcome:
     from rlpf_pipeline.warehouse import Warehouse
 
     def work() -> Metrics:
+        require_as_written(raw)
         with Warehouse(settings.warehouse, restoring=True) as warehouse:
-            raw = whole(folder_of("raw_multitext_ads", settings)) / "multitext_ads.parquet"
-            return build_variant_performance(warehouse, raw, settings.pairs, settings.seed)
+            file = whole(raw) / "multitext_ads.parquet"
+            return build_variant_performance(warehouse, file, settings.pairs, settings.seed)
 
-    with alone(folder_of("raw_multitext_ads", settings)):  # it is read several times
+    with alone(folder_of("raw_multitext_ads", settings)) as raw:  # it is read several times
         return build_table("variant_performance", settings, work)
 
 

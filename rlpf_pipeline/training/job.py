@@ -23,7 +23,7 @@ import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from rlpf_pipeline.artifacts import Metrics, explained, publish
+from rlpf_pipeline.artifacts import Metrics, explained, publish, require_as_written
 from rlpf_pipeline.errors import INTERRUPTED, UserError
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import CRASH, EXPECTS_GPU, EXPECTS_RANKS, MISTAKE, RunConfig
@@ -73,6 +73,7 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
         reporter.parameters(config.recipe.settings)
         require_device(reporter)
         require_ranks()
+        require_tables(config)
         if rank != 0:
             with TemporaryDirectory() as scratch:
                 work(config, Path(scratch), reporter)
@@ -87,6 +88,13 @@ def _run(work: Work, config: RunConfig, rank: int) -> None:
 def only_writer(output: Path) -> AbstractContextManager[None]:
     """Raises UserError where another job writes the same output."""
     return locked(lock_of(output), f"Another job is writing {output}. Wait for its end, or stop it.")
+
+
+def require_tables(config: RunConfig) -> None:
+    """Raises UserError where a table that is read is not what was written: it would be learned from without a word.
+    Models are looked at where they are loaded."""
+    for folder in config.inputs.values():
+        require_as_written(folder, lambda file: file.suffix == ".parquet")
 
 
 def require_device(reporter: Reporter) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from rlpf_pipeline.artifacts import Recipe, publish
@@ -143,6 +144,14 @@ def test_simulated_ads_pass_the_same_validation_as_files(settings: Settings) -> 
     counts = steps.raw_multitext_ads(settings).manifest.metrics
     assert counts["read"] == counts["accepted"]
     assert counts["rejected"] == 0
+
+
+def test_a_raw_table_that_was_changed_is_not_worked_on(settings: Settings) -> None:
+    """Its rows would stand under the digest of others, and be taken for up to date ever after."""
+    table = steps.raw_multitext_ads(settings).folder / "multitext_ads.parquet"
+    pq.write_table(pq.read_table(table).slice(1), table)
+    with pytest.raises(UserError, match=r"multitext_ads\.parquet is not what was written.*make it again"):
+        steps.variant_performance(settings)
 
 
 def test_pairs_of_other_variants_make_no_snapshot(tmp_path: Path) -> None:

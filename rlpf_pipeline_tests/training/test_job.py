@@ -14,7 +14,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.profiles import load_settings
 from rlpf_pipeline.settings import BaseModelSettings
 from rlpf_pipeline.training import job
-from rlpf_pipeline.training.job import leave, only_writer, run_job
+from rlpf_pipeline.training.job import Work, leave, only_writer, run_job
 from rlpf_pipeline.training.reporter import Reporter
 from rlpf_pipeline.training.run_config import EXPECTS_GPU, EXPECTS_RANKS, RunConfig
 
@@ -147,19 +147,23 @@ def test_a_reason_that_cannot_be_left_is_printed(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == "The disk is full.\n"
 
 
-def test_a_failure_is_the_input_s_where_that_is_not_what_was_written(config: RunConfig, tmp_path: Path) -> None:
+def cannot_read(*_: object) -> Metrics:
+    raise OSError("no magic bytes")
+
+
+@pytest.mark.parametrize(("file", "work"), [("pairs.parquet", write_weights), ("notes.json", cannot_read)])
+def test_a_table_that_is_not_what_was_written_is_not_learned_from_and_another_file_explains_a_failure(
+    config: RunConfig, tmp_path: Path, file: str, work: Work
+) -> None:
     with publish(tmp_path / "snapshot", Recipe(stage="preference_snapshot")) as (building, _):
-        (building / "pairs.parquet").write_bytes(b"PAR1 rows PAR1")
+        (building / file).write_bytes(b"PAR1 rows PAR1")
     given = config.model_copy(update={"inputs": {"preference_snapshot": tmp_path / "snapshot"}})
     (tmp_path / "run.json").write_text(given.model_dump_json())
-    (tmp_path / "snapshot/pairs.parquet").write_bytes(b"PAR1 ro")
-
-    def fail(*_: object) -> Metrics:
-        raise OSError("no magic bytes")
-
+    (tmp_path / "snapshot" / file).write_bytes(b"PAR1 other rows PAR1")
     with pytest.raises(SystemExit, match="2"):
-        run_job(fail)
-    assert "pairs.parquet is not what was written" in (tmp_path / "mistake-rank0.txt").read_text()
+        run_job(work)
+    assert f"{file} is not what was written" in (tmp_path / "mistake-rank0.txt").read_text()
+    assert not config.output.exists()
 
 
 def test_a_run_json_that_does_not_fit_is_told_like_any_mistake(tmp_path: Path) -> None:
