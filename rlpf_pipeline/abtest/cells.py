@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.abtest.maximum import Array, blocks
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Numbers = npt.NDArray[np.intp]
+AT_ONCE = 1 << 14
+"""Rows compared at once: memory that is touched first costs more than the comparison."""
 
 
 class Cells(NamedTuple):
@@ -56,7 +58,8 @@ def cells_of(columns: Iterable[pd.Series[Any]], clusters: Numbers) -> Cells:
     stands = first[clusters]
     alike = np.ones(len(rows), dtype=bool)
     for values in map(comparable, columns):
-        alike &= values == values[stands]
+        for part in blocks(len(rows), AT_ONCE):
+            alike[part] &= values[part] == values[stands[part]]
     stands[~alike] = rows[~alike]
     is_shown = np.zeros(len(rows), dtype=bool)
     is_shown[stands] = True

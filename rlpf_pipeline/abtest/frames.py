@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rlpf_pipeline.abtest.maximum import Array
 from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.errors import UserError
 
@@ -109,8 +110,8 @@ def require_values(frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
         )
 
 
-def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
-    """Raise UserError unless 0 <= successes <= trials <= LARGEST_COUNT in every row."""
+def counts_in(frame: pd.DataFrame, successes: str, trials: str) -> tuple[Array, Array]:
+    """Both as numbers, (rows,). Raises UserError unless 0 <= successes <= trials <= LARGEST_COUNT in every row."""
     require_values(frame, (successes, trials))
     try:
         k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
@@ -129,6 +130,7 @@ def require_counts(frame: pd.DataFrame, successes: str, trials: str) -> None:
                 f"Data row {row + 1} {problem} ({successes} {k[row]:g}, {trials} {n[row]:g}); "
                 f"{int(wrong.sum())} such row(s). Correct the counts at their source."
             )
+    return k, n
 
 
 def with_exposure(frame: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +143,7 @@ def with_exposure(frame: pd.DataFrame) -> pd.DataFrame:
     return exposed
 
 
-def require_exposure(treated: npt.NDArray[np.bool_], clicks: npt.NDArray[np.float64]) -> None:
+def require_exposure(treated: npt.NDArray[np.bool_], clicks: Array) -> None:
     """Raise UserError when the advertisers with impressions (treated, clicks: one each) are too few, when an arm has
     fewer than two of them, or when an arm has no clicks at all."""
     sizes = int((~treated).sum()), int(treated.sum())

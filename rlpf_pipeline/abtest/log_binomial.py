@@ -26,8 +26,8 @@ from rlpf_pipeline.abtest.cells import Numbers, Rows, sums_by
 from rlpf_pipeline.abtest.formulas import design_matrix
 from rlpf_pipeline.abtest.frames import (
     as_frame,
+    counts_in,
     require_columns,
-    require_counts,
     require_one_type_of_names,
     require_values,
 )
@@ -116,15 +116,13 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
     frame = as_frame(data)
     counted = (successes, trials, *([cluster] if cluster else []))
     require_columns(frame, counted)
-    require_counts(frame, successes, trials)
-    shown = frame[trials].to_numpy(float) > 0
-    if not shown.all():
-        frame = frame[shown].reset_index(drop=True)
+    k, n = counts_in(frame, successes, trials)
+    if not (n > 0).all():
+        frame, k, n = frame[n > 0].reset_index(drop=True), k[n > 0], n[n > 0]
     if frame.empty:
         raise UserError(f"No row has {trials} above 0. Check the column of trials.")
     clusters = numbered(frame, cluster) if cluster else None
     design, names, cells = design_matrix(frame, formula, counted, clusters)
-    k, n = frame[successes].to_numpy(float), frame[trials].to_numpy(float)
     if clusters is None or cells is None:
         fit = estimate(Counts(design, k, n), names, Rows(k, n, clusters=clusters))
     else:
