@@ -228,14 +228,14 @@ def recipe_of(name: str, settings: Settings) -> Recipe:
     """What determines the stage: its settings, the digests of its inputs, its code. Inputs must be built."""
     stage = STAGES[name]
     inputs = {needed: manifest_of(needed, settings).digest for needed in stage.inputs}
-    sections = stage.sections
+    sections, order = stage.sections, {}
     if name == "raw_multitext_ads":
         inputs = files_to_ingest(settings)
         sections = ("source", "ingest") if inputs else ("source", "market")
-    own = dict(subset(settings, *sections))
-    if name == "raw_multitext_ads" and inputs:
-        own["files_in_order"] = digest_of(list(inputs))  # of counts that several have, the last file's are taken
+        if inputs:  # of counts that several files have, the last one's are taken
+            order = {"files_in_order": digest_of(list(inputs))}
     inputs |= named_in_settings(name, sections, settings)
+    own = {**subset(settings, *sections), **order}
     return Recipe(stage=name, settings=own, inputs=inputs, code=source_digest(*stage.code))
 
 
