@@ -27,6 +27,8 @@ class Cells(NamedTuple):
     """Each cell's first row, (cells,), in the rows' order."""
     cell: Numbers
     """Each row's, (rows,)."""
+    clusters: Numbers
+    """Each cell's, (cells,)."""
 
 
 class Rows(NamedTuple):
@@ -63,7 +65,7 @@ def cells_of(columns: Iterable[pd.Series[Any]], clusters: Numbers) -> Cells:
     stands[~alike] = rows[~alike]
     is_shown = np.zeros(len(rows), dtype=bool)
     is_shown[stands] = True
-    return Cells(np.flatnonzero(is_shown), (np.cumsum(is_shown) - 1)[stands])
+    return Cells(np.flatnonzero(is_shown), (np.cumsum(is_shown) - 1)[stands], clusters[is_shown])
 
 
 def comparable(column: pd.Series[Any]) -> npt.NDArray[Any]:

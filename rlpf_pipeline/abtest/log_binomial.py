@@ -22,7 +22,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from rlpf_pipeline.abtest import normal
-from rlpf_pipeline.abtest.cells import Numbers, Rows, sums_by
+from rlpf_pipeline.abtest.cells import Numbers, Rows
 from rlpf_pipeline.abtest.formulas import design_matrix
 from rlpf_pipeline.abtest.frames import (
     as_frame,
@@ -123,11 +123,8 @@ def log_binomial(data: Any, formula: str, successes: str, trials: str, cluster: 
         raise UserError(f"No row has {trials} above 0. Check the column of trials.")
     clusters = numbered(frame, cluster) if cluster else None
     design, names, cells = design_matrix(frame, formula, counted, clusters)
-    if clusters is None or cells is None:
-        fit = estimate(Counts(design, k, n), names, Rows(k, n, clusters=clusters))
-    else:
-        sums = Counts(design, sums_by(cells.cell, k), sums_by(cells.cell, n))
-        fit = estimate(sums, names, Rows(k, n, cells.cell, clusters[cells.shown]))
+    rows = Rows(k, n, clusters=clusters) if cells is None else Rows(k, n, cells.cell, cells.clusters)
+    fit = estimate(Counts(design, rows.summed(k), rows.summed(n)), names, rows)
     return LogBinomialFit(
         coefficients=dict(zip(names, fit.beta.tolist(), strict=True)),
         standard_errors={

@@ -76,16 +76,16 @@ def covariances(counts: Counts, rows: Rows, found: Maximum, back: Array, *, pois
     residual = rows.k - rows.n * rows.spread(mean)
     left = 1 - rows.n * rows.spread(parts.expected * quadratic(x, naive))  # 1 - leverage
     adjusted = residual / np.where(left > OWN_LEVEL, left, np.inf)
-    squared = parts.score**2
+    squares, factor = residual**2, parts.score**2
     varying = parts.variance > 0
-    pearson = float((rows.summed(residual**2 / rows.n)[varying] / parts.variance[varying]).sum())
-    hc0 = bread @ products(x, squared * rows.summed(residual**2)) @ bread
+    pearson = float((rows.summed(squares / rows.n)[varying] / parts.variance[varying]).sum())
+    hc0 = bread @ products(x, factor * rows.summed(squares)) @ bread
     matrices = {
         "naive": naive,
         "quasi": naive * (pearson / (number - columns)),
         "hc0": hc0,
         "hc1": hc0 * (number / (number - columns)),
-        "hc3": bread @ products(x, squared * rows.summed(adjusted**2)) @ bread,
+        "hc3": bread @ products(x, factor * rows.summed(adjusted**2)) @ bread,
     }
     if rows.clusters is not None:
         score = parts.score * (counts.k - counts.n * mean)
