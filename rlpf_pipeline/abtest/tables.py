@@ -16,7 +16,7 @@ import duckdb
 
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.warehouse import ending_of, files_of, literal, quoted, reason_of
+from rlpf_pipeline.warehouse import ending_of, files_of, literal, quoted, read_sql, reason_of
 
 DATABASES = (".duckdb", ".db")
 NOT_READ = (".json", ".jsonl", ".ndjson", ".xls", ".xlsx")
@@ -82,14 +82,14 @@ def open_csv(connection: duckdb.DuckDBPyConnection, pattern: str, options: str, 
 
 
 def join_names_of_floats(connection: duckdb.DuckDBPyConnection, name: str) -> None:
-    """Call an advertiser 120 whom one file calls so and another 120.0, as pandas writes where a column lacks some. Of
-    more than 15 digits 120.0 may be rounded, and is left to be refused."""
+    """Call an advertiser 120 whom one file calls so and another 120.0, as pandas writes where a column lacks some: as
+    ingest does (plain_id), which leaves names of so many digits that they may be rounded."""
     (both,) = connection.execute(
         f"SELECT bool_or(ends_with({name}, '.0')) AND NOT bool_and(ends_with({name}, '.0')) FROM source"  # noqa: S608
     ).fetchall()[0]
     if both:
-        written = r"\s*[0-9]{1,15}\.0\s*"
-        connection.execute(f"UPDATE source SET {name} = split({name}, '.')[1] WHERE {name} SIMILAR TO '{written}'")  # noqa: S608
+        connection.execute(read_sql("macros"))
+        connection.execute(f"UPDATE source SET {name} = plain_id({name}) WHERE ends_with(trim({name}), '.0')")  # noqa: S608
 
 
 def name_the_ragged_row(connection: duckdb.DuckDBPyConnection, pattern: str, header: str) -> None:
