@@ -16,7 +16,7 @@ from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.rerandomise import BLOCK, SEED, draw
 from rlpf_pipeline.abtest.robustness import risk_among, risk_of
-from rlpf_pipeline.abtest.sandwich import HEADLINE
+from rlpf_pipeline.abtest.sandwich import HEADLINE, quadratic
 from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.errors import UserError
 
@@ -127,7 +127,7 @@ def covariate_balance(characteristics: pd.DataFrame, treated: npt.NDArray[np.boo
     rank = int(np.linalg.matrix_rank(correlation, tol=1e-8, hermitian=True))
     inverse = np.linalg.pinv(correlation, rcond=1e-8, hermitian=True)
     statistic = float(treated.sum() * (~treated).sum() / len(treated) * (gaps @ inverse @ gaps))
-    leverage = np.einsum("ij,ij->i", scaled @ inverse, scaled) / (len(x) - 1)
+    leverage = quadratic(scaled, inverse) / (len(x) - 1)
     is_exact = bool(min(treated.mean(), 1 - treated.mean()) < FEWEST_CARRYING * leverage.max())
     p_value = exact_p_value(scaled, inverse, treated) if is_exact else float(special.chdtrc(rank, statistic))
     return Balance(rows, statistic, rank, p_value, is_exact)

@@ -27,7 +27,7 @@ from rlpf_pipeline.abtest.log_binomial import (
 )
 from rlpf_pipeline.abtest.maximum import Array, Counts
 from rlpf_pipeline.abtest.rerandomise import Randomisation, randomisation_interval
-from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL
+from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL, products, quadratic
 from rlpf_pipeline.errors import UserError
 
 CTR_RATIO = "Ratio of CTRs"
@@ -206,7 +206,7 @@ def rate_regression(family: str, design: Design) -> tuple[Any, Array] | None:
 
 def canonical_hc3(x: Array, residual: Array, weight: Array) -> Array:
     """HC3 of a GLM with its canonical link: residual k - n mu and weight n V(mu) by row. See sandwich.py."""
-    bread = np.linalg.inv(x.T @ (x * weight[:, None]))
-    rest = 1 - weight * np.einsum("ij,ij->i", x @ bread, x)
-    half = x @ bread * (residual / np.where(rest > OWN_LEVEL, rest, np.inf))[:, None]
-    return np.asarray(half.T @ half)
+    bread = np.asarray(np.linalg.inv(products(x, weight)), dtype=np.float64)
+    rest = 1 - weight * quadratic(x, bread)
+    adjusted = residual / np.where(rest > OWN_LEVEL, rest, np.inf)
+    return np.asarray(bread @ products(x, adjusted**2) @ bread)
