@@ -46,9 +46,10 @@ def headline_of(source: Any, spec: ExperimentSpec | None = None, query: str | No
     require_exposure(numbers.treated > 0, numbers.clicks)
     with one_thread():
         regression = regression_on(numbers.treated, numbers.clicks, numbers.covariates)
-        fit = estimate(Counts(regression.x, numbers.clicks, numbers.impressions), regression.names)
-    position = regression.names.index(TREATMENT)
-    errors = {kind: float(standard_errors(matrix)[position]) for kind, matrix in fit.covariances.items()}
+        position = regression.names.index(TREATMENT)
+        counts = Counts(regression.x, numbers.clicks, numbers.impressions)
+        fit = estimate(counts, regression.names, of=slice(position, position + 1))
+    errors = {kind: float(standard_errors(matrix)[0]) for kind, matrix in fit.covariances.items()}
     return Headline(
         risk=fitted_risk(float(fit.beta[position]), errors[HEADLINE], fit.status),
         standard_errors=errors,
@@ -78,15 +79,15 @@ def exposed_numbers(table: Opened) -> Numbers:
     made = "CREATE TEMP TYPE level AS ENUM (SELECT unnest($levels) AS level ORDER BY level)"
     table.connection.execute(made, {"levels": list(table.levels)})
     columns = {name: quoted(name) for name in ("clicks", "impressions", *(c.name for c in table.covariates))}
-    columns[TREATMENT] = f"coalesce(arm = {literal(ARMS[1])}, false)"
+    columns[TREATMENT] = f"CASE WHEN NOT flawed THEN (arm = {literal(ARMS[1])})::DOUBLE ELSE 'nan' END"
     found = table.connection.execute(
-        f"""SELECT flawed, hash(advertiser_id) AS advertiser_id, {selected(columns)}
+        f"""SELECT hash(advertiser_id) AS advertiser_id, {selected(columns)}
         FROM ({table.advertisers(number_of)}) WHERE impressions > 0 OR flawed""",  # noqa: S608 (names are quoted)
         table.parameters,
     ).fetchnumpy()
     order = np.argsort(found.pop("advertiser_id"))  # threads return them in any order; a hash is sorted fast
     arrays = {name: np.asarray(column, dtype=np.float64)[order] for name, column in found.items()}
-    if arrays["flawed"].any() or not 0 < arrays[TREATMENT].sum() < len(arrays[TREATMENT]):
+    if not 0 < arrays[TREATMENT].sum() < len(arrays[TREATMENT]):  # also where one is not a number, being flawed
         make_advertisers(table)
     values = [values_of(covariate, arrays[covariate.name], table.levels) for covariate in table.covariates]
     return Numbers(arrays[TREATMENT], arrays["clicks"], arrays["impressions"], values)

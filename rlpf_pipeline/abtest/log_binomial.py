@@ -95,6 +95,7 @@ class Estimate(NamedTuple):
 
     beta: Array
     covariances: dict[str, Array]
+    """By kind (sandwich.py), of the coefficients that were asked for."""
     log_likelihood: float
     status: Status
     iterations: int
@@ -154,9 +155,9 @@ def numbered(frame: pd.DataFrame, cluster: str) -> Numbers:
     return clusters
 
 
-def estimate(counts: Counts, names: list[str], rows: Rows | None = None) -> Estimate:
+def estimate(counts: Counts, names: list[str], rows: Rows | None = None, of: slice = slice(None)) -> Estimate:
     """Fit a design. The columns are orthonormalised for the solver, and coefficients turned back. rows: those that
-    counts sum by cell, where these are not the rows themselves.
+    counts sum by cell, where these are not the rows themselves. of: coefficients whose covariances are wanted.
 
     Raises UserError where the design is not of full rank, or an estimate does not exist.
     """
@@ -174,7 +175,7 @@ def estimate(counts: Counts, names: list[str], rows: Rows | None = None) -> Esti
         status: Status = "modified-poisson" if found is None else "converged" if found.free is None else "boundary"
         found = found or poisson_maximum(turned)
         rows = rows or Rows(counts.k, counts.n)
-        matrices = covariances(turned, rows, found, back, poisson=status == "modified-poisson")
+        matrices = covariances(turned, rows, found, back[of], poisson=status == "modified-poisson")
         return Estimate(
             beta=back @ found.beta,
             covariances=matrices,

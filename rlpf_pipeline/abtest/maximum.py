@@ -32,6 +32,10 @@ FARTHEST = 700.0
 """exp of it is a number still."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
+NEAR = 100.0
+"""Squared length of a Newton step from where single precision is too coarse."""
+MANY = 10_000
+"""Rows from which single precision saves more than it costs."""
 CHUNK = 1 << 12
 """Rows worked on at once: temporaries stay in the processor's cache."""
 
@@ -67,7 +71,9 @@ def maximise(counts: Counts) -> Maximum | None:
     start = inner_start(counts)
     if start is None:
         return None
-    beta, iterations, local = newton(counts, start)
+    near, before = rough_maximum(counts, start)
+    beta, steps, local = newton(counts, near)
+    iterations = before + steps
     if is_stationary(counts, beta, local):
         found: Maximum | None = Maximum(beta, None, iterations, local)
     else:
@@ -97,14 +103,32 @@ def inner_start(counts: Counts) -> Array | None:
     return found[:columns] if found[columns] > 1e-9 else None
 
 
+def rough_maximum(counts: Counts, start: Array) -> tuple[Array, int]:
+    """A point near the maximum and the steps to it, by looks in single precision, which take half as long; `start`
+    where there is little to gain, or means are too near to 1 for it."""
+    if len(counts.k) < MANY:
+        return start, 0
+    single = Counts(*(numbers.astype("float32") for numbers in counts))
+    if not is_inside(single, start):
+        return start, 0
+    beta, steps, local = newton(single, start, enough=NEAR)
+    near = beta + ascent(single, beta, local)
+    return (near, steps + 1) if is_inside(counts, near) else (start, 0)
+
+
+def is_inside(counts: Counts, beta: Array) -> bool:
+    """Whether every mean is below 1."""
+    return float((counts.x @ beta.astype(counts.x.dtype)).max()) < 0
+
+
 def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
     """One pass over the rows. barrier: t, added as t log(-x'b) for each row without misses. Outside of the domain the
     value is not finite."""
-    columns = len(beta)
+    columns, scratch = len(beta), scratch_for(counts.x)
     value, score, information = 0.0, np.zeros(columns), np.zeros((columns, columns))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         for x, k, misses in chunks(counts):
-            eta = x @ beta
+            eta = x @ beta.astype(x.dtype)
             if float(eta.max()) > 0:
                 value = -np.inf
             odds = odds_of(eta, misses)
@@ -118,8 +142,7 @@ def look(counts: Counts, beta: Array, barrier: float = 0.0) -> Local:
                 residual -= slack
                 curvature += slack**2 / barrier
             score += x.T @ residual
-            half = x * np.sqrt(curvature)[:, None]
-            information += half.T @ half
+            information += block_products(x, curvature, scratch)
     return Local(value, score, information)
 
 
@@ -131,10 +154,28 @@ def odds_of(eta: Array, misses: Array) -> Array:
 
 def scale_of(counts: Counts, beta: Array) -> Array:
     """What the score is small or large against, (columns,): its terms without their signs."""
-    scale = np.zeros(len(beta))
+    scale, scratch = np.zeros(len(beta)), scratch_for(counts.x)
     for x, k, misses in chunks(counts):
-        scale += np.abs(x).T @ (k + misses * odds_of(x @ beta, misses))
+        scale += np.abs(x, out=scratch[: len(x)]).T @ (k + misses * odds_of(x @ beta, misses))
     return scale
+
+
+def products(x: Array, weight: Array) -> Array:
+    """sum x_i x_i' w_i, (columns, columns); weights >= 0."""
+    total, scratch = np.zeros((x.shape[1], x.shape[1])), scratch_for(x)
+    for rows in blocks(len(x)):
+        total += block_products(x[rows], weight[rows], scratch)
+    return total
+
+
+def block_products(x: Array, weight: Array, scratch: Array) -> Array:
+    half = np.multiply(x, np.sqrt(weight)[:, None], out=scratch[: len(x)])
+    return np.asarray(half.T @ half)
+
+
+def scratch_for(x: Array) -> Array:
+    """Memory for a block of rows, used for one after the other: what is touched first takes longer than its product."""
+    return np.empty_like(x[:CHUNK])
 
 
 def chunks(counts: Counts) -> list[tuple[Array, Array, Array]]:
@@ -163,13 +204,16 @@ def relative(score: Array, scale: Array) -> float:
     return float(np.max(np.abs(score) / np.where(scale > 0, scale, 1.0), initial=0.0))
 
 
-def newton(counts: Counts, beta: Array, barrier: float = 0.0) -> tuple[Array, int, Local]:
-    """Damped Newton steps inside the domain, until none is better: their end, how many, the place around."""
+def newton(
+    counts: Counts, beta: Array, barrier: float = 0.0, enough: float = NEGLIGIBLE_STEP
+) -> tuple[Array, int, Local]:
+    """Damped Newton steps inside the domain, until none is better, or as long as `enough` (squared, in naive standard
+    errors): their end, how many, the place around."""
     local = look(counts, beta, barrier)
     for iteration in range(INNER_STEPS):
         step = ascent(counts, beta, local)
         length = float(local.score @ step)
-        if length <= NEGLIGIBLE_STEP:
+        if length <= enough:
             return beta, iteration, local
         fraction = 1.0
         while True:

@@ -195,7 +195,7 @@ class Prepared:
         """Log relative risk and HC3 of one assignment (advertisers,); NaN where it has no estimate."""
         counts = self.counts._replace(x=np.column_stack([treated, self.counts.x]))
         try:
-            fit = estimate(counts, [TREATMENT, *self.names])
+            fit = estimate(counts, [TREATMENT, *self.names], of=slice(1))
         except UserError:
             return math.nan, math.nan
         return float(fit.beta[0]), float(standard_errors(fit.covariances[HEADLINE])[0])

@@ -25,9 +25,9 @@ from rlpf_pipeline.abtest.log_binomial import (
     risk_from,
     standard_errors,
 )
-from rlpf_pipeline.abtest.maximum import Array, Counts
+from rlpf_pipeline.abtest.maximum import Array, Counts, products
 from rlpf_pipeline.abtest.rerandomise import Randomisation, randomisation_interval
-from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL, products, quadratic
+from rlpf_pipeline.abtest.sandwich import HEADLINE, OWN_LEVEL, quadratic
 from rlpf_pipeline.errors import UserError
 
 CTR_RATIO = "Ratio of CTRs"

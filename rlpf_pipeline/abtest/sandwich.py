@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlpf_pipeline.abtest.cells import Rows, sums_by
-from rlpf_pipeline.abtest.maximum import Array, Counts, Maximum, blocks
+from rlpf_pipeline.abtest.maximum import Array, Counts, Maximum, blocks, products
 
 HEADLINE = "hc3"
 """The error of every interval and p-value that decides. With heavy-tailed impressions a few advertisers have much
@@ -61,8 +61,9 @@ def poisson_parts(mean: Array) -> Parts:
 
 
 def covariances(counts: Counts, rows: Rows, found: Maximum, back: Array, *, poisson: bool) -> dict[str, Array]:
-    """Covariance matrices (columns, columns) of back @ coefficients by kind; `cluster` only where rows have clusters,
-    and of a saturated design `naive` alone. counts: the rows' sums by cell. N, residuals and leverages are of rows."""
+    """Covariance matrices of back @ coefficients by kind, (len(back), len(back)); `cluster` only where rows have
+    clusters, and of a saturated design `naive` alone. counts: the rows' sums by cell. N, residuals and leverages are of
+    rows."""
     number, columns = len(rows.k), counts.x.shape[1]
     basis = np.eye(columns) if found.free is None else found.free
     x, mean = free_of_held(counts, found)
@@ -72,26 +73,26 @@ def covariances(counts: Counts, rows: Rows, found: Maximum, back: Array, *, pois
     if number == columns:
         return {"naive": in_coefficients(naive, directions)}
 
-    bread = np.linalg.inv(found.local.information)
+    influence = ((np.linalg.inv(found.local.information) @ directions.T).T @ x.T).T  # of a row's score, by column
     residual = rows.k - rows.n * rows.spread(mean)
     left = 1 - rows.n * rows.spread(parts.expected * quadratic(x, naive))  # 1 - leverage
     adjusted = residual / np.where(left > OWN_LEVEL, left, np.inf)
     squares, factor = residual**2, parts.score**2
     varying = parts.variance > 0
     pearson = float((rows.summed(squares / rows.n)[varying] / parts.variance[varying]).sum())
-    hc0 = bread @ products(x, factor * rows.summed(squares)) @ bread
+    hc0 = products(influence, factor * rows.summed(squares))
     matrices = {
-        "naive": naive,
-        "quasi": naive * (pearson / (number - columns)),
+        "naive": in_coefficients(naive, directions),
+        "quasi": in_coefficients(naive, directions) * (pearson / (number - columns)),
         "hc0": hc0,
         "hc1": hc0 * (number / (number - columns)),
-        "hc3": bread @ products(x, factor * rows.summed(adjusted**2)) @ bread,
+        "hc3": products(influence, factor * rows.summed(adjusted**2)),
     }
     if rows.clusters is not None:
         score = parts.score * (counts.k - counts.n * mean)
-        totals = np.array([sums_by(rows.clusters, column * score) for column in x.T])
-        matrices["cluster"] = bread @ (totals @ totals.T) @ bread
-    return {kind: in_coefficients(matrix, directions) for kind, matrix in matrices.items()}
+        totals = np.array([sums_by(rows.clusters, column * score) for column in influence.T])
+        matrices["cluster"] = totals @ totals.T
+    return matrices
 
 
 def free_of_held(counts: Counts, found: Maximum) -> tuple[Array, Array]:
@@ -101,15 +102,6 @@ def free_of_held(counts: Counts, found: Maximum) -> tuple[Array, Array]:
         return counts.x, mean
     held = (counts.k == counts.n) & (mean > 1 - 1e-9)
     return np.where(held[:, None], 0.0, counts.x @ found.free), np.where(held, 1.0, mean)
-
-
-def products(x: Array, weight: Array) -> Array:
-    """sum x_i x_i' w_i"""
-    total, root = np.zeros((x.shape[1], x.shape[1])), np.sqrt(weight)
-    for part in blocks(len(x)):
-        half = x[part] * root[part, None]
-        total += half.T @ half
-    return total
 
 
 def quadratic(x: Array, matrix: Array) -> Array:

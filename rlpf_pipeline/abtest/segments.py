@@ -151,9 +151,9 @@ def interacted_fit(labels: npt.NDArray[np.object_], levels: list[str], design: D
     names = [*(f"{TREATMENT} of {level}" for level in levels), *levels, *others]
     dropped = dependent_columns(columns)
     kept = [name for j, name in enumerate(names) if j not in dropped]
-    fit = estimate(Counts(np.delete(columns, dropped, axis=1), k, n), kept)
     size = len(levels)
-    return fit.beta[:size], fit.covariances[HEADLINE][:size, :size]
+    fit = estimate(Counts(np.delete(columns, dropped, axis=1), k, n), kept, of=slice(size))
+    return fit.beta[:size], fit.covariances[HEADLINE]
 
 
 def heterogeneity(segment: str, beta: Array, covariance: Array) -> Heterogeneity:

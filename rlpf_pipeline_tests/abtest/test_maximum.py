@@ -11,8 +11,9 @@ import pytest
 from scipy import optimize
 
 from rlpf_pipeline.abtest import log_binomial, relative_risk
+from rlpf_pipeline.abtest.cells import Rows
 from rlpf_pipeline.abtest.log_binomial import estimate
-from rlpf_pipeline.abtest.maximum import Counts
+from rlpf_pipeline.abtest.maximum import MANY, Counts, rough_maximum
 from rlpf_pipeline.errors import UserError
 
 # Class, sex, age, died, survived: the British Board of Trade's report of 1912 (R: datasets::Titanic), passengers only.
@@ -182,3 +183,41 @@ def test_units_and_offsets_of_a_covariate_do_not_matter():
     assert plain.log_likelihood == pytest.approx(moved.log_likelihood, rel=1e-13)
     assert plain.coefficients["year"] == pytest.approx(moved.coefficients["since"] * 1e7, rel=1e-7)
     assert plain.standard_errors["hc3"]["year"] == pytest.approx(moved.standard_errors["hc3"]["since"] * 1e7, rel=1e-7)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.2, 0.9, 1 - 1e-7])
+def test_rows_many_enough_for_single_precision_have_the_maximum_of_a_part(rate):
+    generator = np.random.default_rng(1)
+    x = np.column_stack([np.ones(500), np.arange(500) % 2, generator.standard_t(3, 500)])
+    n = np.ceil(np.exp(generator.normal(10, 2, 500)))
+    k = generator.binomial(n.astype(int), rate ** np.exp(0.3 * generator.normal(size=500))).astype(float)
+    part, names = Counts(x, k, n), ["Intercept", "treatment", "covariate"]
+    times = MANY // 500 + 1
+    whole = Counts(np.tile(x, (times, 1)), np.tile(k, times), np.tile(n, times))
+    found, expected = estimate(whole, names), estimate(part, names)
+    assert found.status == expected.status
+    error = np.sqrt(np.diag(expected.covariances["naive"]))
+    assert (np.abs(found.beta - expected.beta) <= 1e-7 * error).all()
+    assert found.log_likelihood == pytest.approx(times * expected.log_likelihood, rel=1e-12)
+    assert found.covariances["naive"] * times == pytest.approx(expected.covariances["naive"], rel=1e-7)
+
+
+def test_single_precision_is_left_where_means_are_too_near_to_1_for_it():
+    x = np.ones((MANY, 1))
+    near, nearer = (Counts(x, np.full(MANY, trials - 1.0), np.full(MANY, trials)) for trials in (1e6, 1e9))
+    assert rough_maximum(near, np.array([math.log(0.5)]))[0] == pytest.approx([math.log(1 - 1e-6)], abs=1e-8)
+    start = np.array([-1e-50])
+    assert rough_maximum(nearer, start) == (start, 0)
+    assert estimate(nearer, ["Intercept"]).beta == pytest.approx([math.log1p(-1e-9)], rel=1e-6)
+
+
+def test_covariances_of_some_coefficients_are_those_among_all():
+    generator = np.random.default_rng(2)
+    x = np.column_stack([np.ones(300), np.arange(300) % 2, generator.normal(size=(300, 2))])
+    n = np.ceil(np.exp(generator.normal(6, 1, 300)))
+    counts, names = Counts(x, generator.binomial(n.astype(int), 0.04).astype(float), n), list("abcd")
+    rows = Rows(counts.k, counts.n, clusters=np.arange(300) // 3)
+    everything, some = estimate(counts, names, rows), estimate(counts, names, rows, of=slice(1, 3))
+    assert some.covariances.keys() == {"naive", "quasi", "hc0", "hc1", "hc3", "cluster"}
+    for kind, matrix in some.covariances.items():
+        assert matrix == pytest.approx(everything.covariances[kind][1:3, 1:3], rel=1e-9)
