@@ -32,8 +32,8 @@ FARTHEST = 700.0
 """exp of it is a number still."""
 INNER_STEPS = 60
 BARRIER_STEPS = 40
-NEAR = 100.0
-"""Squared length of a Newton step from where single precision is too coarse."""
+SINGLE = 1e-6
+"""Of the likelihood's value in single precision: gains below it cannot be told from rounding."""
 MANY = 10_000
 """Rows from which single precision saves more than it costs."""
 CHUNK = 1 << 12
@@ -111,7 +111,7 @@ def rough_maximum(counts: Counts, start: Array) -> tuple[Array, int]:
     single = Counts(*(numbers.astype("float32") for numbers in counts))
     if not is_inside(single, start):
         return start, 0
-    beta, steps, local = newton(single, start, enough=NEAR)
+    beta, steps, local = newton(single, start, precision=SINGLE)
     near = beta + ascent(single, beta, local)
     return (near, steps + 1) if is_inside(counts, near) else (start, 0)
 
@@ -204,16 +204,14 @@ def relative(score: Array, scale: Array) -> float:
     return float(np.max(np.abs(score) / np.where(scale > 0, scale, 1.0), initial=0.0))
 
 
-def newton(
-    counts: Counts, beta: Array, barrier: float = 0.0, enough: float = NEGLIGIBLE_STEP
-) -> tuple[Array, int, Local]:
-    """Damped Newton steps inside the domain, until none is better, or as long as `enough` (squared, in naive standard
-    errors): their end, how many, the place around."""
+def newton(counts: Counts, beta: Array, barrier: float = 0.0, precision: float = 0.0) -> tuple[Array, int, Local]:
+    """Damped Newton steps inside the domain, until none is better by more than that part of the value: their end, how
+    many, the place around."""
     local = look(counts, beta, barrier)
     for iteration in range(INNER_STEPS):
         step = ascent(counts, beta, local)
         length = float(local.score @ step)
-        if length <= enough:
+        if length <= max(NEGLIGIBLE_STEP, precision * abs(local.value)):
             return beta, iteration, local
         fraction = 1.0
         while True:
