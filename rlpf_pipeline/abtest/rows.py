@@ -14,6 +14,9 @@ from rlpf_pipeline.warehouse import literal, quoted
 
 NUMBER_FORMS = ("rate", "count", "number")
 FLOATS = ("DOUBLE", "FLOAT")
+NO_TEXT = ("", "nan")
+NO_NUMBER = (*NO_TEXT, "na", "n/a", "null", "none")
+"""Words for a value that is missing, as R (NA), SQL and Python write it; among texts these may be names."""
 WHOLE = ("impressions", "clicks", "ads", "variations")
 ROUNDED = "^([0-9]([.,][0-9]+)?[eE][+][0-9]{2}|[0-9]{16,}[.]0)$"
 """An id that was too long for a spreadsheet (1.2021E+17) or a column of floats."""
@@ -103,7 +106,7 @@ def row_tests(
 ) -> list[RowTest]:
     """In the order in which problems are told."""
     counted = ("impressions", "clicks", *outcomes)
-    tests = [is_missing(name, spec, kinds) for name in counted]
+    tests = [is_missing(name, spec, kinds, NO_NUMBER) for name in counted]
     known = f"{spec.arms.control} and {spec.arms.treatment}"
     tests.append(
         RowTest(
@@ -122,7 +125,8 @@ def row_tests(
             beyond = f"abs({value}) > {largest} AND NOT {is_nan(value)}"  # NaN is a missing value
             tests.append(RowTest(beyond, said, given[name]))
             if kind not in FLOATS:
-                tests.append(RowTest(f"{is_given(given[name], kind)} AND {value} IS NULL", said, given[name]))
+                no_number = f"{is_given(given[name], kind, NO_NUMBER)} AND {value} IS NULL"
+                tests.append(RowTest(no_number, said, given[name]))
         elif name in WHOLE:
             tests.append(RowTest(f"{value} > {largest}", said, given[name]))
     never_negative = [*counted, *(c.name for c in covariates if c.form in ("rate", "count"))]
@@ -136,7 +140,7 @@ def row_tests(
     tests.append(RowTest(more, f"more {spec.source_of('clicks')} than {spec.source_of('impressions')}", both))
     for name in (c.name for c in covariates if c.form == "flag" and kinds[spec.source_of(c.name)] != "BOOLEAN"):
         column = column_of(name, spec, kinds)
-        neither = f"{is_given(*column)} AND {flag(*column)} IS NULL"
+        neither = f"{is_given(*column, NO_NUMBER)} AND {flag(*column)} IS NULL"
         tests.append(RowTest(neither, f"{spec.source_of(name)} is not true or false", column[0]))
     if spec.date is not None:
         kind = kinds[spec.date]
@@ -145,12 +149,15 @@ def row_tests(
     return tests
 
 
-def is_missing(name: str, spec: ExperimentSpec, kinds: dict[str, str]) -> RowTest:
-    return RowTest(f"NOT {is_given(*column_of(name, spec, kinds))}", f"missing value in {spec.source_of(name)}")
+def is_missing(name: str, spec: ExperimentSpec, kinds: dict[str, str], nothing: tuple[str, ...] = NO_TEXT) -> RowTest:
+    given = is_given(*column_of(name, spec, kinds), nothing)
+    return RowTest(f"NOT {given}", f"missing value in {spec.source_of(name)}")
 
 
-def is_given(column: str, kind: str) -> str:
-    missing = {"VARCHAR": f"lower(trim({column})) IN ('', 'nan')"} | dict.fromkeys(FLOATS, is_nan(column))
+def is_given(column: str, kind: str, nothing: tuple[str, ...] = NO_TEXT) -> str:
+    """nothing: words that are no value."""
+    words = ", ".join(map(literal, nothing))
+    missing = {"VARCHAR": f"lower(trim({column})) IN ({words})"} | dict.fromkeys(FLOATS, is_nan(column))
     return f"({column} IS NOT NULL{f' AND NOT {missing[kind]}' if kind in missing else ''})"
 
 

@@ -139,6 +139,33 @@ def test_nan_is_a_missing_value_of_every_covariate(data, tmp_path):
     assert headline_of(file) == headline_of(null)
 
 
+@pytest.mark.parametrize("word", ["NA", "n/a", "NULL", "None"])
+def test_words_for_what_is_missing_are_so_where_numbers_are_expected(data, tmp_path, word):
+    """In a category they may be names: North America, no expertise."""
+    holes = data.assign(
+        lifetime_ctr=data["lifetime_ctr"].where(data.index > 4),
+        new_advertiser=data["new_advertiser"].astype(object).where(data.index > 6),
+        industry=data["industry"].where(data.index > 9, word),
+    )
+    holes.to_csv(tmp_path / "empty.csv", index=False)
+    holes.to_csv(tmp_path / "words.csv", index=False, na_rep=word)
+    found = load_experiment(tmp_path / "words.csv").advertisers
+    pd.testing.assert_frame_equal(found, load_experiment(tmp_path / "empty.csv").advertisers)
+    assert (found["lifetime_ctr"].isna().sum(), found["new_advertiser"].isna().sum()) == (5, 7)
+    assert (found["industry"] == word).sum() == 10
+    assert headline_of(tmp_path / "words.csv") == headline_of(tmp_path / "empty.csv")
+    with pytest.raises(UserError, match=r"5 row\(s\): missing value in clicks; for example advertiser"):
+        load_experiment(data.assign(clicks=data["clicks"].astype(str).where(data.index > 4, word)))
+
+
+def test_an_arm_may_be_called_none(data):
+    spec = ExperimentSpec(arms={"control": "none", "treatment": "new"})
+    named = data.assign(arm=data["arm"].map({"control": "none", "treatment": "new"}))
+    pd.testing.assert_frame_equal(load_experiment(named, spec).advertisers, load_experiment(data).advertisers)
+    with pytest.raises(UserError, match="arm is not one of none and new"):
+        load_experiment(named.assign(arm=named["arm"].where(data.index > 0, "old")), spec)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
