@@ -68,13 +68,14 @@ CREATE OR REPLACE TEMP MACRO whole_number(value) AS
             THEN try_cast(replace(split_part(trim(value), '.', 1), ',', '') AS BIGINT)
     END;
 
--- An id by itself: 120, also where a column that lacks some is one of floats (120.0, and nan for those it lacks). From 16
--- digits on a float may be another number than was meant, and stays as it is. Most are none of these, which is seen first.
+-- An id by itself: 120, also where a column that lacks some is one of floats (120.0, and nan for those it lacks); null for
+-- the words of R (NA), SQL and Python for none, which would be one ad, or advertiser, of all that have none. From 16 digits
+-- on a float may be another number than was meant, and stays as it is. Most are none of these, which is seen first.
 CREATE OR REPLACE TEMP MACRO id_without_spaces(id) AS
     CASE
-        WHEN strlen(id) NOT IN (0, 3) AND NOT ends_with(id, '.0') THEN id
+        WHEN strlen(id) NOT IN (0, 2, 3, 4) AND NOT ends_with(id, '.0') THEN id
         WHEN regexp_full_match(id, '[0-9]{1,15}\.0') THEN split_part(id, '.', 1)
-        WHEN lower(id) NOT IN ('', 'nan') THEN id
+        WHEN lower(id) NOT IN ('', 'nan', 'na', 'n/a', 'null', 'none') THEN id
     END;
 
 CREATE OR REPLACE TEMP MACRO plain_id(id) AS id_without_spaces(without_spaces_around(id));

@@ -38,6 +38,8 @@ def ingested(tmp_path, content, name="ads.csv", source="generic"):
             "ad_id is a rounded number: format the column as text before the file is saved",
         ),
         (b"nan,v,x,100,3,1", "missing ad_id"),
+        (b"NA,v,x,100,3,1", "missing ad_id"),
+        (b" None ,v,x,100,3,1", "missing ad_id"),
         (b"a,v,x,many,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.7,3,1", "impressions is not a whole number"),
         (b"a,v,x,3.000,3,1", "impressions is not a whole number"),
@@ -66,6 +68,19 @@ def test_a_bad_row_is_refused_with_its_reason_and_number_and_the_others_survive(
     assert [(r["row_number"], r["reason"]) for r in rejects] == [(2, reason)]
     assert rejects[0]["source_file"] == str(tmp_path / "ads.csv")
     assert rejects[0]["raw_row"]
+
+
+@pytest.mark.parametrize("word", [b"NA", b"n/a", b"NULL", b"None", b"nan", b""])
+def test_a_word_for_no_id_is_none(tmp_path, word):
+    """As an id it would make one advertiser of all ads without, and duplicates of an ad's texts."""
+    header = b"ad_id,variant_id,text,impressions,clicks,advertiser_id\n"
+    rows = b"".join(b"ad%d,%s,text %d,100,3,%s\n" % (number // 2, word, number, word) for number in range(4))
+    _, accepted, rejects = ingested(tmp_path, header + rows + b"ad9,Nan1,x,100,3,Nona\n")
+    assert (accepted[-1]["variant_id"], accepted[-1]["advertiser_id"]) == ("Nan1", "Nona")
+    accepted = accepted[:-1]
+    assert not rejects
+    assert len({row["variant_id"] for row in accepted}) == 4
+    assert {row["advertiser_id"] for row in accepted} == {None}
 
 
 def test_row_numbers_count_refused_rows_and_quoted_line_breaks_once(tmp_path):
