@@ -70,10 +70,11 @@ def covariances(counts: Counts, rows: Rows, found: Maximum, back: Array, *, pois
     parts = poisson_parts(mean) if poisson else binomial_parts(mean)
     naive = np.asarray(np.linalg.inv(products(x, counts.n * parts.expected)), dtype=np.float64)
     directions = without_rounding(back @ basis, back)
+    matrices = {"naive": in_coefficients(naive, directions)}
     if number == columns:
-        return {"naive": in_coefficients(naive, directions)}
+        return matrices
 
-    influence = ((np.linalg.inv(found.local.information) @ directions.T).T @ x.T).T  # of a row's score, by column
+    influence = (directions @ np.linalg.inv(found.local.information) @ x.T).T  # of a row's score; by column
     residual = rows.k - rows.n * rows.spread(mean)
     left = 1 - rows.n * rows.spread(parts.expected * quadratic(x, naive))  # 1 - leverage
     adjusted = residual / np.where(left > OWN_LEVEL, left, np.inf)
@@ -81,9 +82,8 @@ def covariances(counts: Counts, rows: Rows, found: Maximum, back: Array, *, pois
     varying = parts.variance > 0
     pearson = float((rows.summed(squares / rows.n)[varying] / parts.variance[varying]).sum())
     hc0 = products(influence, factor * rows.summed(squares))
-    matrices = {
-        "naive": in_coefficients(naive, directions),
-        "quasi": in_coefficients(naive, directions) * (pearson / (number - columns)),
+    matrices |= {
+        "quasi": matrices["naive"] * (pearson / (number - columns)),
         "hc0": hc0,
         "hc1": hc0 * (number / (number - columns)),
         "hc3": products(influence, factor * rows.summed(adjusted**2)),
