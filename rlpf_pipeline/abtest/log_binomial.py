@@ -40,6 +40,7 @@ from rlpf_pipeline.abtest.maximum import (
     blocks,
     look,
     maximise,
+    products,
     relative,
 )
 from rlpf_pipeline.abtest.sandwich import HEADLINE, covariances
@@ -265,10 +266,10 @@ def triangle_of(design: Array) -> Array:
     condition number, and is ten times faster); else by QR, block of rows by block of rows.
     """
     columns = design.shape[1]
-    products = design.T @ design
-    size = np.sqrt(np.diag(products))
-    if size.all() and np.linalg.cond(products / np.outer(size, size)) < WELL_CONDITIONED:
-        return np.asarray(np.linalg.cholesky(products).T)
+    squares = design.T @ design
+    size = np.sqrt(np.diag(squares))
+    if size.all() and np.linalg.cond(squares / np.outer(size, size)) < WELL_CONDITIONED:
+        return np.asarray(np.linalg.cholesky(squares).T)
     triangle = np.zeros((0, columns))
     for rows in blocks(len(design)):
         triangle = np.asarray(np.linalg.qr(np.vstack([triangle, design[rows]]), mode="r"))
@@ -312,10 +313,10 @@ def require_finite_estimate(counts: Counts, names: list[str], back: Array) -> No
 def is_of_full_rank(x: Array, chosen: npt.NDArray[np.bool_]) -> bool:
     """Whether the chosen rows are so by far; x: orthonormal over all rows. Rows are added until they are enough."""
     weight = chosen.astype(np.float64)
-    products = np.zeros((x.shape[1], x.shape[1]))
+    total = np.zeros((x.shape[1], x.shape[1]))
     for rows in blocks(len(x)):
-        products += x[rows].T @ (x[rows] * weight[rows, None])
-        if np.linalg.eigvalsh(products)[0] > 1e-6 * len(x):
+        total += products(x[rows], weight[rows])
+        if np.linalg.eigvalsh(total)[0] > 1e-6 * len(x):
             return True
     return False
 
@@ -327,7 +328,7 @@ def poisson_maximum(counts: Counts) -> Maximum:
     for iteration in range(200):
         expected = n * np.exp(x @ beta)
         score, weight = x.T @ (k - expected), np.abs(x).T @ (k + expected)
-        information = x.T @ (x * expected[:, None])
+        information = products(x, expected)
         if relative(score, weight) <= SCORE_TOLERANCE * 1e-3:
             value = look(counts, beta).value  # of the log-binomial likelihood
             local = Local(value if math.isfinite(value) else -math.inf, score, information)

@@ -240,7 +240,7 @@ def ascent(counts: Counts, beta: Array, local: Local) -> Array:
 def expected_information(counts: Counts, beta: Array) -> Array:
     x, _, n = counts
     weight = n / np.expm1(np.clip(-(x @ beta), 1e-12, FARTHEST))
-    return np.asarray(x.T @ (x * weight[:, None]))
+    return products(x, weight)
 
 
 def distance_to_boundary(counts: Counts, beta: Array, step: Array) -> float:

@@ -58,7 +58,7 @@ def row_queries(
     # An arm that is missing is none of the two; whether advertisers have names is asked once for each (ab_advertiser).
     fields["wrong"] = " OR ".join(test.wrong for test in tests)
     unnamed = RowTest(
-        f"coalesce(lower({fields['advertiser_id']}) IN ('', 'nan'), true)",
+        f"NOT {is_given(fields['advertiser_id'], 'VARCHAR')}",
         f"missing value in {spec.source_of('advertiser_id')}",
     )
     rounded = RowTest(
