@@ -110,10 +110,9 @@ pooled AS NOT MATERIALIZED (
 wanted AS NOT MATERIALIZED (
     SELECT
         *,
-        CASE WHEN over IS NULL THEN lower_tail(normal_z)
-            ELSE greatest(least(lower_tail(normal_z) + over, 1), 0) END AS p_left_better,
+        greatest(least(lower_tail(normal_z) + coalesce(over, 0), 1), 0) AS p_left_better,
         -- No click at all, or a click on every impression: nothing speaks against equal CTRs.
-        CASE WHEN coalesce(pooled_z, 0) = 0 THEN 1 ELSE 2 * upper_tail(pooled_z) END::DOUBLE AS p_value
+        2 * upper_tail(coalesce(pooled_z, 0)) AS p_value
     FROM pooled
     WHERE abs(effect) >= $min_effect AND ($max_p_value IS NULL OR p_value <= $max_p_value)
 ),
