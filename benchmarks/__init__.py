@@ -1,1 +1,1 @@
-"""Measurements of speed and memory beside what a user would take instead. Results are in docs/benchmarks.md."""
+"""Measurements of speed and memory beside what a user would take instead. Results are in docs/."""

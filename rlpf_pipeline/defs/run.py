@@ -116,7 +116,7 @@ def forget_killed_runs(instance: DagsterInstance) -> None:
 
 
 class Narrator:
-    """Turns Dagster's events into lines: `(5/14) reward_model …`, then how it ended."""
+    """Turns Dagster's events into lines: `(8/16) reward_model …`, then how it ended."""
 
     def __init__(self, say: Say) -> None:
         self.say = say

@@ -1,4 +1,4 @@
-"""What a reward model has to beat, learned from the same train split: length, words, and frozen sentence embeddings.
+"""What a reward model has to beat, learned from the same splits: length, words, and frozen sentence embeddings.
 
 Each scores a text by a weighted sum of its features, so that a pair's margin is linear in the difference of features:
 the pairwise logistic model of Bradley & Terry 1952 with covariates. Labels are the soft ones, with the pairs' weights.

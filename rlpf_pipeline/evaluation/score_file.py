@@ -47,7 +47,7 @@ MEMORY_LIMIT = "1GB"
 CHUNK = 8192
 """Texts that are handed to the model at a time: enough to find many of the same length."""
 TEXTS_PER_CONTEXT = 8
-"""Texts that share one encoded context; more would cost attention between texts that must not see each other."""
+"""Texts that share one encoded context."""
 ADDED = ("reward_mean", "reward_spread")
 SCORES = pa.schema(
     [("number", pa.int64()), ("heads", pa.list_(pa.float64())), *((name, pa.float64()) for name in ADDED)]

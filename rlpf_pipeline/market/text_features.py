@@ -70,7 +70,7 @@ def question(sentences: Pieces) -> Floats:
 
 
 def second_person(words: Pieces) -> Floats:
-    """`you` and its forms, one or two of them; turns negative when they make up a quarter of the words; [-1, 1]."""
+    """`you` and its forms, one or two of them; less from a fifth of the words on, below 0 from two fifths; [-1, 1]."""
     count = words.total(words.among(SECOND_PERSON))
     crowding = np.maximum(0.0, count / np.maximum(words.number, 1) - 0.2) * 5.0
     return np.maximum(saturating(count, 0.5) - crowding, -1.0)

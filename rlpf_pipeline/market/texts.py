@@ -1,6 +1,6 @@
 """Ad texts of the simulated market: a brief (who advertises what, with which offer) and the variants written for it.
 
-A variant is two to four parts (hook, benefit, call to action, ...) in one of many phrasings. The first variant of an
+A variant is one to four parts (hook, benefit, call to action, ...) in one of many phrasings. The first variant of an
 ad is the advertiser's original, plainer the less experienced they are; the others come in all styles. Every variant
 names the brand, or the town and the product, so texts of different advertisers hardly ever coincide. An offer stands
 in the original whenever the brief has one: a number that the original lacks would be an invented claim.

@@ -24,10 +24,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrai
 from rlpf_pipeline.artifacts import Recipe, is_current, publish, require_as_written
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.tiny import make_tiny_model
-from rlpf_pipeline.settings import BaseModelSettings
+from rlpf_pipeline.settings import SMOLLM2, TINY, BaseModelSettings
 from rlpf_pipeline.whole_files import lock_of, locked
 
-SMOLLM2 = "smollm2-135m-instruct"
 SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PAD_CANDIDATES = ("<|pad|>", "<pad>", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
 
@@ -40,7 +39,7 @@ def resolve(base: BaseModelSettings, cache_folder: Path) -> str:
         if package is None or not package.submodule_search_locations:
             return _reachable(SMOLLM2_ON_HUB)
         return str(_in_cache(folder, lambda to: convert_gguf(Path(package.submodule_search_locations[0]), to)))
-    if base.name == "tiny":
+    if base.name == TINY:
         return str(_in_cache(folder, make_tiny_model))
     return base.name if Path(base.name).is_dir() else _reachable(base.name)
 

@@ -1,4 +1,4 @@
-"""A Llama of about 0.3 million random parameters with a tokenizer of its own: for tests and the profile `tiny`.
+"""A Llama of about 0.2 million random parameters with a tokenizer of its own: for tests and the profile `tiny`.
 
 It shows that the pipeline runs, never that it learns to write.
 """

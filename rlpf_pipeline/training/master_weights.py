@@ -1,7 +1,7 @@
 """AdamW on float32 copies of the trained parameters.
 
 bfloat16 holds eight bits: an update below 1/256 of a weight would be lost in it. The copies lie in one flat tensor
-per learning rate, so that an optimiser step, a sum over ranks and a checkpoint each touch two tensors.
+per group of parameters, so that an optimiser step, a sum over ranks and a checkpoint each touch two or three.
 """
 
 from __future__ import annotations

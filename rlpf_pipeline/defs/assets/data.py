@@ -68,6 +68,6 @@ def preference_pairs(pipeline: PipelineSettings) -> dg.MaterializeResult:
     code_version=source_digest(*STAGES["preference_snapshot"].code),
 )
 def preference_snapshot(pipeline: PipelineSettings) -> dg.MaterializeResult:
-    """Variant performance and preference pairs as Parquet, byte for byte reproducible: all that training reads."""
+    """Ads, variants, pairs and their priors as Parquet, byte for byte reproducible: all that training reads."""
     settings = pipeline.load()
     return result_of(steps.preference_snapshot(settings), settings)

@@ -1,4 +1,4 @@
-"""Evaluate the reward models on the test split, beside baselines that learn from the reward model's train split.
+"""Evaluate the reward models on the test split, beside baselines that learn from the other splits as they do.
 
     accelerate launch -m rlpf_pipeline.evaluation.jobs.reward_model --config run.json
 
