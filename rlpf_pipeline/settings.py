@@ -7,6 +7,7 @@ values here are our own defaults. A training job receives the whole `Settings` i
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
 
 MOST_SEED = 2**32 - 1000
 """NumPy takes seeds below 2**32, and what is trained in parts adds the part's number."""
@@ -91,6 +94,17 @@ class IngestSettings(Section):
     keep_broken_randomisation: bool = Field(
         False, description="upworthy: keep the tests of 2013-06-25 to 2014-01-10, whose viewers were not randomised"
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _of_known_fields(cls, columns: dict[str, str]) -> dict[str, str]:
+        fields = RAW_MULTITEXT_ADS.column_names
+        for field in columns:
+            if field not in fields:
+                near = get_close_matches(field, fields, 1)
+                hint = f": is it {near[0]}?" if near else "."
+                raise ValueError(f"unknown field '{field}'{hint} Fields are {', '.join(fields)}")
+        return columns
 
 
 class PairSettings(Section):

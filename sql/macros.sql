@@ -49,14 +49,17 @@ CREATE OR REPLACE TEMP MACRO over_larger_gammas(p, r, q, s) AS over_larger_gamma
 CREATE OR REPLACE TEMP MACRO without_spaces_around(value) AS
     CASE WHEN starts_with(value, ' ') OR ends_with(value, ' ') THEN trim(value) ELSE value END;
 
+-- Unicode NFC; DuckDB's ends at a NUL, which is none of a text's characters: a space stands for it.
+CREATE OR REPLACE TEMP MACRO normalised(value) AS nfc_normalize(replace(value, chr(0), ' '));
+
 -- Unicode NFC, every run of white space one space, none around; null where nothing is left. White space is Unicode's, a
 -- line's vertical tab as Word writes it among it, and the separators of ASCII: what Python's str.split parts by. Most texts
 -- need no replacing, which takes six times as long as to see that.
 CREATE OR REPLACE TEMP MACRO clean_text(value) AS
     nullif(without_spaces_around(
-        CASE WHEN regexp_matches(nfc_normalize(value), '  |[^\S ]|[^\PZ ]|[\x0B\x1C-\x1F\x85]')
-            THEN regexp_replace(nfc_normalize(value), '[\s\pZ\x0B\x1C-\x1F\x85]+', ' ', 'g')
-            ELSE nfc_normalize(value) END), '');
+        CASE WHEN regexp_matches(normalised(value), '  |[^\S ]|[^\PZ ]|[\x0B\x1C-\x1F\x85]')
+            THEN regexp_replace(normalised(value), '[\s\pZ\x0B\x1C-\x1F\x85]+', ' ', 'g')
+            ELSE normalised(value) END), '');
 
 -- 3052, 3052.0 and 3,052 are whole numbers; 3.7 (a bare cast would round it) and 3,7 are none, and give null. So does 3.000,
 -- which is three thousand where a point divides thousands. Most are digits alone, which is seen in a fifth of the time.
@@ -87,8 +90,12 @@ CREATE OR REPLACE TEMP MACRO one_day(period) AS
 
 CREATE OR REPLACE TEMP MACRO plain_period(period) AS
     CASE WHEN length(period) > 10
-        THEN one_day(regexp_replace(period, '(\d{4}-\d\d-\d\d)[ T]00:00(:00(\.0+)?)?(Z|\+00(:?00)?)?(/|$)', '\1\6', 'g'))
+        THEN one_day(regexp_replace(period, '(\d{4}-\d\d-\d\d)[ T]00:00(:00(\.0+)?)?( ?(Z|UTC|GMT)|\+00(:?00)?)?(/|$)', '\1\7', 'g'))
         ELSE period END;
+
+-- A week or month that is named by its first day is the window of its days; any other stays as it is.
+CREATE OR REPLACE TEMP MACRO window_from(first_day, length) AS
+    coalesce(first_day || '/' || strftime(try_cast(first_day AS DATE) + length - INTERVAL 1 DAY, '%Y-%m-%d'), first_day);
 
 -- First and last day of a period that is a day or a window of days (2024-03-01/2024-03-20); null for any other, as for one
 -- that ends before it begins.

@@ -98,6 +98,7 @@ def ingest(
     from rich.console import Console
     from rich.text import Text
 
+    from rlpf_pipeline.defs.stages import files_replaced, folder_of
     from rlpf_pipeline.defs.steps import raw_multitext_ads
     from rlpf_pipeline.sources.files import matching
     from rlpf_pipeline.sources.generic import read_column_map
@@ -113,12 +114,15 @@ def ingest(
     settings = load_settings(profile or ("upworthy" if format == "upworthy" else "production"), matching(files))
     options = settings.ingest.model_copy(update={name: value for name, value in given.items() if value is not None})
     settings = settings.model_copy(update={"source": format, "ingest": options, "keep_ingested": not replace})
+    before = read_manifest(folder_of("raw_multitext_ads", settings)) if not replace else None
     with Console(stderr=True).status("looking at the files") as status:  # shown in a terminal alone
         outcome = raw_multitext_ads(settings, lambda doing: status.update(Text(doing)))
     counts = outcome.manifest.metrics
     print(f"{counts['read']} rows read, {counts['accepted']} accepted, {counts['rejected']} rejected")
     for rows, reason in kinds_of_rejects(outcome.folder):
         print(f"  {rows} rejected, such as: {reason}" if rows > 1 else f"  1 rejected: {reason}")
+    for path in files_replaced(before, outcome.manifest) if before else ():
+        print(f"  {path} has other content than before; its former rows are gone. Ingest a copy of it to keep them.")
     print(f"Raw table and rejects: {outcome.folder}{' (unchanged)' if outcome.reused else ''}")
     print(f"Next: rlpf pairs --profile {settings.profile}")
 

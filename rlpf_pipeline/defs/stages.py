@@ -251,17 +251,26 @@ def files_to_ingest(settings: Settings) -> dict[str, str]:
     if manifest and before:
         require_alike(manifest.recipe, settings)
     named = {str(path): file_digest(path) for path in settings.data}
-    known = {path: digest for path, digest in before.items() if named.get(path, digest) == digest}
-    if known != before or not set(named.values()) <= set(known.values()):
-        elsewhere = {digest: path for path, digest in named.items()}
-        known = {
-            elsewhere[digest] if digest in elsewhere and not is_still(path, digest) else path: digest
-            for path, digest in known.items()
-        }
+    changed = {path for path, digest in before.items() if named.get(path, digest) != digest}
+    if not changed and set(named.values()) <= set(before.values()):
+        return before
+    elsewhere = {digest: path for path, digest in named.items()}
+    known: dict[str, str] = {}
+    for path, digest in before.items():
+        if digest in elsewhere and (path in changed or not is_still(path, digest)):
+            known[elsewhere[digest]] = digest
+        elif path not in changed:
+            known[path] = digest
     for path, digest in named.items():
         if digest not in known.values():
             known[path] = digest
     return known
+
+
+def files_replaced(before: Manifest, now: Manifest) -> list[str]:
+    """Files of the raw table before whose content is in it no more, as their paths hold another."""
+    kept = set(now.recipe.inputs.values())
+    return [path for path, digest in before.recipe.inputs.items() if digest not in kept]
 
 
 def is_still(path: str, digest: str) -> bool:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from duckdb.sqltypes import VARCHAR, DuckDBPyType
 
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind, first_records
+from rlpf_pipeline.sources.files import DELIMITERS, JSON_LINES, file_kind, first_records, require_no_row
 from rlpf_pipeline.sources.json_lines import READ_JSON_LINES, TEXT_TYPES, refuse_keys_alike, refuse_no_objects
 from rlpf_pipeline.sources.refused import MAX_ROW_BYTES
 from rlpf_pipeline.warehouse import reason_of
@@ -69,6 +69,8 @@ def load_rows(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
             "says what it is, and that a CSV field which holds a delimiter is quoted."
         ) from error
     if connection.execute("SELECT 1 FROM input LIMIT 1").fetchone() is None:
+        if kind in DELIMITERS:
+            require_no_row(path, delimiter, 1)
         raise UserError(f"{path} holds no row below its header.")
 
 

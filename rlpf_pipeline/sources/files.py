@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from glob import escape, glob, has_magic
 from io import TextIOWrapper
@@ -65,12 +65,12 @@ FROM scanned
 
 SCAN_DELIMITED = """
 CREATE TEMP TABLE scanned AS
-SELECT to_json(row)::VARCHAR AS raw_row
+SELECT to_json({row})::VARCHAR AS raw_row
 FROM read_csv(
     $path, columns = $columns, delim = $delimiter, quote = '"', escape = '"', header = true, skip = $skip,
     auto_detect = false, nullstr = '', null_padding = false, strict_mode = true, store_rejects = true,
     max_line_size = $max_row_bytes, hive_partitioning = false
-) AS row
+) AS {row}
 """
 
 # The unit separator is no legal character of a JSON line, so the line stays one field.
@@ -116,8 +116,8 @@ FROM (
 
 SCAN_PARQUET = """
 CREATE TEMP TABLE scanned AS
-SELECT to_json(row)::VARCHAR AS raw_row
-FROM (SELECT * {bytes_as_text} FROM read_parquet($path, hive_partitioning = false)) AS row
+SELECT to_json({row})::VARCHAR AS raw_row
+FROM (SELECT * {bytes_as_text} FROM read_parquet($path, hive_partitioning = false)) AS {row}
 """
 
 FIND_BLANK_LINE = """
@@ -183,7 +183,9 @@ def read_file(
             title_lines, delimiter, header = delimited_header(path, DELIMITERS[kind], required)
             require_columns(path, header, required)
             options = {"columns": dict.fromkeys(header, "VARCHAR"), "delimiter": delimiter, "skip": title_lines}
-            connection.execute(SCAN_DELIMITED, source | {"max_row_bytes": MAX_ROW_BYTES, **options})
+            connection.execute(
+                SCAN_DELIMITED.format(row=name_beside(header)), source | {"max_row_bytes": MAX_ROW_BYTES, **options}
+            )
         elif kind in JSON_LINES:
             connection.execute(SCAN_LINES, source | {"max_row_bytes": MAX_ROW_BYTES})
         elif kind == JSON_DOCUMENT:
@@ -193,7 +195,8 @@ def read_file(
             described = connection.execute("DESCRIBE FROM read_parquet($path, hive_partitioning = false)", source)
             kinds = {str(name): str(kind) for name, kind, *_ in described.fetchall()}
             require_columns(path, list(kinds), required)
-            connection.execute(SCAN_PARQUET.format(bytes_as_text=bytes_as_text(kinds, required)), source)
+            scan = SCAN_PARQUET.format(row=name_beside(kinds), bytes_as_text=bytes_as_text(kinds, required))
+            connection.execute(scan, source)
     except (duckdb.Error, OSError, EOFError, csv.Error) as error:
         raise UserError(
             f"{path} cannot be read: {reason_of(error)} Check that the file is complete, that its ending "
@@ -201,6 +204,8 @@ def read_file(
         ) from error
     if kind in DELIMITERS or kind in JSON_LINES:
         append_scanned(connection, path, file_index, title_lines + 1 if kind in DELIMITERS else 0)
+        if kind in DELIMITERS and not has_rows(connection, file_index):
+            require_no_row(path, delimiter, title_lines + 1)
     else:
         connection.execute(ADD_ALL_ROWS, {"file_index": file_index, "source_file": str(path)})
         connection.execute("DROP TABLE scanned")
@@ -210,6 +215,14 @@ def read_file(
         connection.execute(FLAG_INVALID_JSON, {"file_index": file_index})
         if keys := json_keys(connection, file_index):  # none in an API's last page, which may be empty
             require_columns(path, keys, required)
+
+
+def name_beside(columns: Iterable[str]) -> str:
+    """A name for a row of these columns: DuckDB would take one that a column has, in capitals too, for that column."""
+    names, name = {column.lower() for column in columns}, "row"
+    while name in names:
+        name += "_"
+    return name
 
 
 def bytes_as_text(kinds: dict[str, str], required: tuple[Required, ...]) -> str:
@@ -287,10 +300,29 @@ def delimited_header(
 
 def first_records(path: Path, delimiter: str, most: int) -> list[list[str]]:
     """The fields of the file's first records, at `most` so many. Raises UserError where it is in UTF-16."""
-    csv.field_size_limit(MAX_ROW_BYTES)
     refuse_utf_16(path)
+    return list(islice(records(path, delimiter), most))
+
+
+def records(path: Path, delimiter: str) -> Iterator[list[str]]:
+    csv.field_size_limit(MAX_ROW_BYTES)
     with TextIOWrapper(stream_of(path), encoding="utf-8-sig", errors="replace", newline="") as file:
-        return list(islice(csv.reader(file, delimiter=delimiter), most))
+        yield from csv.reader(file, delimiter=delimiter)
+
+
+def has_rows(connection: duckdb.DuckDBPyConnection, file_index: int) -> bool:
+    rows = connection.execute("FROM source_rows WHERE file_index = $file_index LIMIT 1", {"file_index": file_index})
+    return rows.fetchone() is not None
+
+
+def require_no_row(path: Path, delimiter: str, header_rows: int) -> None:
+    """Raises UserError where there is a row below the header of a file in which DuckDB finds none: it takes all to end
+    as the first line does."""
+    if any(any(map(str.strip, record)) for record in islice(records(path, delimiter), header_rows, None)):
+        raise UserError(
+            f"{path}: the header, or a title line above it, ends otherwise than the rows (CR LF, LF or CR), so that no "
+            "row can be told. A line break within a column's name does that: take it out, or save the file anew."
+        )
 
 
 def refuse_utf_16(path: Path) -> None:
@@ -320,5 +352,6 @@ def require_columns(path: Path, found: list[str], required: tuple[Required, ...]
         hint = f" Is it {' or '.join(near)}?" if near else ""
         raise UserError(
             f"{path} lacks the column(s) {', '.join(map(str, missing))}. Found: {', '.join(found) or 'none'}.{hint} "
-            "Rename the columns of the file, give a column map (--columns), or choose the format it is in."
+            "Rename the columns of the file, or `rlpf ingest` it with the --format it is in; generic takes a column "
+            "map (--columns)."
         )

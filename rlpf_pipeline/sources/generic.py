@@ -10,14 +10,14 @@ ignored. What the columns mean is in `rlpf_pipeline.contracts.RAW_MULTITEXT_ADS`
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
 from rlpf_pipeline.contracts import RAW_MULTITEXT_ADS
 from rlpf_pipeline.errors import UserError
-from rlpf_pipeline.settings import IngestSettings
+from rlpf_pipeline.settings import IngestSettings, faults_of
 from rlpf_pipeline.sources.files import Required
 from rlpf_pipeline.sources.source_format import SourceFormat, one_of
 from rlpf_pipeline.yaml_files import loaded
@@ -50,14 +50,10 @@ def read_column_map(path: Path) -> dict[str, str]:
         raise UserError(f"The column map {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(columns, dict) or not all(isinstance(part, str) for pair in columns.items() for part in pair):
         raise UserError(f"The column map {path} must hold lines `field: column`, such as `text: headline`.")
-    for field in columns:
-        if field not in RAW_MULTITEXT_ADS.column_names:
-            near = get_close_matches(field, RAW_MULTITEXT_ADS.column_names, 1)
-            raise UserError(
-                f"The column map {path} names an unknown field '{field}'{f': is it {near[0]}?' if near else '.'} "
-                f"Fields are {', '.join(RAW_MULTITEXT_ADS.column_names)}."
-            )
-    return columns
+    try:
+        return IngestSettings(columns=columns).columns
+    except ValidationError as error:
+        raise UserError(f"The column map {path} cannot be used: {faults_of(error)}.") from error
 
 
 GENERIC = SourceFormat("generic", "staging/stg_generic", required, parameters)

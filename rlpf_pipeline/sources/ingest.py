@@ -30,13 +30,15 @@ from rlpf_pipeline.warehouse import MEMORY_LIMIT, connect, read_sql
 DEFAULTS = IngestSettings()
 ACCEPTED_FILE = "multitext_ads.parquet"
 REJECTS_FILE = "rejects.parquet"
-# Hashes find them: should two meet by chance, an id that needed no name has one.
-NAME_SOURCES_OF_SHARED_IDS = """
-UPDATE understood_rows SET ad_id = source || ':' || ad_id
-WHERE hash(ad_id) IN (
+# An id that several owners use is an ad of each. Hashes find them: should two meet by chance, an id that needed no name
+# has one.
+NAME_OWNERS_OF_SHARED_IDS = """
+UPDATE understood_rows SET ad_id = {owner} || ':' || ad_id
+WHERE {owner} IS NOT NULL AND hash(ad_id) IN (
     SELECT hash(ad_id) AS id FROM understood_rows
-    WHERE own_reason IS NULL AND (SELECT min(source) < max(source) FROM understood_rows)
-    GROUP BY id HAVING min(hash(source)) < max(hash(source))
+    WHERE own_reason IS NULL AND {owner} IS NOT NULL
+        AND (SELECT min({owner}) < max({owner}) FROM understood_rows)
+    GROUP BY id HAVING min(hash({owner})) < max(hash({owner}))
 )
 """
 KINDS_OF_REJECTS = """
@@ -86,7 +88,8 @@ def ingest(
         parameters = {"source": source, **source_format.parameters(settings)}
         typed = f"WITH typed_rows AS ({read_sql(source_format.staging)}) {read_sql('staging/stg_understood_rows')}"
         connection.execute(f"CREATE TABLE understood_rows AS {typed}", parameters)
-        connection.execute(NAME_SOURCES_OF_SHARED_IDS)
+        for owner in ("source", "advertiser_id"):
+            connection.execute(NAME_OWNERS_OF_SHARED_IDS.format(owner=owner))
         connection.execute(f"CREATE TABLE refused_rows AS {read_sql('staging/stg_refused_rows')}")
         read = count(connection, "FROM source_rows")
         if count(connection, "FROM refused_rows") == read:

@@ -203,6 +203,37 @@ def test_a_renamed_file_and_another_of_its_former_name_are_both_kept(
     assert rows_of(home) == ["First", "Second"]
 
 
+def test_of_a_renamed_file_and_the_day_anew_under_its_former_name_the_new_one_counts(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read in the order of their names, the old one counted."""
+    header = "ad_id,text,impressions,clicks,period\n"
+    ads, old = tmp_path / "ads.csv", tmp_path / "ads_old.csv"
+    ads.write_text(header + "a,One,40,1,2024-03-01\n")
+    assert rlpf(monkeypatch, "ingest", str(ads), "--format", "generic") == 0
+    ads.rename(old)
+    ads.write_text(header + "a,One,100,3,2024-03-01\n")
+    assert rlpf(monkeypatch, "ingest", str(tmp_path / "ads*.csv"), "--format", "generic") == 0
+    raw = pd.read_parquet(home / "production" / "raw" / "multitext_ads.parquet")
+    assert raw.impressions.tolist() == [100]
+
+
+def test_that_a_changed_file_takes_its_former_rows_along_is_told(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latest, copy = tmp_path / "latest.csv", tmp_path / "2024-03-01.csv"
+    latest.write_text("ad_id,text,impressions,clicks\na,First,100,1\n")
+    assert rlpf(monkeypatch, "ingest", str(latest), "--format", "generic") == 0
+    copy.write_bytes(latest.read_bytes())
+    latest.write_text("ad_id,text,impressions,clicks\na,Second,100,1\n")
+    capsys.readouterr()
+    assert rlpf(monkeypatch, "ingest", str(latest), "--format", "generic") == 0
+    assert f"{latest} has other content than before; its former rows are gone." in capsys.readouterr().out
+    assert rlpf(monkeypatch, "ingest", str(copy), "--format", "generic") == 0
+    assert "former rows" not in capsys.readouterr().out
+    assert rows_of(home) == ["First", "Second"]
+
+
 def test_a_file_that_was_moved_is_read_where_it_is_named_beside_a_new_one(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,40 @@ def test_bytes_beside_the_texts_of_parquet_are_kept_with_a_reject(tmp_path):
         ingested(tmp_path, (tmp_path / "in.parquet").read_bytes(), "ads.parquet")
 
 
+@pytest.mark.parametrize("name", ["ads.csv", "ads.parquet"])
+def test_a_column_called_row_is_one_like_others(tmp_path, name):
+    """DuckDB took it for the row itself, so that all rows were refused as missing a text."""
+    row = {"ROW": "1", "row_": "x", "ad_id": "a", "text": "One", "impressions": "9", "clicks": "1"}
+    (tmp_path / "in.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
+    counts, accepted, _ = ingested(tmp_path, (tmp_path / f"in{name[3:]}").read_bytes(), name)
+    assert counts == (1, 1, 0)
+    assert (accepted[0]["ad_id"], accepted[0]["text"]) == ("a", "One")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'ad_id,text,impressions,clicks,"Cost\n(EUR)"\r\nb,One,9,1,2\r\n',
+        b"sep=,\nad_id,text,impressions,clicks\r\nb,One,9,1\r\n",
+        b"Report\r\nad_id,text,impressions,clicks\nb,One,9,1\n",
+        b"Report\n\n\nad_id,text,impressions,clicks\rb,One,9,1\r",
+    ],
+)
+def test_a_file_whose_header_ends_otherwise_than_its_rows_does_not_vanish_beside_another(tmp_path, content):
+    """DuckDB finds no row in it. Excel writes a break in a column's name so."""
+    (tmp_path / "april.csv").write_bytes(HEADER + GOOD)
+    (tmp_path / "march.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"march\.csv: the header, or a title line above it, ends otherwise"):
+        ingest([tmp_path / "april.csv", tmp_path / "march.csv"], "generic", tmp_path)
+
+
+def test_a_file_without_rows_beside_another_is_fine(tmp_path):
+    (tmp_path / "april.csv").write_bytes(HEADER + GOOD)
+    (tmp_path / "none.csv").write_bytes(HEADER + b"\n\n")
+    assert ingest([tmp_path / "april.csv", tmp_path / "none.csv"], "generic", tmp_path) == (1, 1, 0)
+
+
 def test_a_long_text_near_the_top_does_not_refuse_the_file(tmp_path):
     counts, *_ = ingested(tmp_path, HEADER + b"a,v," + b"long " * 30_000 + b",100,3,1\n" + GOOD)
     assert counts == (2, 2, 0)

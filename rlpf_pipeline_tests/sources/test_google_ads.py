@@ -3,6 +3,7 @@
 import json
 
 import pyarrow.parquet as pq
+import pytest
 
 from rlpf_pipeline.sources.ingest import ingest
 from rlpf_pipeline_tests.sources.ingesting import ingested
@@ -126,3 +127,26 @@ def test_reports_of_two_months_that_do_not_say_which_are_told(tmp_path):
     (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
     told = f"duplicate variant: same ad and text, and no period, as row 1 of {tmp_path / 'April.csv'}"
     assert reject["reason"] == told
+
+
+@pytest.mark.parametrize(
+    ("column", "first_days", "periods"),
+    [
+        ("Week", ("2025-03-03", "2025-03-10"), ["2025-03-03/2025-03-09", "2025-03-10/2025-03-16"]),
+        ("segments.month", ("2024-02-01", "2024-03-01"), ["2024-02-01/2024-02-29", "2024-03-01/2024-03-31"]),
+        ("Month", ("March 2025", "April 2025"), ["April 2025", "March 2025"]),
+    ],
+)
+def test_weeks_and_months_are_windows_of_their_days(tmp_path, column, first_days, periods):
+    """Unread, all but the first were refused as duplicates of it, which turned the winner."""
+    rows = "".join(
+        f"{day},5,1,{text},Headline,{impressions},{clicks}\n"
+        for day, counts in zip(first_days, (((900, 12), (900, 14)), ((800, 40), (700, 2))), strict=True)
+        for text, (impressions, clicks) in zip(("Fresh bread", "Warm bread"), counts, strict=True)
+    )
+    (tmp_path / "week.csv").write_text(f"{column},Ad group ID,Ad ID,Asset,Asset type,Impr.,Clicks\n{rows}")
+    assert ingest([tmp_path / "week.csv"], "google-ads", tmp_path) == (4, 4, 0)
+    accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+    assert sorted({row["period"] for row in accepted}) == periods
+    fresh = [row for row in accepted if row["text"] == "Fresh bread"]
+    assert (sum(row["clicks"] for row in fresh), sum(row["impressions"] for row in fresh)) == (52, 1700)

@@ -149,6 +149,30 @@ def test_an_id_that_several_sources_use_is_an_ad_of_each(tmp_path):
     assert [row["reason"] for row in rejects] == ["missing text"]
 
 
+def test_an_id_that_several_advertisers_use_is_an_ad_of_each(tmp_path):
+    """Their texts were one ad's, and paired. A row that lacks its advertiser may be anybody's."""
+    header = b"ad_id,advertiser_id,text,impressions,clicks\n"
+    rows = b"1,acme,Buy bread,9,3\n1,acme,Fresh bread,9,2\n1,zeta,Buy a car,9,1\n1,,Buy now,9,1\n"
+    counts, accepted, _ = ingested(tmp_path, header + rows + b"2,acme,Cake,9,1\n2,,Pie,9,1\n")
+    assert counts == (6, 6, 0)
+    assert sorted((row["ad_id"], row["text"]) for row in accepted) == [
+        ("1", "Buy now"),
+        ("2", "Cake"),
+        ("2", "Pie"),
+        ("acme:1", "Buy bread"),
+        ("acme:1", "Fresh bread"),
+        ("zeta:1", "Buy a car"),
+    ]
+
+
+def test_a_text_does_not_end_at_a_nul(tmp_path):
+    """DuckDB's normalisation did where a letter was not of ASCII: two texts became one."""
+    texts = ["Caf\u00e9\0open today", "Caf\u00e9\0\0closed on Monday", "Plain\0text"]
+    lines = [json.dumps({"ad_id": "a", "text": text, "impressions": 9, "clicks": 1}) for text in texts]
+    _, accepted, _ = ingested(tmp_path, "\n".join(lines).encode(), "a.jsonl")
+    assert {row["text"] for row in accepted} == {"Caf\u00e9 open today", "Caf\u00e9 closed on Monday", "Plain text"}
+
+
 def test_all_white_space_is_collapsed(tmp_path):
     white = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
     row = {"ad_id": "a", "text": f"{white}Buy{'x'.join(white)}now{white}", "impressions": 100, "clicks": 3}

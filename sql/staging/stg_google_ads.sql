@@ -13,7 +13,9 @@ WITH looked_up AS (
             '$.customer.id', '$."customer.id"', 'customer id',
             '$.metrics.impressions', '$."metrics.impressions"', 'impr.',
             '$.metrics.clicks', '$."metrics.clicks"', 'clicks',
-            '$.segments.date', '$."segments.date"', 'day'
+            '$.segments.date', '$."segments.date"', 'day',
+            '$.segments.week', '$."segments.week"', 'week',
+            '$.segments.month', '$."segments.month"', 'month'
         ]) AS found,
         json_type(raw_row, ['asset', 'metrics']) AS types
     FROM source_rows
@@ -33,7 +35,9 @@ named AS (
         if(types[2] = 'OBJECT', '0', NULL) AS absent,
         coalesce(found[16], found[17], found[18], absent) AS impressions,
         coalesce(found[19], found[20], found[21], absent) AS clicks,
-        coalesce(found[22], found[23], found[24]) AS period
+        coalesce(found[22], found[23], found[24]) AS day,
+        coalesce(found[25], found[26], found[27]) AS week,
+        coalesce(found[28], found[29], found[30]) AS month
     FROM looked_up
 )
 
@@ -51,7 +55,7 @@ SELECT
     text,
     impressions,
     clicks,
-    period,
+    coalesce(day, window_from(week, INTERVAL 1 WEEK), window_from(month, INTERVAL 1 MONTH)) AS period,
     text AS duplicate_key,
     NULL::VARCHAR AS exclusion
 FROM named
