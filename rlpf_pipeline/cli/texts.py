@@ -89,9 +89,14 @@ def generate(
     from rlpf_pipeline.training.suggest import load_writer, suggest
 
     quiet_libraries()
-    cache, device = load_settings().cache, accelerator().device
-    writer = load_writer(policy, cache, device)
+    settings, device = load_settings(), accelerator().device
+    cache = settings.cache
+    writer = load_writer(policy, cache, device, settings.policy)
     judge = load_reward_model(reward_model, cache).to(device) if reward_model else None
+    if judge and not judge.log_odds:
+        print(
+            f"{reward_model} was trained on log CTRs: rewards are differences of these, no log odds.", file=sys.stderr
+        )
     if input and text_column and output:
         reporter = Reporter("generate")
         rows, short = generate_file(

@@ -19,7 +19,14 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlpf_pipeline.artifacts import Recipe, is_current, publish, require_as_written
 from rlpf_pipeline.errors import UserError
@@ -28,6 +35,8 @@ from rlpf_pipeline.settings import SMOLLM2, TINY, BaseModelSettings
 from rlpf_pipeline.whole_files import lock_of, locked
 
 SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DROPOUTS = ("dropout", "dropout_prob", "pdrop")
+"""Ends of the names that configurations have for them."""
 PAD_CANDIDATES = ("<|pad|>", "<pad>", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
 
 
@@ -149,13 +158,21 @@ def _bfloat16_is_native() -> bool:
 
 
 def _load(kind: type, base: BaseModelSettings, cache_folder: Path, attention: str | None) -> PreTrainedModel:
-    """attention: None for sdpa where the architecture has it, else its own."""
-    model = _explain_missing(
-        base,
-        lambda: kind.from_pretrained(
-            resolve(base, cache_folder), dtype=compute_dtype(base), use_safetensors=True, attn_implementation=attention
-        ),
-    )
+    """attention: None for sdpa where the architecture has it, else its own. Without dropout: what is learned would hang
+    on how a batch is parted, and on where a run was interrupted."""
+
+    def load() -> PreTrainedModel:
+        name = resolve(base, cache_folder)
+        config = AutoConfig.from_pretrained(name)
+        for field in config.to_dict():
+            if field.endswith(DROPOUTS):
+                setattr(config, field, 0.0)
+        dtype = compute_dtype(base)
+        return kind.from_pretrained(
+            name, config=config, dtype=dtype, use_safetensors=True, attn_implementation=attention
+        )  # type: ignore[no-any-return]
+
+    model: PreTrainedModel = _explain_missing(base, load)
     model.config.use_cache = False
     return model.eval()
 

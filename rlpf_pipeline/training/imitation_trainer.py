@@ -31,6 +31,7 @@ from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.models.packing import Group, encode, pack
 from rlpf_pipeline.settings import ImitationSettings
 from rlpf_pipeline.training.losses import token_log_probs
+from rlpf_pipeline.training.master_weights import MasterWeights
 from rlpf_pipeline.training.prompts import CHAT_OPTIONS, messages, positions_of
 from rlpf_pipeline.training.reporter import Reporter
 
@@ -128,17 +129,30 @@ def _arguments(settings: ImitationSettings, seed: int, scratch: str) -> SFTConfi
 
 
 class _CompletionTrainer(SFTTrainer):
-    """SFTTrainer that packs a batch, examples blind to each other, and gives logits to the rewrites' tokens only.
+    """SFTTrainer that packs a batch, examples blind to each other, and gives logits to the rewrites' tokens only. It
+    trains float32 copies of the weights.
 
     The loss is the mean over the rewrites' tokens of all ranks. It calls the model below trl's distributed wrapper, so
     the ranks' gradients are summed here.
     """
 
+    def create_optimizer(self, model=None):  # type: ignore[no-untyped-def]
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        masters = MasterWeights([(trained, self.args.learning_rate)], self.args.weight_decay)
+        masters.optimizer.register_step_pre_hook(lambda *_: masters.collect_gradients() and None)
+        masters.optimizer.register_step_post_hook(lambda *_: masters.write_back())
+        self.optimizer = masters.optimizer
+        return self.optimizer
+
     def compute_loss(  # type: ignore[no-untyped-def]
         self, model, inputs, return_outputs=False, num_items_in_batch=None
     ):
         plain = self.accelerator.unwrap_model(model).get_base_model()
-        packed = pack(groups_of(**inputs), self.processing_class.pad_token_id, self.accelerator.device)
+        packed = pack(
+            groups_of(self.processing_class.eos_token_id, **inputs),
+            self.processing_class.pad_token_id,
+            self.accelerator.device,
+        )
         hidden = encode(plain.model, packed)[packed.row, packed.predictor]
         log_probs = token_log_probs(hidden, plain.lm_head.weight, packed.targets, temperature=1.0)
         tokens = torch.tensor(float(len(log_probs)), device=log_probs.device)
@@ -155,13 +169,16 @@ class _CompletionTrainer(SFTTrainer):
         return self.accelerator.reduce(loss, "sum")
 
 
-def groups_of(input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: object) -> list[Group]:
-    """trl's batch, padded on the right, as prompts with their rewrites."""
+def groups_of(eos_id: int, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: object) -> list[Group]:
+    """trl's batch, padded on the right, as prompts with their rewrites up to the end mark: templates write a line break
+    behind it, which nobody draws."""
     ends = attention_mask.sum(1).tolist()
     starts = [end - count for end, count in zip(ends, (labels != IGNORED).sum(1).tolist(), strict=True)]
-    return [
-        Group(ids[:start], [ids[start:end]]) for ids, start, end in zip(input_ids.tolist(), starts, ends, strict=True)
-    ]
+    groups = []
+    for ids, start, end in zip(input_ids.tolist(), starts, ends, strict=True):
+        rewrite = ids[start:end]
+        groups.append(Group(ids[:start], [rewrite[: rewrite.index(eos_id) + 1] if eos_id in rewrite else rewrite]))
+    return groups
 
 
 class _Progress(TrainerCallback):

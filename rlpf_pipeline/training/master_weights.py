@@ -21,9 +21,8 @@ class MasterWeights:
         self.parameters = [list(parameters) for parameters, _ in groups]
         self.rates = [rate for _, rate in groups]
         self.flat = [nn.Parameter(torch.cat([p.detach().float().flatten() for p in own])) for own in self.parameters]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [flat]} for flat in self.flat], weight_decay=weight_decay, fused=True
-        )
+        groups_of_copies = [{"params": [flat], "lr": rate} for flat, rate in zip(self.flat, self.rates, strict=True)]
+        self.optimizer = torch.optim.AdamW(groups_of_copies, weight_decay=weight_decay, fused=True)
 
     def collect_gradients(self) -> list[Tensor]:
         """Move the parameters' gradients to their copies; returns them, flat."""

@@ -284,7 +284,6 @@ class RewardTrainer:
 
     def checkpoint(self) -> Checkpoint:
         tensors = self.masters.state() | {f"best.{i}": best for i, best in enumerate(self.best)}
-        tensors["random"] = torch.get_rng_state()
         names = ("step", "stopped", "running", "best_epoch", "best_loss", "best_accuracy")
         return Checkpoint(tensors, {name: getattr(self, name) for name in names})
 
@@ -293,9 +292,8 @@ class RewardTrainer:
         found = checkpoints.load() if checkpoints else None
         if found is None:
             return False
-        self.masters.restore({n: t for n, t in found.tensors.items() if not n.startswith(("best.", "random"))})
+        self.masters.restore({n: t for n, t in found.tensors.items() if not n.startswith("best.")})
         self.best = [found.tensors[f"best.{i}"].to(best) for i, best in enumerate(self.best)]
-        torch.set_rng_state(found.tensors["random"])
         for name, value in found.state.items():
             setattr(self, name, value)
         return True

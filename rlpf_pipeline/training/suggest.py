@@ -27,6 +27,7 @@ from rlpf_pipeline.training.rewards import head_gains
 from rlpf_pipeline.training.rollout import batches_of_samples
 from rlpf_pipeline.training.sampling import Sampling
 
+DEFAULTS = PolicySettings()
 ROUNDS = 5
 """Times that texts are drawn for an original which has too few distinct ones."""
 TEXTS_AT_ONCE = 64
@@ -50,13 +51,15 @@ class Suggestion(NamedTuple):
     spread: float | None
 
 
-def load_writer(folder: Path, cache: Path, device: torch.device) -> Policy:
-    """The policy of a model folder. Raises UserError where the folder holds none, or one of settings unknown here."""
+def load_writer(folder: Path, cache: Path, device: torch.device, otherwise: PolicySettings = DEFAULTS) -> Policy:
+    """The policy of a model folder; otherwise: how an imitation model writes, which was trained without drawing.
+
+    Raises UserError where the folder holds none, or one of settings unknown here."""
     model, tokenizer = load_policy(folder, cache)
     manifest = read_manifest(folder)
-    trained_with = manifest.recipe.settings.get("policy", {}) if manifest else {}
+    trained_with = manifest.recipe.settings.get("policy") if manifest else None
     try:
-        settings = PolicySettings.model_validate(trained_with)
+        settings = PolicySettings.model_validate(trained_with) if trained_with else otherwise
     except ValidationError as error:
         raise UserError(
             f"{folder} was trained with settings that this version does not take: {faults_of(error)}. Train it again, "

@@ -1,20 +1,23 @@
 """Scores of texts and other texts: exit codes, messages, and what the commands leave behind."""
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
 
+from rlpf_pipeline.models.adapters import ModelCard, attach_lora, save_model
+from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.reward_folders import save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
 from rlpf_pipeline_tests.cli.entry_point import ADS, rlpf
 
 
-def save_tiny_reward_model(folder: Path, cache: Path) -> None:
+def save_tiny_reward_model(folder: Path, cache: Path, objective: Literal["pairwise", "pointwise"] = "pairwise") -> None:
     folder.mkdir()
-    base = BaseModelSettings(name="tiny", dtype="float32")
-    save_reward_model(new_reward_model(base, RewardSettings(), LoraSettings(), "reward_model", cache), folder)
+    base, settings = BaseModelSettings(name="tiny", dtype="float32"), RewardSettings(objective=objective)
+    save_reward_model(new_reward_model(base, settings, LoraSettings(), "reward_model", cache), folder)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +90,23 @@ def test_generate_explains_what_is_missing(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("objective", "warned"), [("pairwise", False), ("pointwise", True)])
+def test_generate_says_what_a_pointwise_models_rewards_are(
+    tmp_path: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    objective: Literal["pairwise", "pointwise"],
+    warned: bool,
+) -> None:
+    save_tiny_reward_model(tmp_path / "judge", home / "cache", objective)
+    base = BaseModelSettings(name="tiny", dtype="float32")
+    model = attach_lora(load_causal_lm(base, home / "cache"), LoraSettings())
+    (tmp_path / "policy").mkdir()
+    card = ModelCard(kind="policy", base=base, adapters=["imitation_v2"])
+    save_model(tmp_path / "policy", card, model, load_tokenizer(base, home / "cache"))
+    models = ("--policy", str(tmp_path / "policy"), "--reward-model", str(tmp_path / "judge"))
+    assert rlpf(monkeypatch, "generate", *models, "--text", "Bread") == 0
+    assert ("trained on log CTRs" in capsys.readouterr().err) == warned

@@ -26,7 +26,7 @@ from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models import reward_model
 from rlpf_pipeline.models.base import load_causal_lm, load_trunk
 from rlpf_pipeline.models.frozen_layers import StateFile
-from rlpf_pipeline.models.packing import Packed, encode
+from rlpf_pipeline.models.packing import Group, Packed, encode
 from rlpf_pipeline.models.reward_folders import load_reward_model, save_reward_model
 from rlpf_pipeline.models.reward_model import RewardModel, new_reward_model
 from rlpf_pipeline.settings import BaseModelSettings, LoraSettings, RewardSettings
@@ -99,8 +99,6 @@ ENCODER = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
     "initializer_range": 0.3,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
 }
 GPT = {
     "vocab_size": 20,
@@ -111,9 +109,6 @@ GPT = {
     "n_layer": 2,
     "n_head": 2,
     "initializer_range": 0.3,
-    "resid_pdrop": 0.0,
-    "embd_pdrop": 0.0,
-    "attn_pdrop": 0.0,
 }
 
 
@@ -158,6 +153,16 @@ def other(request: pytest.FixtureRequest) -> BaseModelSettings:
     """A base that is no Llama."""
     base: BaseModelSettings = request.getfixturevalue(request.param)
     return base
+
+
+def test_what_is_learned_does_not_hang_on_dropout(other: BaseModelSettings, cache: Path) -> None:
+    """They have it by default: another split of a batch, or a run taken up again, would learn otherwise."""
+    model = make(other, cache)
+    perturb(model)
+    packed = model.pack([Group([5, 6], [[7, 8, 9], [8, 5]])])
+    with torch.no_grad():
+        judged, learned = (encode(model.train(mode).trunk, packed) for mode in (False, True))
+    assert torch.equal(judged, learned)
 
 
 def test_any_base_reads_each_text_with_its_context(other: BaseModelSettings, cache: Path) -> None:

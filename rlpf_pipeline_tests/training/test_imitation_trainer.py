@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from rlpf_pipeline.errors import UserError
 from rlpf_pipeline.models.adapters import attach_lora
 from rlpf_pipeline.models.base import load_causal_lm, load_tokenizer
 from rlpf_pipeline.models.tiny import CHAT_TEMPLATE
-from rlpf_pipeline.settings import ImitationSettings
+from rlpf_pipeline.settings import BaseModelSettings, ImitationSettings
 from rlpf_pipeline.training.imitation_trainer import IGNORED, groups_of, train_imitation
 from rlpf_pipeline.training.prompts import messages, prompt_ids
 from rlpf_pipeline.training.reporter import Reporter
@@ -20,19 +21,24 @@ EXAMPLES = [
 ]
 
 
-def train(cache: Path, template: str = CHAT_TEMPLATE, **settings: object) -> dict[str, float]:
+def fresh(cache: Path, base: BaseModelSettings = TINY) -> PeftModel:
     torch.manual_seed(0)
+    return attach_lora(load_causal_lm(base, cache), ImitationSettings().lora)
+
+
+def train(
+    cache: Path, template: str = CHAT_TEMPLATE, model: PeftModel | None = None, **settings: object
+) -> dict[str, float]:
     tokenizer = load_tokenizer(TINY, cache)
     tokenizer.chat_template = template
     own = ImitationSettings.model_validate({"batch_size": 3, **settings})
-    model = attach_lora(load_causal_lm(TINY, cache), own.lora)
-    return train_imitation(model, tokenizer, EXAMPLES, own, 1, Reporter("test"))
+    return train_imitation(model or fresh(cache), tokenizer, EXAMPLES, own, 1, Reporter("test"))
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, THINKS_ALOUD])
 def test_examples_that_share_a_batch_count_as_if_each_stood_alone(cache: Path, template: str) -> None:
-    """The loss of a packed batch is the mean over the rewrites' tokens, behind the prompt that a policy is given, each
-    example encoded by itself."""
+    """The loss of a packed batch is the mean over the rewrites' tokens up to their end marks, behind the prompt that a
+    policy is given, each example encoded by itself."""
     model, tokenizer = load_causal_lm(TINY, cache), load_tokenizer(TINY, cache)
     tokenizer.chat_template = template
     losses = []
@@ -42,13 +48,25 @@ def test_examples_that_share_a_batch_count_as_if_each_stood_alone(cache: Path, t
         start = len(prompt_ids(tokenizer, original))
         with torch.no_grad():
             log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        losses += [-float(log_probs[place - 1, ids[place]]) for place in range(start, len(ids))]
+        end = ids.index(tokenizer.eos_token_id, start)
+        assert end == len(ids) - 2  # the template's line break is behind it
+        losses += [-float(log_probs[place - 1, ids[place]]) for place in range(start, end + 1)]
     assert train(cache, template, learning_rate=0.0)["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
 def test_it_learns_its_examples(cache: Path) -> None:
     once, often = (train(cache, epochs=epochs, learning_rate=1e-2)["train_loss"] for epochs in (1, 30))
     assert often < once - 0.5
+
+
+def test_steps_too_small_for_bfloat16_add_up(cache: Path) -> None:
+    """Its weights are some 4e-3 of themselves apart: steps of 1e-4 on those of .02 and more were lost."""
+    model = fresh(cache, BaseModelSettings(name="tiny", dtype="bfloat16"))
+    weights = [parameter for name, parameter in model.named_parameters() if "lora_A" in name]
+    before = [weight.detach().clone() for weight in weights]
+    train(cache, model=model, epochs=60, learning_rate=1e-4)
+    moved = [(weight - own)[own.abs() > 0.06] != 0 for weight, own in zip(weights, before, strict=True)]
+    assert torch.cat(moved).float().mean() > 0.5
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(cache: Path) -> None:
@@ -76,10 +94,11 @@ def test_an_example_longer_than_the_base_reads_is_told(cache: Path, monkeypatch:
 
 
 def test_a_batch_is_taken_apart_into_prompts_and_rewrites() -> None:
-    ids = torch.tensor([[5, 6, 7, 8], [5, 9, 0, 0]])
-    labels = torch.tensor([[IGNORED, IGNORED, 7, 8], [IGNORED, 9, IGNORED, IGNORED]])
-    first, second = groups_of(ids, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]), labels)
-    assert (first.prefix, first.texts) == ([5, 6], [[7, 8]])
+    """The line break (4) behind the end mark (3) is left out, also where the prompt holds an end mark."""
+    ids = torch.tensor([[3, 6, 7, 3, 4], [5, 9, 0, 0, 0]])
+    labels = torch.tensor([[IGNORED, IGNORED, 7, 3, 4], [IGNORED, 9, IGNORED, IGNORED, IGNORED]])
+    first, second = groups_of(3, ids, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]), labels)
+    assert (first.prefix, first.texts) == ([3, 6], [[7, 3]])
     assert (second.prefix, second.texts) == ([5], [[9]])
 
 

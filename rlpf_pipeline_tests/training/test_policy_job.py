@@ -305,3 +305,9 @@ def test_a_policy_of_settings_that_are_no_more_is_refused(config: RunConfig, tmp
         copytree(config.inputs["imitation_v2"], folder, dirs_exist_ok=True)
     with pytest.raises(UserError, match=r"gamma: Input should be less than or equal to 1; coin: Extra inputs"):
         load_writer(tmp_path / "adllama", config.settings.cache, CPU)
+
+
+def test_an_imitation_model_writes_as_the_profile_says(config: RunConfig) -> None:
+    """It was trained without drawing: its own settings hold no length or temperature."""
+    own = config.settings.policy.model_copy(update={"max_new_tokens": 64})
+    assert load_writer(config.inputs["imitation_v2"], config.settings.cache, CPU, own).settings == own

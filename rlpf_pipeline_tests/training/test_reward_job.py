@@ -89,6 +89,25 @@ def test_the_evaluation_reward_model_does_not_learn_from_the_validation_ads(
     assert seen == [refit, refit]
 
 
+def test_the_evaluation_reward_model_is_sure_of_other_texts(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ads say nothing, a head is its draw of the prior: PPO's judge must not be of one mind with its reward."""
+    monkeypatch.setitem(SPLITS, "evaluation", make_ads(12, seed=3))
+    config = config_of(tmp_path, cache, solve_heads=True, average_adapters=True)
+    own = []
+    for split, stage in (("train", "reward_model"), ("evaluation", "evaluation_reward_model")):
+        changes = {"options": {"split": split}, "recipe": Recipe(stage=stage), "output": tmp_path / stage}
+        run(config.model_copy(update=changes), Reporter("test"))
+        members = [
+            load_file(tmp_path / f".{stage}.member-{number}" / "head.safetensors")["weight"] for number in (1, 2)
+        ]
+        own.append([(weight - weight.mean(0)).flatten() for weight in members])
+    (one, other), (judge, _) = own
+    for draws in (other, judge):
+        assert abs(torch.cosine_similarity(one, draws, dim=0)) < 0.4
+
+
 def test_adapters_differ_and_score_side_by_side_or_as_their_mean(cache: Path, tmp_path: Path) -> None:
     ads = [(ad.context, ad.texts) for ad in SPLITS["validation"]]
     config = config_of(tmp_path / "ensemble", cache)

@@ -23,6 +23,7 @@ from rlpf_pipeline.digests import digest_of
 from rlpf_pipeline.models.frozen_layers import StateFile
 from rlpf_pipeline.models.reward_folders import average_members, join_members, require_same_scores, save_reward_model
 from rlpf_pipeline.models.reward_model import new_reward_model
+from rlpf_pipeline.settings import MOST_SEED
 from rlpf_pipeline.training.checkpoints import Checkpoints
 from rlpf_pipeline.training.job import run_job
 from rlpf_pipeline.training.reporter import Reporter
@@ -51,7 +52,7 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
                 continue
             if len(members) > 1:
                 reporter.say(f"adapter {number + 1} of {len(members)}")
-            seed = settings.seed + number
+            seed = seed_of(settings.seed, config.recipe.stage, number)
             set_seed(seed)
             model = new_reward_model(settings.base, reward, reward.lora, config.recipe.stage, settings.cache)
             resumable = Checkpoints(checkpoints, digest_of([config.recipe.model_dump(), number]))
@@ -68,6 +69,12 @@ def work(config: RunConfig, folder: Path, reporter: Reporter) -> Metrics:
     join(members, folder)
     trained = [manifest.metrics for member in members if (manifest := read_manifest(member))]
     return {"ads": len(ads), "pairs": pairs, **pd.DataFrame(trained).mean().to_dict()}
+
+
+def seed_of(seed: int, stage: str, member: int) -> int:
+    """Of the run's seed, another for each model: heads drawn alike are of one mind where their ads say nothing, and the
+    evaluation reward model would be sure of the same texts as the one that PPO is rewarded by."""
+    return int(digest_of([seed, stage, member]), 16) % MOST_SEED
 
 
 if __name__ == "__main__":
