@@ -30,6 +30,8 @@ from rlpf_pipeline.abtest.segments import Segments, segment_effects
 from rlpf_pipeline.abtest.spec import LIFETIME_CTR_OFFSET, OUTCOMES, ExperimentSpec
 from rlpf_pipeline.abtest.validity import Validity, assess
 
+ADOPTION = ("variations", "ads")
+"""Outcomes that come before delivery, so that all randomised advertisers have them."""
 Verdict = Literal["raises", "lowers", "undecided", "invalid"]
 
 
@@ -57,7 +59,7 @@ class ExperimentAnalysis(NamedTuple):
     validity: Validity
     robustness: tuple[RobustnessRow, ...]
     adoption: tuple[LinearEffect, ...]
-    """Variations, then ads, per advertiser; empty where the table has neither."""
+    """Variations, then ads, per randomised advertiser, delivered or not; empty where the table has neither."""
     distributions: tuple[Distribution, ...]
     quantile_effects: tuple[QuantileEffect, ...]
     over_time: OverTime | None
@@ -83,7 +85,12 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
     design = build_design(exposed, experiment.covariates)
     fit = estimate(design.counts, design.names)
     headline = risk_of(design, fit)
-    linear, constant_notes = linear_effects(design, ("clicks", "impressions", *experiment.outcomes))
+    linear, constant_notes = linear_effects(
+        design, ("clicks", "impressions", *(name for name in experiment.outcomes if name not in ADOPTION))
+    )
+    adoption, same_notes = linear_effects(
+        everyone(experiment, design), tuple(name for name in ADOPTION if name in experiment.outcomes)
+    )
     again = rerandomise(design)
     validity = assess(experiment, design, fit, linear, certify(again) if again else None)
     over_time, time_notes = effects_over_time(experiment, design)
@@ -96,7 +103,7 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
         arms=arm_totals(experiment.advertisers, exposed, experiment.outcomes),
         validity=validity,
         robustness=robustness,
-        adoption=tuple(linear[outcome] for outcome in ("variations", "ads") if outcome in linear),
+        adoption=tuple(adoption.values()),
         distributions=distributions(exposed, experiment.outcomes),
         quantile_effects=quantile_effects(exposed, experiment.outcomes),
         over_time=over_time,
@@ -106,6 +113,7 @@ def analysis_of(experiment: Experiment) -> ExperimentAnalysis:
             *left_out(experiment, len(exposed)),
             *design.notes,
             *constant_notes,
+            *same_notes,
             *model_notes,
             *time_notes,
             *segment_notes,
@@ -132,6 +140,13 @@ def describe(design: Design, fit: Estimate) -> Model:
         columns=len(design.names),
         errors=HEADLINE,
     )
+
+
+def everyone(experiment: Experiment, exposed: Design) -> Design:
+    """The design of all randomised advertisers, delivered or not."""
+    if len(experiment.advertisers) == len(exposed.frame):
+        return exposed
+    return build_design(experiment.advertisers, experiment.covariates)
 
 
 def linear_effects(design: Design, outcomes: tuple[str, ...]) -> tuple[dict[str, LinearEffect], list[str]]:

@@ -53,8 +53,6 @@ class Regression(NamedTuple):
     x: Array
     """(advertisers, len(names)). Numbers are in standard deviations from their mean: the effect of treatment is the
     same, and a time in microseconds costs no digits of it."""
-    characteristics: tuple[Term, ...]
-    """Every covariate that varies, whether in the formula or not: what randomisation should balance."""
     notes: tuple[str, ...]
 
 
@@ -67,7 +65,7 @@ class Design(NamedTuple):
     matrix: pd.DataFrame
     """The formula's design: Intercept, treatment, covariates."""
     characteristics: pd.DataFrame
-    """Columns of every covariate that varies."""
+    """Columns of every covariate that varies, whether in the formula or not: what randomisation should balance."""
     notes: tuple[str, ...]
 
     @property
@@ -97,7 +95,7 @@ def build_design(exposed: pd.DataFrame, covariates: tuple[Covariate, ...]) -> De
     values = [values_of(exposed[covariate.name], covariate) for covariate in covariates]
     regression = regression_on(treated, exposed["clicks"].to_numpy(float), values)
     characteristics = {
-        name: term.columns[:, j] for term in regression.characteristics for j, name in enumerate(term.names)
+        name: term.columns[:, j] for term in characteristics_of(values) for j, name in enumerate(term.names)
     }
     return Design(
         frame=exposed.assign(**{TREATMENT: treated}),
@@ -152,7 +150,6 @@ def regression_on(treated: Array, clicks: Array, values: list[Values]) -> Regres
         covariates=tuple(term.covariate.name for term in kept),
         names=["Intercept", TREATMENT, *(name for term in kept for name in term.names)],
         x=x,
-        characteristics=tuple(terms),
         notes=tuple(notes),
     )
 
@@ -180,20 +177,41 @@ def terms_of(value: Values, treated: Array, clicks: Array) -> tuple[list[Term], 
             f"Covariate {covariate.name} is missing for {missing.sum()} advertisers ({by_arm[0]} control, "
             f"{by_arm[1]} treatment): filled, and marked by a column or level of its own."
         )
-    if covariate.form == "category":
-        parts = [value]
-    else:
-        parts = [value._replace(numbers=filled(value, missing))]
-        if missing.any():
-            parts.append(Values(Covariate(f"{covariate.name}_missing", "flag"), missing.astype(float)))
     terms = []
-    for part in parts:
+    for part in parts_of(value, missing):
         reason = unusable(part, clicks)
         if reason:
             notes.append(f"Covariate {part.covariate.name} {reason}.")
         else:
             terms.append(term_of(part))
     return terms, notes
+
+
+def characteristics_of(values: list[Values]) -> list[Term]:
+    """Of every covariate that varies, also of those that the regression cannot carry, and where it is missing. Of a
+    category with many levels the largest, and one for all others."""
+    parts = [part for value in values for part in parts_of(value, missing_in(value))]
+    return [term_of(with_fewer_levels(part)) for part in parts if np.ptp(part.numbers) > 0]
+
+
+def parts_of(value: Values, missing: npt.NDArray[np.bool_]) -> list[Values]:
+    """The covariate, filled, and a flag of where it was missing; of a category that is a level; none of nothing."""
+    if missing.all():
+        return []
+    if value.covariate.form == "category":
+        return [value]
+    flag = Values(Covariate(f"{value.covariate.name}_missing", "flag"), missing.astype(float))
+    return [value._replace(numbers=filled(value, missing)), *([flag] if missing.any() else [])]
+
+
+def with_fewer_levels(part: Values) -> Values:
+    if len(part.levels) <= MOST_LEVELS:
+        return part
+    codes = part.numbers.astype(int)
+    largest = np.sort(np.argsort(-np.bincount(codes), kind="stable")[: MOST_LEVELS - 1])
+    number_of = np.zeros(len(part.levels))
+    number_of[largest] = np.arange(1, MOST_LEVELS)
+    return part._replace(numbers=number_of[codes], levels=("others", *(part.levels[level] for level in largest)))
 
 
 def missing_in(value: Values) -> npt.NDArray[np.bool_]:

@@ -56,8 +56,9 @@ class Balance(NamedTuple):
 
 class Concentration(NamedTuple):
     advertisers: int
-    effective_advertisers: float
-    """Kish: (sum n)^2 / sum n^2 over impressions n."""
+    effective_control: float
+    """Kish: (sum n)^2 / sum n^2 over impressions n of the arm."""
+    effective_treatment: float
     top_advertisers: int
     """1 % of the advertisers, rounded up."""
     top_share: float
@@ -162,11 +163,13 @@ def missing_by_arm(experiment: Experiment) -> tuple[MissingRow, ...]:
     return tuple(rows)
 
 
-def impression_concentration(impressions: npt.NDArray[np.float64]) -> Concentration:
+def impression_concentration(impressions: Array, treated: npt.NDArray[np.bool_]) -> Concentration:
     top = math.ceil(len(impressions) / 100)
+    control, treatment = (float(n.sum() ** 2 / (n**2).sum()) for n in (impressions[~treated], impressions[treated]))
     return Concentration(
         advertisers=len(impressions),
-        effective_advertisers=float(impressions.sum() ** 2 / (impressions**2).sum()),
+        effective_control=control,
+        effective_treatment=treatment,
         top_advertisers=top,
         top_share=float(np.sort(impressions)[-top:].sum() / impressions.sum()),
     )

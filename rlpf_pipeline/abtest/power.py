@@ -24,7 +24,22 @@ STUDY_EFFECT = 0.067
 CURVE_EFFECTS = (0.01, 0.02, 0.03, 0.05, STUDY_EFFECT, 0.1, 0.15, 0.2)
 SMALLEST, LARGEST = 1e-9, 1e3
 """Of what is planned with: beyond them no number means anything."""
+BOOTSTRAP, BOOTSTRAP_SEED = 400, 1
 CURVE_SIZES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+class Past(NamedTuple):
+    """What advertisers before an experiment say of one on advertisers like them, without covariates."""
+
+    advertisers: int
+    """With impressions."""
+    effective_advertisers: float
+    """Kish: (sum n)^2 / sum n^2 over impressions n."""
+    standard_error: float
+    """Of the log relative risk, if the experiment has as many."""
+    cautious_error: float
+    """What it may well be: large advertisers make most of it, and a sample has few of them, so that the past's error is
+    more often too small. Upper end of the basic bootstrap, 95 %, by the log."""
 
 
 class Power(NamedTuple):
@@ -56,9 +71,14 @@ class Plan(NamedTuple):
     effect: float
     level: float
     power: float
-    treatment_share: float
+    treatment_share: float | None
+    """Where the error is of pre-period data; None: the shares that gave it."""
     needed_advertisers: int
     """In all, for `power` at `effect`."""
+    past: Past | None
+    """What it is made from; None: from a known standard error."""
+    cautious_advertisers: int | None
+    """By the past's cautious error."""
     curve: tuple[CurvePoint, ...]
     curve_effects: tuple[float, ...]
 
@@ -107,33 +127,42 @@ def density(z: float) -> float:
 def needed_advertisers(
     effect: float, standard_error: float, advertisers: int, power: float = 0.8, level: float = 0.95
 ) -> int:
-    """Advertisers to find `effect` with `power`, if `advertisers` give `standard_error`."""
+    """Advertisers to find `effect` with `power`, if `advertisers` give `standard_error`; enough to analyse."""
     wanted = abs(math.log1p(effect)) / (normal.quantile(0.5 + level / 2) + normal.quantile(power))
-    return max(2, math.ceil(advertisers * (standard_error / wanted) ** 2))
+    return max(MINIMUM_ADVERTISERS, math.ceil(advertisers * (standard_error / wanted) ** 2))
 
 
-def expected_error(clicks: Array, impressions: Array, treatment_share: float = 0.5) -> float:
-    """Standard error of the log relative risk of an experiment on advertisers like these (pre-period counts), without
-    covariates: root of mean u^2 (1 / s + 1 / (1 - s)) / N, u the influence of an advertiser on the log CTR.
+def past_of(clicks: Array, impressions: Array, treatment_share: float = 0.5) -> Past:
+    """Pre-period counts as a plan takes them. The error is the root of mean u^2 (1 / s + 1 / (1 - s)) / N, u the
+    influence of an advertiser on the log CTR and s the share of treatment.
 
     Raises UserError where there are fewer than 10 advertisers with impressions, no clicks, or the same CTR everywhere.
     """
     shown = impressions > 0
-    counts = ArmCounts(clicks[shown], impressions[shown])
-    number = len(counts.k)
-    if number < MINIMUM_ADVERTISERS or counts.k.sum() == 0:
+    k, n = clicks[shown], impressions[shown]
+    if len(k) < MINIMUM_ADVERTISERS or k.sum() == 0:
         raise UserError(
-            f"{number} advertisers with {counts.k.sum():.0f} clicks are too few to plan from: at least "
+            f"{len(k)} advertisers with {k.sum():.0f} clicks are too few to plan from: at least "
             f"{MINIMUM_ADVERTISERS}, and clicks."
         )
     arms = 1 / treatment_share + 1 / (1 - treatment_share)
-    error = float(np.sqrt((counts.influence**2).mean() * arms / number))
+    error = float(np.sqrt((ArmCounts(k, n).influence ** 2).mean() * arms / len(k)))
     if error < SMALLEST:
         raise UserError(
-            f"All {number} advertisers have the same click-through rate: there is nothing to plan from. "
+            f"All {len(k)} advertisers have the same click-through rate: there is nothing to plan from. "
             "Check how the data were made."
         )
-    return error
+    moments, rng = np.column_stack([k, n, k * k, k * n, n * n]), np.random.default_rng(BOOTSTRAP_SEED)
+    samples = np.array([rng.poisson(1.0, len(k)) @ moments for _ in range(BOOTSTRAP)])
+    smallest = float(np.quantile(errors_of(samples[samples[:, 0] > 0], arms), 0.05))
+    return Past(len(k), float(n.sum() ** 2 / (n @ n)), error, error**2 / max(smallest, SMALLEST))
+
+
+def errors_of(sums: Array, arms: float) -> Array:
+    """Standard errors, (samples,), of sums over advertisers of k, n, k^2, k n and n^2, (samples, 5)."""
+    k, n, kk, kn, nn = sums.T
+    ctr = k / n
+    return np.asarray(np.sqrt(np.maximum(kk - 2 * ctr * kn + ctr**2 * nn, 0.0) * arms) / k)
 
 
 def plan(
@@ -142,11 +171,13 @@ def plan(
     advertisers: int,
     power: float = 0.8,
     level: float = 0.95,
-    treatment_share: float = 0.5,
+    treatment_share: float | None = None,
+    past: Past | None = None,
 ) -> Plan:
     """Power by number of advertisers, if `advertisers` give `standard_error`. Raises UserError where impossible."""
     possible = -1 < effect <= LARGEST and abs(effect) >= SMALLEST and 0 < standard_error <= LARGEST and advertisers > 0
-    if not possible or any(not SMALLEST <= share <= 1 - SMALLEST for share in (power, level, treatment_share)):
+    shares = (power, level, 0.5 if treatment_share is None else treatment_share)
+    if not possible or any(not SMALLEST <= share <= 1 - SMALLEST for share in shares):
         raise UserError(
             "An effect above -100 % that is not 0, a standard error and advertisers above 0, and power, level and "
             f"treatment share between 0 and 1 are needed; shares no nearer to 0 or 1 than {SMALLEST:g}, an effect or "
@@ -164,4 +195,5 @@ def plan(
         powers = tuple(power_at(at, error, level) for at in CURVE_EFFECTS)
         points.append(CurvePoint(size, error, minimum_detectable_effect(error, power, level), powers))
     needed = needed_advertisers(effect, standard_error, advertisers, power, level)
-    return Plan(effect, level, power, treatment_share, needed, tuple(points), CURVE_EFFECTS)
+    cautious = needed_advertisers(effect, past.cautious_error, advertisers, power, level) if past else None
+    return Plan(effect, level, power, treatment_share, needed, past, cautious, tuple(points), CURVE_EFFECTS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlpf_pipeline.abtest.power import expected_error
+from rlpf_pipeline.abtest.power import Past, past_of
 from rlpf_pipeline.abtest.spec import ExperimentSpec
 from rlpf_pipeline.abtest.tables import DATABASES, open_source, readable_to_its_end
 from rlpf_pipeline.errors import UserError
@@ -29,8 +29,8 @@ FROM source GROUP BY advertiser_id ORDER BY advertiser_id
 """
 
 
-def planned_from(path: Path, treatment_share: float = 0.5) -> tuple[float, int]:
-    """Standard error of the log relative risk and number of advertisers, from advertiser_id, impressions, clicks.
+def planned_from(path: Path, treatment_share: float = 0.5) -> Past:
+    """What advertiser_id, impressions and clicks say of an experiment.
 
     path: a CSV or Parquet file. Raises UserError for another, where a column is absent, and for a row whose counts are
     no numbers, or which has more clicks than impressions.
@@ -56,4 +56,4 @@ def planned_from(path: Path, treatment_share: float = 0.5) -> tuple[float, int]:
             )
         totals = connection.sql(PRE_PERIOD).fetchnumpy()
     clicks, impressions = (np.asarray(totals[name], dtype=np.float64) for name in ("clicks", "impressions"))
-    return expected_error(clicks, impressions, treatment_share), int((impressions > 0).sum())
+    return past_of(clicks, impressions, treatment_share)

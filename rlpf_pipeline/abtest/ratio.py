@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rlpf_pipeline.abtest.log_binomial import RelativeRisk, risk_from
 from rlpf_pipeline.abtest.maximum import Array
+from rlpf_pipeline.abtest.sandwich import OWN_LEVEL
 
 Bools = npt.NDArray[np.bool_]
 
@@ -68,8 +69,9 @@ def cuped(k: Array, n: Array, treated: Bools, covariate: Array) -> RelativeRisk 
 def regression_adjusted(k: Array, n: Array, treated: Bools, covariates: Array) -> RelativeRisk | None:
     """Lin's (2013) adjustment of the log CTR ratio: slopes of the influences on centred covariates, arm by arm.
 
-    covariates: (advertisers, columns) without an intercept. The error is HC1 of each arm's regression; None where that
-    fits every advertiser of an arm by a column of its own.
+    covariates: (advertisers, columns) without an intercept. Each residual is over what its advertiser leaves of 1, by
+    its leverage in its arm's regression (HC3) and by its share of the arm's impressions, which the arm's CTR follows.
+    None where that fits every advertiser of an arm by a column of its own.
     """
     centred = covariates - covariates.mean(axis=0)
     log_means, variances = [], []
@@ -77,12 +79,13 @@ def regression_adjusted(k: Array, n: Array, treated: Bools, covariates: Array) -
         design = np.column_stack([np.ones(len(x)), x])
         pseudo_inverse = np.linalg.pinv(design)
         slopes = pseudo_inverse @ arm.influence
-        residual = arm.influence - design @ slopes
-        rows, rank = len(x), int(np.linalg.matrix_rank(design))
-        if rows == rank:
+        if len(x) == int(np.linalg.matrix_rank(design)):
             return None
+        leverage = (design * pseudo_inverse.T).sum(axis=1)
+        left = (1 - leverage) * (1 - arm.n / arm.n.sum())
+        residual = (arm.influence - design @ slopes) / np.where(left > OWN_LEVEL, left, np.inf)
         log_means.append(math.log(arm.ctr) + slopes[0])
-        variances.append(float(((pseudo_inverse[0] * residual) ** 2).sum()) * rows / (rows - rank))
+        variances.append(float(((pseudo_inverse[0] * residual) ** 2).sum()))
     return risk_from(log_means[1] - log_means[0], math.sqrt(sum(variances)))
 
 

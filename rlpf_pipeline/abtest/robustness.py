@@ -89,12 +89,14 @@ def ctr_rows(design: Design, headline: Estimate, randomisation: Randomisation | 
         yield row._replace(scale="marginal relative risk")
     if poisson:
         yield ratio_row(POISSON, poisson, f"{adjusted}; HC3")
-    yield ratio_row("Delta method", ratio.delta_method(k, n, treated), "No covariates, no likelihood")
+    yield ratio_row(
+        "Delta method", ratio.delta_method(k, n, treated), "No covariates, no likelihood; too narrow in a small arm"
+    )
     if design.covariates:
         columns = design.matrix.drop(columns=["Intercept", TREATMENT]).to_numpy(float)
         by_arm = ratio.regression_adjusted(k, n, treated, columns)
         if by_arm:
-            yield ratio_row(LIN, by_arm, f"{adjusted}, slopes by arm; HC1")
+            yield ratio_row(LIN, by_arm, f"{adjusted}, slopes by arm; HC3")
     if "log_lifetime_ctr" in design.matrix:
         past = ratio.cuped(k, n, treated, design.matrix["log_lifetime_ctr"].to_numpy(float))
         if past:

@@ -2,7 +2,7 @@
 
 Looking at many levels finds something by chance: the p-values are adjusted to a false discovery rate (Benjamini and
 Hochberg 1995), over all levels of all segments. The heterogeneity test asks whether a segment's effects are all equal
-(Wald's chi-square with the headline's covariance, HC3).
+(Wald's chi-square with the headline's covariance, HC3), its p-value adjusted over the segments.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from rlpf_pipeline.abtest.spec import MISSING_LEVEL, Covariate
 from rlpf_pipeline.errors import UserError
 
 FALSE_DISCOVERY_RATE = 0.05
-FEWEST = 10
-"""Advertisers of an arm that a level needs."""
+FEWEST = 20
+"""Effective advertisers of each arm that a level needs: with fewer, errors are too small for what many levels ask."""
 MOST_NAMED = 10
 """Levels in a note."""
 
@@ -52,6 +52,8 @@ class Heterogeneity(NamedTuple):
     degrees_of_freedom: int
     p_value: float
     """Of one common effect."""
+    adjusted_p_value: float
+    """Benjamini-Hochberg, over all segments."""
 
 
 class Segments(NamedTuple):
@@ -74,7 +76,7 @@ def segment_effects(
 ) -> tuple[Segments, list[str]]:
     """Effects by level of each segment, and notes on what could not be estimated; `covariates`: the experiment's."""
     found: list[tuple[str, str, int, RelativeRisk]] = []
-    tests: list[Heterogeneity] = []
+    tests: list[tuple[str, float, int, float]] = []
     notes: list[str] = []
     for segment in segments:
         fitted, said = fitted_levels(segment, design, covariates)
@@ -88,7 +90,10 @@ def segment_effects(
             tests.append(heterogeneity(segment, fitted.beta, fitted.covariance))
     adjusted = benjamini_hochberg([risk.p_value for *_, risk in found])
     effects = [SegmentEffect(*row, p, p < FALSE_DISCOVERY_RATE) for row, p in zip(found, adjusted, strict=True)]
-    return Segments(tuple(effects), tuple(tests)), notes
+    differences = benjamini_hochberg([p for *_, p in tests])
+    return Segments(
+        tuple(effects), tuple(Heterogeneity(*row, p) for row, p in zip(tests, differences, strict=True))
+    ), notes
 
 
 def fitted_levels(segment: str, design: Design, covariates: tuple[Covariate, ...]) -> tuple[Fitted | None, list[str]]:
@@ -100,7 +105,9 @@ def fitted_levels(segment: str, design: Design, covariates: tuple[Covariate, ...
         named = ", ".join(poor[:MOST_NAMED]) + (
             f" and {len(poor) - MOST_NAMED:,} more" if len(poor) > MOST_NAMED else ""
         )
-        notes.append(f"no effect was estimated for {named} (fewer than {FEWEST} advertisers or no clicks in an arm).")
+        notes.append(
+            f"no effect was estimated for {named} (an arm counts as fewer than {FEWEST} advertisers, or has no clicks)."
+        )
     if not 2 <= len(levels) <= MOST_LEVELS:
         return None, [*notes, f"no effects, which need 2 to {MOST_LEVELS} usable levels; it has {len(levels)}."]
     rows = np.isin(labels, levels)
@@ -130,12 +137,15 @@ def labels_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
 
 
 def usable_levels(labels: npt.NDArray[np.object_], design: Design) -> tuple[list[str], list[str]]:
+    """Levels whose advertisers of each arm have clicks and count as FEWEST (Kish: (sum n)^2 / sum n^2), and others."""
     levels, numbers = np.unique(labels, return_inverse=True)
-    clicks = design.frame["clicks"].to_numpy(float)
+    _, clicks, impressions = design.counts
     enough = np.ones(len(levels), dtype=bool)
     for arm in (design.treated == 0, design.treated > 0):
-        enough &= np.bincount(numbers[arm], minlength=len(levels)) >= FEWEST
-        enough &= np.bincount(numbers[arm], clicks[arm], len(levels)) > 0
+        shown, squared, clicked = (
+            np.bincount(numbers[arm], values[arm], len(levels)) for values in (impressions, impressions**2, clicks)
+        )
+        enough &= (FEWEST * squared <= shown**2) & (clicked > 0)
     return levels[enough].tolist(), levels[~enough].tolist()
 
 
@@ -156,11 +166,12 @@ def interacted_fit(labels: npt.NDArray[np.object_], levels: list[str], design: D
     return fit.beta[:size], fit.covariances[HEADLINE]
 
 
-def heterogeneity(segment: str, beta: Array, covariance: Array) -> Heterogeneity:
+def heterogeneity(segment: str, beta: Array, covariance: Array) -> tuple[str, float, int, float]:
+    """Segment, chi-square, degrees of freedom, p."""
     contrasts = np.eye(len(beta))[1:] - np.eye(len(beta))[0]
     gaps = contrasts @ beta
     statistic = float(gaps @ np.linalg.solve(contrasts @ covariance @ contrasts.T, gaps))
-    return Heterogeneity(segment, statistic, len(gaps), float(special.chdtrc(len(gaps), statistic)))
+    return segment, statistic, len(gaps), float(special.chdtrc(len(gaps), statistic))
 
 
 def benjamini_hochberg(p_values: list[float]) -> list[float]:

@@ -40,7 +40,7 @@ LARGEST_MOVE = 0.5
 """Of the headline by leaving out one advertiser, in its standard errors. HC3 is close to the sum of all such moves
 squared: at a half, one advertiser makes a quarter of the variance."""
 FEW_ADVERTISERS = 50
-"""Effective advertisers below which the sandwich's normal approximation is doubtful."""
+"""Effective advertisers of an arm below which the sandwich's normal approximation is doubtful."""
 
 
 class Check(NamedTuple):
@@ -80,7 +80,7 @@ def assess(
     balance = covariate_balance(design.characteristics, design.treated > 0)
     missing = missing_by_arm(experiment)
     exposure = tuple(linear[outcome] for outcome in ("impressions", "spend") if outcome in linear)
-    concentration = impression_concentration(design.counts.n)
+    concentration = impression_concentration(design.counts.n, design.treated > 0)
     removals = top_removed(design)
     errors = error_ratio(design, fit)
     return Validity(
@@ -159,11 +159,12 @@ def concentration_check(concentration: Concentration, errors: ErrorRatio) -> Che
     inflation = errors.robust / errors.hc1
     detail = (
         f"By impressions the {concentration.advertisers:,} advertisers count as "
-        f"{concentration.effective_advertisers:,.0f}; the top 1 % ({concentration.top_advertisers}) hold "
-        f"{100 * concentration.top_share:.1f} % of impressions. Their leverage makes the error (HC3) "
-        f"{100 * (inflation - 1):.1f} % larger than HC1."
+        f"{concentration.effective_control:,.0f} in control and {concentration.effective_treatment:,.0f} in treatment; "
+        f"the top 1 % ({concentration.top_advertisers}) hold {100 * concentration.top_share:.1f} % of impressions. "
+        f"Their leverage makes the error (HC3) {100 * (inflation - 1):.1f} % larger than HC1."
     )
-    doubtful = concentration.effective_advertisers < FEW_ADVERTISERS or inflation > MOST_INFLATION
+    fewest = min(concentration.effective_control, concentration.effective_treatment)
+    doubtful = fewest < FEW_ADVERTISERS or inflation > MOST_INFLATION
     return Check("Sample size", "warn" if doubtful else "pass", detail)
 
 
@@ -181,9 +182,9 @@ def influence_check(headline: RelativeRisk, removals: tuple[Removal, ...]) -> Ch
     farthest = max(abs(math.log(value / headline.estimate)) for value in estimates)
     moved = farthest > LARGEST_MOVE * headline.standard_error
     if turned:
-        detail += (
-            f" Whether the interval holds 1 hangs on {', '.join(removal.advertiser_id for removal in turned[:3])}."
-        )
+        more = f" and {len(turned) - 3} more" if len(turned) > 3 else ""
+        named = ", ".join(removal.advertiser_id for removal in turned[:3])
+        detail += f" Whether the interval holds 1 hangs on {named}{more}."
     return Check("Influence", "warn" if turned or moved else "pass", detail)
 
 

@@ -61,7 +61,9 @@ def ab_power(
     advertisers: Annotated[int | None, typer.Option(help="… of an experiment with so many advertisers.")] = None,
     power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
     level: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
-    treatment_share: Annotated[float, typer.Option(help="Share of advertisers in treatment (with data).")] = 0.5,
+    treatment_share: Annotated[
+        float | None, typer.Option(help="With data: share of advertisers in treatment.", show_default="0.5")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file of the power curve.")] = None,
 ) -> None:
     """Plan an experiment: advertisers needed, and a power curve, from pre-period data or a known standard error.
@@ -84,15 +86,26 @@ def ab_power(
         raise UserError(f"The output {output} is the data. Choose another name.")
     if output:
         require_writable(output)
+    past = None
     if data is not None and standard_error is None and advertisers is None:
-        standard_error, advertisers = planned_from(data, treatment_share)
+        treatment_share = 0.5 if treatment_share is None else treatment_share
+        past = planned_from(data, treatment_share)
+        standard_error, advertisers = past.standard_error, past.advertisers
     elif data is not None or standard_error is None or advertisers is None:
         raise UserError("Either --data, or --standard-error and --advertisers of an experiment to go by, are needed.")
-    planned = plan(effect, standard_error, advertisers, power, level, treatment_share)
+    elif treatment_share is not None:
+        raise UserError("--treatment-share is for a plan from --data: a standard error is of the shares that gave it.")
+    planned = plan(effect, standard_error, advertisers, power, level, treatment_share, past)
     Console().print(power_table(planned))
     print(
         f"{planned.needed_advertisers:,} advertisers find {100 * effect:+.6g} % with {100 * power:.6g} % probability."
     )
+    if past and planned.cautious_advertisers:
+        print(
+            f"It may take {planned.cautious_advertisers:,}: the past's {past.advertisers:,} advertisers count as "
+            f"{past.effective_advertisers:,.0f} by impressions, and hold few of the large ones that make the error. "
+            "Covariates find more than the plan says."
+        )
     if output:
         write_atomically(output, json.dumps(plain(planned), indent=2, sort_keys=True) + "\n")
 

@@ -46,8 +46,10 @@ def model_paragraphs(analysis: ExperimentAnalysis) -> tuple[str, ...]:
     model = analysis.model
     return (
         "Estimand: the ratio of clicks per impression that the experiment’s advertisers would have under treatment and "
-        f"under control, impressions as they fell. Model: {STATUS[model.status]}; {model.advertisers:,} advertisers, "
-        f"{model.columns} columns: {model.formula}",
+        "under control, impressions as they fell. The log-binomial model estimates it if one relative risk holds for "
+        "all, or clicks are rare; otherwise advertisers with high rates weigh more in it, and the logistic row of the "
+        f"robustness table (g-computation) is the ratio itself. Model: {STATUS[model.status]}; {model.advertisers:,} "
+        f"advertisers, {model.columns} columns: {model.formula}",
         f"A column log_… of a rate is log(rate + {model.lifetime_ctr_offset}), of a count log(1 + count); others "
         "are in standard deviations from their mean. The error is the advertiser-level sandwich: advertisers are "
         "independent, impressions of one advertiser are not. Its form is HC3, which allows for the leverage of "

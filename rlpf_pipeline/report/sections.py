@@ -8,6 +8,7 @@ from rlpf_pipeline.abtest.analysis import ExperimentAnalysis
 from rlpf_pipeline.abtest.arms import QUANTILES, QuantileEffect
 from rlpf_pipeline.abtest.figures import decimals_for, fixed, signed
 from rlpf_pipeline.abtest.over_time import OverTime
+from rlpf_pipeline.abtest.segments import FALSE_DISCOVERY_RATE
 from rlpf_pipeline.abtest.sequential import LEAST_ADVERTISERS
 from rlpf_pipeline.report.methods import FORMULAS, REFERENCES, model_paragraphs
 from rlpf_pipeline.report.wording import (
@@ -140,7 +141,7 @@ def over_time_section(over_time: OverTime) -> Section:
 def segments_section(analysis: ExperimentAnalysis) -> Section:
     segments = analysis.segments
     found = [f"{e.segment} {e.level}" for e in segments.effects if e.discovery]
-    differing = [test.segment for test in segments.heterogeneity if test.p_value < 0.05]
+    differing = [test.segment for test in segments.heterogeneity if test.adjusted_p_value < FALSE_DISCOVERY_RATE]
     said = (
         f"The effect differs between levels of {', '.join(differing)}."
         if differing
@@ -158,7 +159,13 @@ def segments_section(analysis: ExperimentAnalysis) -> Section:
         for e in segments.effects
     )
     tests = tuple(
-        (t.segment.replace("_", " "), fixed(t.chi_square, 2), str(t.degrees_of_freedom), probability(t.p_value))
+        (
+            t.segment.replace("_", " "),
+            fixed(t.chi_square, 2),
+            str(t.degrees_of_freedom),
+            probability(t.p_value),
+            probability(t.adjusted_p_value),
+        )
         for t in segments.heterogeneity
     )
     return Section(
@@ -173,7 +180,7 @@ def segments_section(analysis: ExperimentAnalysis) -> Section:
                 effects,
                 (1,),
             ),
-            Grid("One effect for all levels?", ("Segment", "χ²", "Degrees of freedom", "p"), tests),
+            Grid("One effect for all levels?", ("Segment", "χ²", "Degrees of freedom", "p", "Adjusted p"), tests),
         ),
     )
 
@@ -192,7 +199,10 @@ def adoption_section(analysis: ExperimentAnalysis) -> Section:
         for decimals in (decimals_for(effect.high - effect.low, fewest=2),)
     )
     header = ("Outcome", "Control mean", "Difference", "95 % interval", "p", "Relative")
-    how = "Ordinary least squares with the same covariates and HC1 errors; relative to the adjusted mean of control."
+    how = (
+        "Over all randomised advertisers, also those without impressions. Ordinary least squares with the same "
+        "covariates and HC1 errors; relative to the adjusted mean of control."
+    )
     return Section("Adoption", (how,), grids=(Grid("What advertisers create, per advertiser", header, rows),))
 
 

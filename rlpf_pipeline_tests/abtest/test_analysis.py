@@ -91,6 +91,49 @@ def test_a_level_without_clicks_costs_its_covariate_only(data):
     assert any("no clicks where it is rare" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("levels", ["one without clicks", "more than a regression carries"])
+def test_a_covariate_that_leaves_the_regression_is_balanced_all_the_same(data, levels):
+    """Two in three of the treated are experts and one in three of the others: the arms are not alike."""
+    treated = data["arm"] == "treatment"
+    expert = (data.index % 3 < np.where(treated, 2, 1)).astype(int)
+    if levels == "one without clicks":
+        broken = data.assign(expertise=pd.Series(expert).map({0: "novice", 1: "expert"}))
+        broken.loc[0, ["expertise", "clicks"]] = ["unknown", 0]
+    else:
+        broken = data.assign(expertise=[f"{'en'[own]}{i % 26}" for i, own in enumerate(expert)])
+        broken.loc[:40, "expertise"] = [f"x{i % 10}" for i in range(41)]
+    result = analyse(broken)
+    assert "expertise" not in result.model.covariates
+    assert {check.name: check.light for check in result.validity.checks}["Balance"] == "fail"
+    assert result.verdict == "invalid"
+
+
+def test_adoption_is_of_all_randomised_advertisers(data):
+    """Who creates more and is not shown is left out of the CTR, not of what was created."""
+    treated = data["arm"] == "treatment"
+    hidden = data.index % 4 == 0
+    changed = data.assign(
+        impressions=data["impressions"].where(~hidden, 0),
+        clicks=data["clicks"].where(~hidden, 0),
+        variations=data["variations"] + 40 * (hidden & treated),
+    )
+    (variations, ads) = analyse(changed).adoption
+    assert (variations.outcome, ads.outcome) == ("variations", "ads")
+    gap = changed["variations"][treated].mean() - changed["variations"][~treated].mean()
+    assert gap > 12
+    assert abs(variations.difference - gap) < 3 * variations.standard_error
+
+
+def test_a_small_arm_is_judged_by_itself(data):
+    """Of 3,000 advertisers that count as hundreds twelve are treated."""
+    treated = data.index[data["arm"] == "treatment"]
+    few = data.drop(treated[12:])
+    checks = analyse(few, ExperimentSpec(treatment_share=0.01)).validity.checks
+    (size,) = (check for check in checks if check.name == "Sample size")
+    assert size.light == "warn"
+    assert re.search(r"count as \d{3} in control and \d in treatment", size.detail)
+
+
 def test_few_advertisers_are_analysed_without_covariates_and_flagged(data):
     result = analyse(data.head(40))
     assert result.model.covariates == ()

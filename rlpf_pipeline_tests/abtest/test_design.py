@@ -59,3 +59,6 @@ def test_more_levels_than_a_regression_carries_leave_the_covariate_out():
     design = build_design(with_exposure(loaded.advertisers), loaded.covariates)
     assert design.formula == "~ treatment"
     assert "it has 60 levels, more than 50" in design.notes[0]
+    told = design.characteristics  # the 49 largest, and the others
+    assert len(told.columns) == 49
+    assert told.sum(axis=1).sum() == 49 * 15

@@ -61,10 +61,12 @@ def test_standardised_difference_by_hand():
 
 
 def test_concentration_by_hand():
-    """(1 + 1 + 1 + 3)^2 / (1 + 1 + 1 + 9) = 3; the top advertiser holds half."""
-    concentration = impression_concentration(np.array([1.0, 1.0, 1.0, 3.0]))
-    assert concentration.effective_advertisers == pytest.approx(3.0)
-    assert (concentration.top_advertisers, concentration.top_share) == (1, pytest.approx(0.5))
+    """(1 + 1 + 1 + 3)^2 / (1 + 1 + 1 + 9) = 3 of treatment; the top advertiser holds 3 of 9 impressions."""
+    impressions = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0])
+    concentration = impression_concentration(impressions, np.array([False] * 3 + [True] * 4))
+    assert concentration.effective_control == pytest.approx(3.0)
+    assert concentration.effective_treatment == pytest.approx(3.0)
+    assert (concentration.top_advertisers, concentration.top_share) == (1, pytest.approx(1 / 3))
 
 
 @pytest.mark.parametrize("covariate", ["industry", "new_advertiser"])

@@ -91,16 +91,21 @@ def test_sample_ratio_equals_gbstats():
 
 
 def test_lins_adjustment_is_the_interacted_regression_of_the_influences(users):
-    """Statsmodels' OLS of each arm's influences on the centred covariate: intercepts, and HC1 errors."""
+    """Statsmodels' OLS of each arm's influences on the centred covariate: intercepts, and HC3 errors of residuals over
+    one less the share of the arm's impressions."""
     k, n, treated = arrays(users)
     x = users["x"].to_numpy()
     log_means, variances = [], []
     for arm in (~treated, treated):
         ctr = k[arm].sum() / n[arm].sum()
         influence = (k[arm] - ctr * n[arm]) / k[arm].mean()
-        fit = sm.OLS(influence, sm.add_constant(x[arm] - x.mean())).fit(cov_type="HC1")
+        design = sm.add_constant(x[arm] - x.mean())
+        fit = sm.OLS(influence, design).fit()
         log_means.append(math.log(ctr) + fit.params[0])
-        variances.append(fit.bse[0] ** 2)
+        outsized = influence - fit.fittedvalues
+        outsized = outsized / (1 - n[arm] / n[arm].sum()) / (1 - fit.get_influence().hat_matrix_diag)
+        bread = np.linalg.inv(design.T @ design)
+        variances.append((bread @ (design * outsized[:, None] ** 2).T @ design @ bread)[0, 0])
     risk = ratio.regression_adjusted(k, n, treated, x[:, None])
     assert risk.estimate == pytest.approx(math.exp(log_means[1] - log_means[0]), rel=1e-12)
     assert risk.standard_error == pytest.approx(math.sqrt(sum(variances)), rel=1e-12)

@@ -63,15 +63,17 @@ def test_an_effect_in_one_level_only_is_found_there_and_as_heterogeneity():
     frame = experiment(3000, seed=6, relative_risk=1.0)
     boosted = (frame["industry"] == "games") & (frame["arm"] == "treatment")
     frame.loc[boosted, "clicks"] = np.minimum(frame["impressions"], (frame["clicks"] * 1.5).round())[boosted]
-    segments, _ = found(frame, ("industry",))
-    assert [effect.level for effect in segments.effects if effect.discovery] == ["games"]
+    segments, _ = found(frame, ("industry", "expertise", "budget"))
+    assert [e.level for e in segments.effects if e.segment == "industry" and e.discovery] == ["games"]
     by_segment = {test.segment: test for test in segments.heterogeneity}
     assert by_segment["industry"].p_value < 0.001
     assert by_segment["industry"].degrees_of_freedom == 3
+    adjusted = stats.false_discovery_control([test.p_value for test in segments.heterogeneity])
+    assert [test.adjusted_p_value for test in segments.heterogeneity] == pytest.approx(adjusted)
 
 
 def test_heterogeneity_of_two_levels_is_the_squared_z_of_their_difference():
-    frame = experiment(1200, seed=7)
+    frame = experiment(6000, seed=7)
     only = ExperimentSpec(covariates={"new_advertiser": "flag"})
     segments, _ = found(frame, ("new_advertiser",), only)
     no, yes = segments.effects
@@ -89,6 +91,19 @@ def test_a_level_with_few_advertisers_is_named_and_left_out():
     assert "rare" in notes[0]
 
 
+def test_a_level_needs_twenty_effective_advertisers_in_each_arm():
+    """Forty treated in `games`, one of which is shown as often as all others: (2 x 39)^2 / (39^2 + 39) = 3.9."""
+    frame = experiment(2400, seed=8).assign(impressions=1000, clicks=30)
+    frame.loc[frame.index[::2], "clicks"] = 20
+    games = frame.index[(frame["industry"] == "games") & (frame["arm"] == "treatment")]
+    frame.loc[games[40:], "industry"] = "food"
+    assert "games" in {effect.level for effect in found(frame, ("industry",))[0].effects}
+    frame.loc[games[0], ["impressions", "clicks"]] = [39_000, 975]
+    segments, notes = found(frame, ("industry",))
+    assert "games" not in {effect.level for effect in segments.effects}
+    assert "games (an arm counts as fewer than 20 advertisers, or has no clicks)" in notes[0]
+
+
 def poor_in_part() -> pd.DataFrame:
     """Industry has a level of five advertisers; without them a level of budget has no clicks."""
     frame = experiment(400, seed=3)
@@ -102,11 +117,11 @@ def poor_in_part() -> pd.DataFrame:
 
 def test_thousands_of_levels_are_counted_and_the_first_named():
     frame = experiment(3000, seed=5)
-    large = frame.index < 600
+    large = frame.index < 2000
     frame = frame.assign(industry=np.where(large, frame["industry"], [f"i{i:04d}" for i in frame.index]))
     segments, notes = found(frame, ("industry",))
     assert {effect.level for effect in segments.effects} == {"retail", "travel", "food", "games"}
-    assert "i0608, i0609 and 2,390 more (fewer than 10" in notes[0]
+    assert "i2008, i2009 and 990 more (an arm counts as fewer than 20" in notes[0]
 
 
 def test_a_covariate_that_the_usable_levels_cannot_carry_is_left_out_there_and_noted():
@@ -136,7 +151,7 @@ def test_a_segment_without_an_estimate_is_a_note_and_the_others_remain():
 
 
 def test_a_level_whose_ctr_does_not_vary_is_a_note_and_the_others_remain():
-    frame = experiment(400, seed=3)
+    frame = experiment(2400, seed=3)
     still = frame["industry"] == "food"
     frame.loc[still, ["impressions", "clicks"]] = [1000, 30]
     segments, notes = found(frame, ("industry",), ExperimentSpec(covariates={"industry": "category"}))

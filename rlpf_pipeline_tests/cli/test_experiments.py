@@ -59,6 +59,15 @@ def test_ab_power_tells_what_it_was_asked_for(
     assert "found with 99.5 %" in told
 
 
+def test_a_share_of_treatment_without_data_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was passed over, and stood in the plan as if it had been used."""
+    known = ("--standard-error", "0.0299", "--advertisers", "34849")
+    assert rlpf(monkeypatch, "ab-power", *known, "--treatment-share", "0.1") == 2
+    assert "--treatment-share is for a plan from --data" in capsys.readouterr().err
+
+
 def test_ab_power_does_not_write_over_its_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ PLANTED = {"relative_risk": 1.067, "treatment_ctr": 0.033}
 
 @pytest.fixture(scope="module")
 def analysis():
-    data = experiment(900, seed=11)
+    data = experiment(1800, seed=11)
     return analyse(data.assign(industry=data["industry"].replace("travel", HOSTILE)))
 
 
