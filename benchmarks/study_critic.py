@@ -2,10 +2,11 @@
 
     python -m benchmarks.study_critic --home .rlpf/demo --rollouts 24
 
-Needs a finished `rlpf run`. Imitation v2 writes `rollouts` rollouts of PPO's size, each for other prompts. For every
-critic and lambda a rollout's gradient is compared, by its cosine, with the sum of the other rollouts' gradients at
-lambda = 1 without a critic, which on average is the gradient of the expected reward. Where cosines are small, the
-square of their ratio is that of the samples a critic saves. Differences and their standard errors are over rollouts.
+Needs a finished `rlpf run`. Imitation v2 writes `rollouts` rollouts of PPO's size, each for other prompts. With and
+without the critic that starts from beginnings (`critic = "reward-model"`, learned from the rollouts before), for every
+lambda, a rollout's gradient is compared, by its cosine, with the sum of the other rollouts' gradients at lambda = 1
+without a critic, which on average is the gradient of the expected reward. Where cosines are small, the square of their
+ratio is that of the samples a critic saves. Differences and their standard errors are over rollouts but the first.
 Gradients are those of the LoRA weights of the top `LAYERS` layers.
 """
 
@@ -35,14 +36,13 @@ from rlpf_pipeline.training.run_config import RunConfig
 from rlpf_pipeline.whole_files import write_atomically
 
 LAYERS = 3
-TRUSTS = (0.0, 0.65, 1.0)
 LAMBDAS = (1.0, 0.95, 0.8)
-PLAIN = (0.0, 1.0)
+PLAIN = (False, 1.0)
 
 
 class Case(NamedTuple):
-    """A rollout: its packed texts with what is known before each token (`part.prior`), and what each text earned less
-    the others of its prompt."""
+    """A rollout: its packed texts with what is foretold before each token (`part.prior`), and what each text earned
+    less the others of its prompt."""
 
     part: Part
     outcome: Tensor
@@ -57,7 +57,7 @@ def main(
 ) -> None:
     """Measure and print a table. Example: python -m benchmarks.study_critic --home .rlpf/demo"""
     trainer = make_trainer(home.resolve())
-    found: dict[tuple[float, float], list[Tensor]] = {}
+    found: dict[tuple[bool, float], list[Tensor]] = {}
     for case in track(cases(trainer, rollouts), total=rollouts, description="rollouts"):
         for key, gradient in gradients(trainer, case):
             found.setdefault(key, []).append(gradient)
@@ -67,8 +67,8 @@ def main(
         for key, of_critic in found.items()
     }
     results = [
-        {"trust": trust, "lambda": lam, "cosine": float(own.mean()), **compared(own, aligned[0.0, lam])}
-        for (trust, lam), own in aligned.items()
+        {"critic": critic, "lambda": lam, "cosine": float(own.mean()), **compared(own, aligned[False, lam])}
+        for (critic, lam), own in aligned.items()
     ]
     Console().print(table_of(results))
     if output:
@@ -89,26 +89,29 @@ def make_trainer(home: Path) -> PPOTrainer:
 
 
 def cases(trainer: PPOTrainer, rollouts: int) -> Iterator[Case]:
-    for trainer.step in range(rollouts):
+    for trainer.step in range(rollouts + 1):
         trainer.collect()
         rollout = trainer.rollout
         rewards = sum(weighted(trainer.terms, trainer.rolled_out(rollout)).values())
         outcome, known = trainer.beside_others(rollout, rewards)
-        (part,) = trainer.learner.estimate(trainer.groups(rollout), outcome, 0.0, torch.from_numpy(known))
-        yield Case(part, outcome.flatten().to(part.mask))
+        prior = torch.from_numpy(trainer.prior(rollout, known))
+        if trainer.step > 0:
+            (part,) = trainer.learner.estimate(trainer.groups(rollout), outcome, 0.0, prior)
+            yield Case(part, outcome.flatten().to(part.mask))
+        trainer.trust = trainer.trust.including(known, outcome.numpy())
 
 
-def gradients(trainer: PPOTrainer, case: Case) -> Iterator[tuple[tuple[float, float], Tensor]]:
-    """The policy's gradient with each critic, (weights,), by trust and lambda."""
+def gradients(trainer: PPOTrainer, case: Case) -> Iterator[tuple[tuple[bool, float], Tensor]]:
+    """The policy's gradient, (weights,), with and without the critic and by lambda."""
     actor, mask = trainer.learner.actor, case.part.mask
     told = case.part.told or actor(case.part.packed, case.part.below)
     rewards = shaped_rewards(case.outcome, torch.zeros_like(mask), mask, 0.0)
-    for trust in TRUSTS:
+    for critic in (False, True):
         for lam in LAMBDAS:
-            advantages, _ = generalized_advantages(rewards, trust * case.part.prior, mask, 1.0, lam)
+            advantages, _ = generalized_advantages(rewards, critic * case.part.prior, mask, 1.0, lam)
             gained = masked_mean(told.log_probs * whiten(advantages, mask), mask)
             own = torch.autograd.grad(gained, actor.adapter, retain_graph=True)
-            yield (trust, lam), torch.cat([gradient.flatten() for gradient in own]).float()
+            yield (critic, lam), torch.cat([gradient.flatten() for gradient in own]).float()
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
@@ -123,11 +126,11 @@ def compared(own: np.ndarray, without: np.ndarray) -> dict[str, float]:
 
 def table_of(results: list[dict[str, float]]) -> Table:
     table = Table(
-        "trust", "lambda", "cosine", "gain by the critic (s.e.)", title="One rollout's gradient beside many's"
+        "critic", "lambda", "cosine", "gain by the critic (s.e.)", title="One rollout's gradient beside many's"
     )
     for row in results:
-        gain = f"{row['gain']:+.4f} ({row['gain_standard_error']:.4f})" if row["trust"] else ""
-        table.add_row(f"{row['trust']:.2f}", f"{row['lambda']:.2f}", f"{row['cosine']:.4f}", gain)
+        gain = f"{row['gain']:+.4f} ({row['gain_standard_error']:.4f})" if row["critic"] else ""
+        table.add_row("reward-model" if row["critic"] else "none", f"{row['lambda']:.2f}", f"{row['cosine']:.4f}", gain)
     return table
 
 

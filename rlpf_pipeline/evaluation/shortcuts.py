@@ -111,18 +111,21 @@ def length_correlation(split: Split, reward: np.ndarray) -> float | None:
 
 
 def explained_by_shortcuts(split: Split, reward: np.ndarray) -> float | None:
-    """Share of the reward's variance within ads that log length, its square and the marks of STYLE explain together.
+    """Share of the reward's variance within ads that log length, its square and the marks of STYLE explain together:
+    adjusted R², which is 0 on average for a reward of chance alone, so that it may be negative.
 
-    None where the reward never differs within an ad.
+    None where the reward never differs within an ad, or there are no more texts to go by than shortcuts and ads.
     """
     length = log_length(split)
     columns = [length, length**2, *(has_mark(split, pattern).astype(float) for pattern in STYLE.values())]
     x = np.column_stack([within_ads(split, column) for column in columns])
     y = within_ads(split, reward)
-    if not y @ y > 0:
+    coefficients, _, rank, _ = np.linalg.lstsq(x, y, rcond=None)
+    free = len(y) - len(split.starts)
+    if not y @ y > 0 or free <= rank:
         return None
-    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return float(1 - rest @ rest / (y @ y))
+    rest = y - x @ coefficients
+    return float(1 - (rest @ rest / (free - rank)) / (y @ y / free))
 
 
 def within_ads(split: Split, values: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from rlpf_pipeline.models.adapters import is_finite
 from rlpf_pipeline.models.packing import Group
 from rlpf_pipeline.models.reward_model import RewardModel
 from rlpf_pipeline.settings import PolicySettings
-from rlpf_pipeline.training.beginnings import Beginnings, Trust, beginnings_of, by_token
+from rlpf_pipeline.training.beginnings import Beginnings, Trust, beginnings_of, beside, by_token
 from rlpf_pipeline.training.checkpoints import Checkpoint, Checkpoints
 from rlpf_pipeline.training.job import accelerator
 from rlpf_pipeline.training.judge import Judges, best_judgement, has_peaked, judgement
@@ -88,7 +88,9 @@ class PPOTrainer:
         drawing = ShardedSampler if self.learner.sharded else MergedSampler
         self.sampler = sampler or drawing(policy, Sampling.of(tokenizer, settings))
         self.step, self.stopped = 0, False
-        self.kl_coefficient, self.moments, self.trust = settings.kl_coefficient, RunningMoments(), Trust()
+        self.kl_coefficient, self.moments = settings.kl_coefficient, RunningMoments()
+        self.numbers = (settings.max_new_tokens - 1) // settings.beginning_tokens
+        self.trust = Trust.of_none(self.numbers)
         self.rollout: Rollout | None = None
         self.history: list[dict[str, float]] = []
         self.curve: list[dict[str, float]] = []
@@ -206,7 +208,7 @@ class PPOTrainer:
         samples, k = self.rolled_out(rollout), self.settings.samples_per_prompt
         terms = weighted(self.terms, samples)
         outcome, known = self.beside_others(rollout, sum(terms.values()))
-        prior = torch.from_numpy(self.trust.slope * known)
+        prior = torch.from_numpy(self.prior(rollout, known))
         metrics = described(samples, k) | self.learner.learn(self.groups(rollout), outcome, self.kl_coefficient, prior)
         if not math.isfinite(metrics["policy_loss"] + metrics["value_loss"] + metrics["gradient_norm"]):
             raise UserError(
@@ -214,7 +216,8 @@ class PPOTrainer:
                 "policy.value_learning_rate, or whichever of policy.kl_coefficient and the penalties is huge; in "
                 "float16 or on damaged base weights nothing helps but another base."
             )
-        metrics["trust"], self.trust = self.trust.slope, self.trust.including(known, outcome.numpy()[..., None])
+        metrics["trust"] = self.trusted(known)
+        self.trust = self.trust.including(known, outcome.numpy())
         metrics |= {f"term_{name}": float(values.mean()) for name, values in terms.items()}
         metrics["kl_coefficient"] = self.kl_coefficient
         if self.settings.kl_target is not None:
@@ -229,20 +232,24 @@ class PPOTrainer:
         reporter.metrics(metrics, self.step)
 
     def beside_others(self, rollout: Rollout, rewards: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """What each text earned less the prompt's other samples, (prompts, samples), and what was known of it before
-        each token, less the same."""
+        """What each text earned less the prompt's other samples, (prompts, samples), and its beginnings' rewards less
+        the same (`beside`)."""
         k = self.settings.samples_per_prompt
         shaped = self.shaped(rewards).reshape(-1, k)
         outcome = leave_one_out(torch.tensor(shaped.ravel()), k).view(-1, k)
-        return outcome, self.known(rollout, shaped - outcome.numpy())
+        beginnings = [[self.shaped(np.array(own)).tolist() for own in of_prompt] for of_prompt in rollout.beginnings]
+        return outcome, beside(beginnings, shaped - outcome.numpy(), self.numbers)
 
-    def known(self, rollout: Rollout, others: np.ndarray) -> np.ndarray:
-        """What the reward model said before each token, less others' rewards: (prompts, samples, places), 0 behind the
-        text's end."""
-        shaped = [[self.shaped(np.array(own)).tolist() for own in of_prompt] for of_prompt in rollout.beginnings]
+    def prior(self, rollout: Rollout, known: np.ndarray) -> np.ndarray:
+        """Where the critic starts from before each token, (prompts, samples, places), 0 behind the text's end."""
         places, every = self.settings.max_new_tokens, self.settings.beginning_tokens
         lengths = np.array([[len(ids) for ids in own] for own in rollout.responses])
-        return by_token(shaped, others, every, places) * (np.arange(places) < lengths[..., None])
+        return by_token(self.trust.foretold(known), every, places) * (np.arange(places) < lengths[..., None])
+
+    def trusted(self, known: np.ndarray) -> float:
+        """The beginnings' mean slope, or 0 where there are none."""
+        there = ~np.isnan(known)
+        return float((there * self.trust.slopes()).sum() / max(there.sum(), 1))
 
     def next_prompts(self) -> np.ndarray:
         """Numbers of this step's prompts: the prompts in a random order, anew each time all have had their turn."""

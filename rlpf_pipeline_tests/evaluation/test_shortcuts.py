@@ -73,6 +73,18 @@ def test_shortcuts_explain_what_is_made_of_them_and_nothing_else() -> None:
     assert explained_by_shortcuts(split, rng.normal(size=500)) == pytest.approx(0.0, abs=0.03)
 
 
+def test_chance_is_not_told_by_shortcuts_however_few_ads_there_are() -> None:
+    """Of 15 ads of 4 texts R² would be .18 on average: eight marks and a bent length for 45 differences within ads."""
+    rng, words = np.random.default_rng(2), ["why?", "now!", "5", "SALE", "you", "we", '"so"', "…", "a", "bread"]
+    told = []
+    for _ in range(200):
+        ads = [[(" ".join(rng.choice(words, rng.integers(3, 9))), 1000, 10) for _ in range(4)] for _ in range(15)]
+        told.append(explained_by_shortcuts(split_of(*ads), rng.normal(size=60)))
+    assert np.mean(told) == pytest.approx(0.0, abs=0.03)
+    few = split_of([("one?", 100, 1), ("two!", 100, 2), ("3", 100, 3)])
+    assert explained_by_shortcuts(few, np.array([1.0, 2, 3])) is None
+
+
 def test_the_length_curve_shows_a_bend() -> None:
     # texts of 10, 20 and 40 letters, of which the middle one wins both its pairs; 10 against 40 is a tie
     split = split_of(*[[("x" * 10, 100, 4), ("y" * 20, 100, 9), ("z" * 40, 100, 4)] for _ in range(30)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlpf_pipeline.training.beginnings import Trust, beginnings_of, by_token
+from rlpf_pipeline.training.beginnings import FEWEST, Trust, beginnings_of, beside, by_token
 from rlpf_pipeline.training.prompts import decode
 from rlpf_pipeline_tests.training.tiny_ppo import (
     PROMPTS,
@@ -38,36 +38,60 @@ def test_a_beginning_is_rewarded_for_what_it_has(cache: Path) -> None:
     assert read == [[[20.0 - 0.5 * 1 / 2, 30.0 - 0.5 * 2 / 4], []], [[]]]
 
 
-def test_what_is_known_before_a_token_is_of_the_last_beginning_before_it() -> None:
-    known = by_token([[[3.0, 5.0], []]], np.array([[1.0, 2.0]]), every=2, places=6)
-    assert known.tolist() == [[[0, 0, 2, 2, 4, 4], [0, 0, 0, 0, 0, 0]]]
+def test_beginnings_are_beside_the_others_of_their_prompt() -> None:
+    known = beside([[[3.0, 5.0], []]], np.array([[1.0, 2.0]]), numbers=3)
+    np.testing.assert_equal(known, [[[2.0, 4.0, np.nan], [np.nan] * 3]])
 
 
-def test_trust_is_the_slope_of_outcomes_on_beginnings() -> None:
-    x, y = np.array([1.0, -2.0, 3.0]), np.array([1.0, -1.0, 1.0])
-    assert Trust().slope == 0
-    assert Trust().including(x[:2], y[:2]).including(x[2:], y[2:]).slope == pytest.approx(6 / 14)
-    assert Trust().including(x, 9 * y).slope == 1
-    assert Trust().including(x, -y).slope == 0
+def test_what_is_foretold_before_a_token_is_of_the_last_beginning_before_it() -> None:
+    foretold = np.array([[[2.0, 4.0, np.nan], [np.nan] * 3]])
+    before = by_token(foretold, every=2, places=8)
+    assert before.tolist() == [[[0, 0, 2, 2, 4, 4, 4, 4], [0] * 8]]
+
+
+def test_each_number_of_beginning_has_its_own_regression_of_the_texts_that_had_it() -> None:
+    """By numpy's least squares; of the second number there are the longer texts alone, in two portions."""
+    rng = np.random.default_rng(1)
+    known = rng.normal(1.0, 1.0, (25, 4, 2))
+    outcomes = 0.3 * known[..., 0] + 0.5 * known[..., 1] + rng.normal(0, 0.1, (25, 4))
+    known[:10, :, 1] = np.nan
+    trust = Trust.of_none(2).including(known[:12], outcomes[:12]).including(known[12:], outcomes[12:])
+    for number, own in ((0, slice(None)), (1, slice(10, None))):
+        x = known[own, :, number].ravel()
+        slope, intercept = np.polyfit(x, outcomes[own].ravel(), 1)
+        assert trust.slopes()[number] == pytest.approx(slope)
+        assert trust.foretold(known)[own, :, number].ravel() == pytest.approx(intercept + slope * x)
+    np.testing.assert_equal(np.isnan(trust.foretold(known)), np.isnan(known))
+
+
+def test_few_texts_foretell_nothing_and_no_slope_is_below_0_or_above_1() -> None:
+    x = np.arange(FEWEST, dtype=float)[None, :, None]
+    assert not Trust.of_none(1).including(x[:, 1:], x[:, 1:, 0]).foretold(x).any()
+    assert Trust.of_none(1).including(x, 9 * x[..., 0]).slopes() == 1
+    assert Trust.of_none(1).including(x, -x[..., 0]).slopes() == 0
 
 
 def test_the_first_rollout_is_not_judged_by_its_own_outcomes_and_later_ones_by_those_before(cache: Path) -> None:
     ppo = tiny_trainer(cache, **SHARP, **READS)
-    rows = [step(ppo) for _ in range(3)]
+    rows, seen = [], []
+    for _ in range(3):
+        rows.append(step(ppo))
+        seen.append(ppo.trust.texts[0])
     assert rows[0]["trust"] == 0
     assert 0.3 < rows[1]["trust"] <= 1
-    assert rows[2]["trust"] != rows[1]["trust"]
+    assert seen == [64, 128, 192]  # 4 prompts, 16 samples
 
 
 def test_the_values_are_the_prior_plus_the_heads_word(cache: Path) -> None:
     ppo = tiny_trainer(cache, **READS)
     step(ppo)
     groups, scores = groups_of(ppo), scores_of(ppo)
-    known = torch.from_numpy(ppo.known(ppo.rollout, np.zeros((4, 8))))
-    assert known.abs().max() > 0.5
-    (with_prior,), (without,) = (ppo.learner.estimate(groups, scores, 0.1, prior) for prior in (known, None))
+    _, known = ppo.beside_others(ppo.rollout, scores.numpy())
+    foretold = torch.from_numpy(ppo.prior(ppo.rollout, known))
+    assert foretold.abs().max() > 0.1
+    (with_prior,), (without,) = (ppo.learner.estimate(groups, scores, 0.1, prior) for prior in (foretold, None))
     longest = with_prior.mask.shape[1]
-    prior = known.flatten(0, 1)[:, :longest].float().to(without.values.device)
+    prior = foretold.flatten(0, 1)[:, :longest].float().to(without.values.device)
     expected = without.values * without.mask + prior
     torch.testing.assert_close(with_prior.values * with_prior.mask, expected, rtol=0, atol=1e-5)
 
