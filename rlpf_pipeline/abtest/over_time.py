@@ -68,7 +68,7 @@ def effects_over_time(experiment: Experiment, design: Design) -> tuple[OverTime 
     )
     effects: list[PeriodEffect] = []
     notes: list[str] = []
-    for period in range(clicks.shape[1]):
+    for period in np.flatnonzero(impressions.sum(axis=0)).tolist():
         alone = alone_in(clicks[:, period], impressions[:, period], design)
         so_far = impressions[:, : period + 1].sum(axis=1)
         try:

@@ -60,6 +60,13 @@ def test_the_confidence_sequence_is_wider_and_decides_a_large_effect(fading):
     assert fading.over_time.anytime_p_value < 0.05
 
 
+def test_weeks_without_impressions_are_no_looks():
+    """Monthly rows in weeks 0, 4 and 8: a table of nine rows repeated the row above in six of them."""
+    panel = weekly([1.1, 1.1, 1.1], number=600)
+    effects = analyse(panel.assign(week=4 * panel["week"]), ExperimentSpec(date="week")).over_time.periods
+    assert [effect.period for effect in effects] == [1, 5, 9]
+
+
 def early_weeks() -> pd.DataFrame:
     """Twice the CTR in the first week, of forty advertisers in each arm; then everyone, and no effect."""
     panel = weekly([2.0, 1.0, 1.0], seed=8)

@@ -133,6 +133,22 @@ def test_a_variant_may_occur_in_several_periods_and_of_several_files_the_last_co
     }
 
 
+def test_a_total_is_not_added_to_the_days_that_it_holds(tmp_path):
+    """A text's row without a period beside its days; one whose other texts alone have days stays."""
+    (tmp_path / "total.csv").write_bytes(b"ad_id,text,impressions,clicks\na,One,1000,10\na,Two,1000,10\nb,One,500,5\n")
+    (tmp_path / "day.csv").write_bytes(HEADER + b"a,1,One,100,1,2024-03-01\na,1,One,200,2,2024-03-02\n")
+    assert ingest([tmp_path / "total.csv", tmp_path / "day.csv"], "generic", tmp_path) == (5, 4, 1)
+    accepted = pq.read_table(tmp_path / "multitext_ads.parquet").to_pylist()
+    assert sorted((row["ad_id"], row["text"], row["impressions"]) for row in accepted) == [
+        ("a", "One", 100),
+        ("a", "One", 200),
+        ("a", "Two", 1000),
+        ("b", "One", 500),
+    ]
+    (reject,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert reject["reason"] == "no period, which other rows of the same ad and text have"
+
+
 def test_an_id_that_several_sources_use_is_an_ad_of_each(tmp_path):
     header = b"source,ad_id,variant_id,text,impressions,clicks\n"
     rows = b"x,7,v,Of x,100,3\ny,7,v,Of y,200,4\nx,8,v,Alone,300,5\ny,8,v,,1,0\n"

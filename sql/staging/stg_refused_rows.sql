@@ -2,9 +2,15 @@
 -- or it says again, or otherwise, what another row says. Reads source_rows and understood_rows.
 WITH valid AS NOT MATERIALIZED (FROM understood_rows WHERE own_reason IS NULL),
 
+-- Without a period, though other rows of the ad's text have one: what they count may be among its counts.
+undated AS NOT MATERIALIZED (
+    SELECT DISTINCT hash(ad_id, text) AS key FROM valid
+    WHERE period IS NOT NULL AND (SELECT bool_or(period IS NULL) FROM valid)
+),
+
 -- Few rows need to be compared with others: those whose variant_id stands beside several texts, whose ad's text stands there
--- twice in a period, or has a window of several days. Hashes find them: should two meet by chance, a row too many is
--- compared.
+-- twice in a period, has a window of several days, or has a period in some rows only. Hashes find them: should two meet by
+-- chance, a row too many is compared.
 told AS (
     SELECT
         *,
@@ -14,6 +20,7 @@ told AS (
     FROM (
         SELECT
             *,
+            period IS NULL AND hash(ad_id, text) IN (FROM undated) AS lacks_period,
             clean_text(duplicate_key) = text AS known_by_text,
             {'file': source_file, 'row': coalesce('row ' || row_number, 'an earlier row')} AS place
         FROM valid
@@ -25,6 +32,7 @@ told AS (
                 SELECT hash(ad_id, text, period) AS key FROM valid GROUP BY key HAVING count(*) > 1
             )
             OR hash(ad_id, text) IN (SELECT DISTINCT hash(ad_id, text) FROM valid WHERE contains(period, '/'))
+            OR lacks_period
     )
     -- The first valid row of an ad and variant_id says what the variant's text is.
     WINDOW by_variant_id AS (PARTITION BY ad_id, variant_id ORDER BY file_index, position)
@@ -82,6 +90,7 @@ SELECT
                 || if(period IS NULL AND same.file <> source_file, ' and text, and no period, as ', ', text and period as ')
                 || same.row
                 || if(same.file = source_file, '', ' of ' || same.file)
+        WHEN lacks_period THEN 'no period, which other rows of the same ad and text have'
         WHEN overlapping(counted, days)[1] <> days
             THEN 'period overlaps one of the same ad and text that counts: '
                 || overlapping(counted, days)[1].first || '/' || overlapping(counted, days)[1].last
