@@ -283,7 +283,7 @@ def require_alike(before: Recipe, settings: Settings) -> None:
     if before.settings.get("source") != settings.source:
         raise UserError(
             f"The raw table of profile '{settings.profile}' holds files of format {before.settings.get('source')}. "
-            "Choose another --profile, or drop them with --replace."
+            "Choose another --profile, or drop them by `rlpf ingest --replace`."
         )
     options = IngestSettings.model_validate(before.settings["ingest"]).model_dump()
     changed = {name: (options[name], own) for name, own in settings.ingest.model_dump().items() if options[name] != own}
@@ -291,5 +291,5 @@ def require_alike(before: Recipe, settings: Settings) -> None:
         listed = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in changed.items())
         raise UserError(
             f"The files ingested before were read with other options: {listed}. All are read alike: repeat the options "
-            "of before, or start anew with --replace and all files."
+            "of before, or start anew by `rlpf ingest --replace` with all files."
         )
