@@ -57,6 +57,8 @@ class Validity(NamedTuple):
     missing: tuple[MissingRow, ...]
     exposure: tuple[LinearEffect, ...]
     """Effect on impressions, and on spend where the table has it."""
+    exposure_p_values: tuple[float, ...]
+    """Of these, as covariates are tested for balance: a regression's are too small where one arm is."""
     concentration: Concentration
     removals: tuple[Removal, ...]
     """The ten advertisers with most impressions, removed one by one."""
@@ -80,6 +82,9 @@ def assess(
     balance = covariate_balance(design.characteristics, design.treated > 0)
     missing = missing_by_arm(experiment)
     exposure = tuple(linear[outcome] for outcome in ("impressions", "spend") if outcome in linear)
+    unequal = tuple(
+        covariate_balance(design.frame[[effect.outcome]], design.treated > 0).p_value for effect in exposure
+    )
     concentration = impression_concentration(design.counts.n, design.treated > 0)
     removals = top_removed(design)
     errors = error_ratio(design, fit)
@@ -89,6 +94,7 @@ def assess(
         balance=balance,
         missing=missing,
         exposure=exposure,
+        exposure_p_values=unequal,
         concentration=concentration,
         removals=removals,
         errors=errors,
@@ -98,7 +104,7 @@ def assess(
             ratio_check("Delivery", exposed, "with impressions", share),
             balance_check(balance),
             missing_check(missing),
-            exposure_check(exposure),
+            exposure_check(exposure, unequal),
             concentration_check(concentration, errors),
             influence_check(risk_of(design, fit), removals),
             certificate_check(certificate),
@@ -136,15 +142,15 @@ def missing_check(missing: tuple[MissingRow, ...]) -> Check:
     return Check("Missing data", "warn" if worst.p_value * len(missing) < EXPOSURE_ALPHA else "pass", detail)
 
 
-def exposure_check(exposure: tuple[LinearEffect, ...]) -> Check:
+def exposure_check(exposure: tuple[LinearEffect, ...], p_values: tuple[float, ...]) -> Check:
     """Whether one arm was shown or paid more: then budgets may have moved between the arms."""
     if not exposure:
         return Check("Equal exposure", "pass", "Every advertiser has the same impressions.")
     detail = " ".join(
-        f"Difference in {effect.outcome} per advertiser: {difference_of(effect)}; p = {effect.p_value:.3g}."
-        for effect in exposure
+        f"Difference in {effect.outcome} per advertiser: {difference_of(effect)}; p = {p_value:.3g}."
+        for effect, p_value in zip(exposure, p_values, strict=True)
     )
-    unequal = min(effect.p_value for effect in exposure) * len(exposure) < EXPOSURE_ALPHA
+    unequal = min(p_values) * len(exposure) < EXPOSURE_ALPHA
     return Check("Equal exposure", "warn" if unequal else "pass", detail)
 
 

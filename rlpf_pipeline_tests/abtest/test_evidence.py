@@ -83,3 +83,15 @@ def test_without_the_only_advertiser_of_a_level_the_effect_is_the_same(covariate
     removed = top_removed(design)
     assert len(removed) == 10
     assert removed[0].risk == pytest.approx(headline, rel=1e-6)
+
+
+def test_impressions_of_a_small_arm_are_not_called_unequal_by_their_tail():
+    """A hundred treated of 2,000, log impressions of standard deviation 1.7: by HC1 errors 9 % are, at 1 %."""
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(60):
+        impressions = pd.DataFrame({"impressions": np.exp(rng.normal(8, 1.7, 2000))})
+        found.append(covariate_balance(impressions, rng.permutation(2000) < 100).p_value)
+    assert np.mean(np.array(found) < 0.01) <= 0.05
+    larger = impressions * np.where(np.arange(2000) < 400, 2.0, 1.0)[:, None]
+    assert covariate_balance(larger, np.arange(2000) < 400).p_value < 0.01
