@@ -49,7 +49,7 @@ CREATE OR REPLACE TEMP MACRO over_larger_gammas(p, r, q, s) AS over_larger_gamma
 CREATE OR REPLACE TEMP MACRO without_spaces_around(value) AS
     CASE WHEN starts_with(value, ' ') OR ends_with(value, ' ') THEN trim(value) ELSE value END;
 
--- Unicode NFC; DuckDB's ends at a NUL, which is none of a text's characters: a space stands for it.
+-- Unicode NFC. DuckDB's takes a NUL for the end of the text: a space stands for it.
 CREATE OR REPLACE TEMP MACRO normalised(value) AS nfc_normalize(replace(value, chr(0), ' '));
 
 -- Unicode NFC, every run of white space one space, none around; null where nothing is left. White space is Unicode's, a

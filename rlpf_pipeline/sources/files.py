@@ -318,7 +318,11 @@ def has_rows(connection: duckdb.DuckDBPyConnection, file_index: int) -> bool:
 def require_no_row(path: Path, delimiter: str, header_rows: int) -> None:
     """Raises UserError where there is a row below the header of a file in which DuckDB finds none: it takes all to end
     as the first line does."""
-    if any(any(map(str.strip, record)) for record in islice(records(path, delimiter), header_rows, None)):
+    try:
+        found = any(any(map(str.strip, record)) for record in islice(records(path, delimiter), header_rows, None))
+    except csv.Error:  # of a field that is too long, as a row is that has one
+        found = True
+    if found:
         raise UserError(
             f"{path}: the header, or a title line above it, ends otherwise than the rows (CR LF, LF or CR), so that no "
             "row can be told. A line break within a column's name does that: take it out, or save the file anew."

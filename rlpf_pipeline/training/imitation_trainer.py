@@ -139,8 +139,15 @@ class _CompletionTrainer(SFTTrainer):
     def create_optimizer(self, model=None):  # type: ignore[no-untyped-def]
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         masters = MasterWeights([(trained, self.args.learning_rate)], self.args.weight_decay)
-        masters.optimizer.register_step_pre_hook(lambda *_: masters.collect_gradients() and None)
-        masters.optimizer.register_step_post_hook(lambda *_: masters.write_back())
+
+        def before_step(*_):  # type: ignore[no-untyped-def]
+            masters.collect_gradients()
+
+        def after_step(*_):  # type: ignore[no-untyped-def]
+            masters.write_back()
+
+        masters.optimizer.register_step_pre_hook(before_step)
+        masters.optimizer.register_step_post_hook(after_step)
         self.optimizer = masters.optimizer
         return self.optimizer
 
