@@ -24,7 +24,7 @@ STUDY_EFFECT = 0.067
 CURVE_EFFECTS = (0.01, 0.02, 0.03, 0.05, STUDY_EFFECT, 0.1, 0.15, 0.2)
 SMALLEST, LARGEST = 1e-9, 1e3
 """Of what is planned with: beyond them no number means anything."""
-BOOTSTRAP, BOOTSTRAP_SEED = 400, 1
+BOOTSTRAP, BOOTSTRAP_SEED = 200, 1
 CURVE_SIZES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
