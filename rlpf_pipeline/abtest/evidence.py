@@ -17,6 +17,7 @@ from rlpf_pipeline.abtest.panel import Experiment
 from rlpf_pipeline.abtest.rerandomise import BLOCK, SEED, draw
 from rlpf_pipeline.abtest.robustness import risk_among, risk_of
 from rlpf_pipeline.abtest.sandwich import HEADLINE, quadratic
+from rlpf_pipeline.abtest.sequential import effective_number
 from rlpf_pipeline.contracts import ARMS
 from rlpf_pipeline.errors import UserError
 
@@ -165,7 +166,7 @@ def missing_by_arm(experiment: Experiment) -> tuple[MissingRow, ...]:
 
 def impression_concentration(impressions: Array, treated: npt.NDArray[np.bool_]) -> Concentration:
     top = math.ceil(len(impressions) / 100)
-    control, treatment = (float(n.sum() ** 2 / (n**2).sum()) for n in (impressions[~treated], impressions[treated]))
+    control, treatment = (effective_number(n) for n in (impressions[~treated], impressions[treated]))
     return Concentration(
         advertisers=len(impressions),
         effective_control=control,

@@ -17,6 +17,7 @@ from rlpf_pipeline.abtest.frames import MINIMUM_ADVERTISERS
 from rlpf_pipeline.abtest.log_binomial import LARGEST_LOG
 from rlpf_pipeline.abtest.maximum import Array
 from rlpf_pipeline.abtest.ratio import ArmCounts
+from rlpf_pipeline.abtest.sequential import effective_number
 from rlpf_pipeline.errors import UserError
 
 STUDY_EFFECT = 0.067
@@ -155,7 +156,7 @@ def past_of(clicks: Array, impressions: Array, treatment_share: float = 0.5) -> 
     moments, rng = np.column_stack([k, n, k * k, k * n, n * n]), np.random.default_rng(BOOTSTRAP_SEED)
     samples = np.array([rng.poisson(1.0, len(k)) @ moments for _ in range(BOOTSTRAP)])
     smallest = float(np.quantile(errors_of(samples[samples[:, 0] > 0], arms), 0.05))
-    return Past(len(k), float(n.sum() ** 2 / (n @ n)), error, error**2 / max(smallest, SMALLEST))
+    return Past(len(k), effective_number(n), error, error**2 / max(smallest, SMALLEST))
 
 
 def errors_of(sums: Array, arms: float) -> Array:

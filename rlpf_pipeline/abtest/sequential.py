@@ -38,6 +38,11 @@ def may_look(impressions: Array, treated: npt.NDArray[np.bool_]) -> bool:
     return all(count_as(LEAST_ADVERTISERS, n) for n in arms)
 
 
+def effective_number(impressions: Array) -> float:
+    """How many advertisers of equal size these count as: (sum n)^2 / sum n^2 (Kish)."""
+    return float(impressions.sum()) ** 2 / float(impressions @ impressions)
+
+
 def count_as(least: int, impressions: Array) -> bool:
     return 0 < least * float(impressions @ impressions) <= float(impressions.sum()) ** 2
 
